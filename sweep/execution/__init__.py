@@ -1,0 +1,1 @@
+"""From trials to records: plan packs, run them, keep what they leave."""

@@ -1,0 +1,1 @@
+"""The two architectures that the tasks train."""

@@ -1,0 +1,106 @@
+"""What a finished trial leaves behind: one ``record.json`` and one ``history.jsonl``.
+
+Standard library only, because the analysis imports this module and nothing else of the harness.
+"""
+
+import json
+import math
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+FORMAT = 1
+RECORD_FILE = "record.json"
+HISTORY_FILE = "history.jsonl"
+
+Status = Literal["finished", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """The outcome of one trial.
+
+    ``trial`` is the full resolved configuration (task, adapter, optimizer, training, seed); ``params`` holds
+    ``trainable``, ``total`` and ``trainable_ratio`` (a fraction); ``result`` holds metrics under their logged
+    names (``train/loss``, ``eval/loss``, …); ``perf`` holds ``samples_per_second``, ``step_ms``,
+    ``peak_memory_mb`` and ``pack_size``; ``error`` holds ``type``, ``message`` and ``traceback``.
+    A value that does not exist is absent, never a sentinel.
+    """
+
+    trial_id: str
+    name: str
+    status: Status
+    trial: dict[str, Any]
+    ablation: str | None = None
+    params: dict[str, float] = field(default_factory=dict)
+    result: dict[str, float] = field(default_factory=dict)
+    perf: dict[str, float] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    error: dict[str, str] | None = None
+    format: int = FORMAT
+
+    @property
+    def finished(self) -> bool:
+        """Whether the trial ran to its last step."""
+        return self.status == "finished"
+
+
+def write(record: Record, folder: Path) -> None:
+    """Write ``record.json`` atomically: its existence means that everything else was written before it."""
+    text = json.dumps(finite(asdict(record)), indent=1, ensure_ascii=False, allow_nan=False)
+    replace_file(folder / RECORD_FILE, text.encode() + b"\n")
+
+
+def read(folder: Path) -> Record | None:
+    """Read the record in ``folder``; None where there is none yet.
+
+    Raises ValueError, naming the file, when it is not a record of this format.
+    """
+    path = folder / RECORD_FILE
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); delete it to run that trial again") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a record of format {FORMAT}; delete it to run that trial again")
+    try:
+        return Record(**{**values, "notes": tuple(values.get("notes", ()))})
+    except TypeError as error:
+        raise ValueError(f"{path} is not a record ({error}); delete it to run that trial again") from None
+
+
+def finite(value: Any) -> Any:
+    """The same value with every NaN and infinity replaced by None, which JSON can carry."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write ``content`` under a temporary name, flush it to disk, and rename it to ``path``."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
