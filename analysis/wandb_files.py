@@ -1,0 +1,156 @@
+"""Reads the ``.wandb`` files that W&B leaves on disk, without a server.
+
+wandb 0.31 has no public reader. A file is a 7-byte header and then a LevelDB log: blocks of 32 KiB holding
+chunks of (CRC-32 of type and data, length, type, data), where a record is one chunk or several and each
+record is one protobuf message of wandb's own schema. A killed process leaves a file whose tail is cut; all
+that is whole before it is returned.
+"""
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HEADER = struct.Struct("<4sHB")
+MAGIC = (b":W&B", 0xBEE1)
+CHUNK = struct.Struct("<IHB")
+BLOCK_BYTES = 32 * 1024
+FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+
+SUPERSEDED = "superseded"
+NON_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+
+
+@dataclass
+class WandbRun:
+    """What one ``.wandb`` file holds.
+
+    ``history`` has one dict per logged row, in order. Keys that W&B adds for itself (``_step``,
+    ``_timestamp``, ``_wandb``, …) are left out everywhere. ``exit_code`` is None for a run that was never
+    finished; ``truncated`` says that the file ends in the middle of a record.
+    """
+
+    id: str
+    name: str = ""
+    group: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    exit_code: int | None = None
+    truncated: bool = False
+
+
+def read_runs(folder: Path) -> list[WandbRun]:
+    """Read every run below ``folder``, in the order of their files' names.
+
+    Links (``latest-run``) are not followed and set-aside attempts (``superseded/``) are skipped, so a run
+    appears once.
+    """
+    paths = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name != SUPERSEDED]
+        paths += [Path(parent, name) for name in files if name.endswith(".wandb")]
+    return [read_run(path) for path in sorted(paths) if not path.is_symlink()]
+
+
+def read_run(path: Path) -> WandbRun:
+    """Read one ``.wandb`` file.
+
+    Raises ValueError, naming the file, when it is something else.
+    """
+    from wandb.proto import wandb_internal_pb2 as schema
+
+    run = WandbRun(id=path.stem.removeprefix("run-"))
+    content = path.read_bytes()
+    if len(content) >= HEADER.size and HEADER.unpack_from(content)[:2] != MAGIC:
+        raise ValueError(f"{path} is not a .wandb file")
+    for message in _messages(content):
+        if message is None:
+            run.truncated = True
+            break
+        _apply(schema.Record.FromString(message), run)
+    for values in (run.config, run.summary, *run.history):
+        for key in [key for key in values if key.startswith("_")]:
+            del values[key]
+    return run
+
+
+def _messages(content: bytes) -> Iterator[bytes | None]:
+    """Yield each whole record; a last None stands for a tail that is cut or damaged."""
+    position = HEADER.size
+    if len(content) < position:
+        yield None
+        return
+    parts: list[bytes] = []
+    while True:
+        left_in_block = BLOCK_BYTES - position % BLOCK_BYTES
+        if left_in_block < CHUNK.size:
+            position += left_in_block
+        if position >= len(content):
+            break
+        chunk = _chunk(content, position)
+        if chunk is None:
+            yield None
+            return
+        kind, data = chunk
+        position += CHUNK.size + len(data)
+        parts = [data] if kind in (FULL, FIRST) else [*parts, data]
+        if kind in (FULL, LAST):
+            yield b"".join(parts)
+            parts = []
+    if parts:
+        yield None
+
+
+def _chunk(content: bytes, position: int) -> tuple[int, bytes] | None:
+    """The type and data of the chunk at ``position``; None where it is cut or its checksum is wrong."""
+    start = position + CHUNK.size
+    if start > len(content):
+        return None
+    checksum, length, kind = CHUNK.unpack_from(content, position)
+    data = content[start : start + length]
+    if kind not in (FULL, FIRST, MIDDLE, LAST) or len(data) < length:
+        return None
+    if zlib.crc32(data, zlib.crc32(bytes([kind]))) != checksum:
+        return None
+    return kind, data
+
+
+def _apply(record: Any, run: WandbRun) -> None:
+    """Add what one record says to ``run``."""
+    match record.WhichOneof("record_type"):
+        case "run":
+            run.id, run.name, run.group = record.run.run_id, record.run.display_name, record.run.run_group
+            _update(run.config, record.run.config.update)
+        case "config":
+            _update(run.config, record.config.update)
+        case "history":
+            row: dict[str, Any] = {}
+            _update(row, record.history.item)
+            run.history.append(row)
+        case "summary":
+            _update(run.summary, record.summary.update)
+        case "exit":
+            run.exit_code = record.exit.exit_code
+
+
+def _update(target: dict[str, Any], items: Iterable[Any]) -> None:
+    """Set each item's value in ``target``; a nested key (eval/loss, then min) makes nested dicts."""
+    for item in items:
+        *parents, key = item.nested_key or [item.key]
+        inner = target
+        for parent in parents:
+            if not isinstance(inner.get(parent), dict):
+                inner[parent] = {}
+            inner = inner[parent]
+        inner[key] = _value(item.value_json)
+
+
+def _value(text: str) -> Any:
+    """The decoded value; W&B writes NaN and infinities as JSON strings."""
+    value = json.loads(text)
+    return NON_FINITE.get(value, value) if isinstance(value, str) else value

@@ -1,0 +1,221 @@
+"""The W&B mirror: one W&B run per trial, written offline unless the user asks for more.
+
+The local record is the truth. Whatever goes wrong here costs one warning line and the rest of that trial's
+mirror, never the trial; every wait is bounded.
+"""
+
+import logging
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import wandb
+
+from sweep.record import Record
+from sweep.trackers.tracker import Row
+
+Mode = Literal["offline", "online"]
+
+PROJECT = "lora-sweep"
+STEP = "step"
+SUPERSEDED = "superseded"
+ANSWER_SECONDS = 10
+"""How long ``wandb.login`` waits for the server, unless WANDB_HTTP_TIMEOUT says otherwise."""
+FINISH_SECONDS = 30
+"""How long the upload of one run may take after its last row."""
+
+LEAN = {
+    # W&B records the host name, the program's arguments, the git remote and the console text by default.
+    "console": "off",
+    "disable_code": True,
+    "disable_git": True,
+    "host": "redacted",
+    "program": PROJECT,
+    "save_code": False,
+    "x_disable_machine_info": True,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_save_requirements": False,
+    "finish_timeout": FINISH_SECONDS,
+    "finish_timeout_raises": True,
+    "init_timeout": 20,
+    "silent": True,
+    "symlink": False,
+    "use_dot_wandb": False,
+    "x_transaction_log_flush_interval": 1.0,
+}
+
+log = logging.getLogger(__name__)
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb-core reads it when it starts
+
+
+class WandbTracker:
+    """Mirrors one trial as a W&B run.
+
+    The run is written under ``folder/wandb``, where ``folder`` is the sweep's; ``mode`` is what
+    ``choose_mode`` returned. ``trial_id`` becomes the run's id (files of an earlier attempt are set aside
+    first), ``name`` its readable name; ``group`` is the sweep's name. ``ablation``, where there is one,
+    becomes a tag and a config key. ``config`` is the trial as flat plain values,
+    ``{"adapter.rank": 8, "seed": 0}``. Of every ``every`` rows the first is mirrored, and each row with an
+    ``eval/`` metric.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        mode: Mode,
+        trial_id: str,
+        name: str,
+        group: str,
+        ablation: str | None,
+        config: Mapping[str, Any],
+        every: int,
+    ) -> None:
+        self._name = name
+        self._files = folder / "wandb"
+        self._every = every
+        self._rows = 0
+        self._defined: set[str] = set()
+        self._run: wandb.Run | None = None
+        with self._mirroring("open"):
+            folder.mkdir(parents=True, exist_ok=True)  # wandb would silently write to /tmp instead
+            set_aside(folder, trial_id)
+            self._run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", PROJECT),
+                dir=folder,
+                mode=mode,
+                id=trial_id,
+                name=name,
+                group=group,
+                job_type="trial",
+                tags=[ablation] if ablation else None,
+                config={**config, "trial_id": trial_id, "ablation": ablation},
+                reinit="create_new",
+                settings=wandb.Settings(**_known(LEAN)),
+            )
+            self._files = Path(self._run.settings.sync_dir)
+            self._run.define_metric(STEP, hidden=True)
+
+    def log(self, step: int, row: Row) -> None:
+        """Mirror one row of metrics, with ``step`` (optimizer updates so far) as its x axis."""
+        if self._run is None:
+            return
+        kept = self._rows % self._every == 0 or any(key.startswith("eval/") for key in row)
+        self._rows += 1
+        if not kept:
+            return
+        with self._mirroring("log to"):
+            for key in row.keys() - self._defined:
+                best = "max" if key.endswith("accuracy") else "min"
+                summary = f"{best},last" if key.startswith(("train/", "eval/")) else None
+                self._run.define_metric(key, step_metric=STEP, summary=summary)
+                self._defined.add(key)
+            self._run.log({STEP: step, **row})
+
+    def finish(self, record: Record) -> None:
+        """Write the record's figures to the run's summary and close it, within ``FINISH_SECONDS``.
+
+        The record's metrics stand under ``result/``: their own names hold the best and the last logged value.
+        """
+        if self._run is None:
+            return
+        with self._mirroring("finish"):
+            self._run.summary.update(_summary(record))
+            self._run.finish(exit_code=0 if record.finished else 1)
+        self._run = None
+
+    @contextmanager
+    def _mirroring(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._run = None
+            log.warning(
+                "W&B: could not %s the run of %s (%s); its local files are complete, "
+                "and what reached %s can be uploaded with `wandb sync`",
+                *(doing, self._name, _first_line(error), self._files),
+            )
+
+
+def finish_all(outcomes: Iterable[tuple[WandbTracker, Record]]) -> None:
+    """Finish many trackers at once: the uploads overlap, so a dead server costs its timeout only once."""
+    pairs = list(outcomes)
+    if pairs:
+        with ThreadPoolExecutor(max_workers=len(pairs)) as pool:
+            list(pool.map(lambda pair: pair[0].finish(pair[1]), pairs))
+
+
+def choose_mode(mode: str) -> Mode:
+    """Decide, before any run is opened, whether the sweep can be mirrored online.
+
+    Asks the server once who owns the API key. The key and the server are found as wandb finds them
+    (WANDB_API_KEY, netrc, WANDB_BASE_URL, wandb's settings files). When that fails, one warning says why and
+    what to do, and the answer is "offline". Takes ``ANSWER_SECONDS`` at most.
+
+    Raises ValueError when ``mode`` is neither "offline" nor "online".
+    """
+    if mode not in ("offline", "online"):
+        raise ValueError(f"W&B mode {mode!r} is not one of offline, online")
+    if mode == "offline":
+        return "offline"
+    obstacle = _obstacle()
+    if obstacle is None:
+        return "online"
+    log.warning(
+        "W&B: %s. Continuing offline: nothing is lost, upload later with "
+        "`wandb sync outputs/<sweep>/wandb/offline-run-*`",
+        obstacle,
+    )
+    return "offline"
+
+
+def set_aside(folder: Path, trial_id: str) -> None:
+    """Move the W&B files of earlier attempts at a trial to ``folder/wandb/superseded``.
+
+    A trial that runs again starts from its first step, so two attempts under one id would double its rows on
+    ``wandb sync``.
+    """
+    attempt = re.compile(rf"(offline-)?run-\d+_\d+-{re.escape(trial_id)}(-\d+)?")
+    for earlier in [path for path in folder.glob("wandb/*run-*") if attempt.fullmatch(path.name)]:
+        target = folder / "wandb" / SUPERSEDED
+        target.mkdir(exist_ok=True)
+        earlier.rename(target / f"{earlier.name}-{time.time_ns()}")
+
+
+def _obstacle() -> str | None:
+    """Why the sweep cannot be mirrored online, or None where it can."""
+    started = time.monotonic()
+    server = "the W&B server"
+    try:
+        settings = wandb.setup(settings=wandb.Settings(silent=True)).settings
+        server = settings.base_url
+        if settings.mode != "online":
+            return f"WANDB_MODE or wandb's settings say {settings.mode}; `wandb online` changes that"
+        if wandb.login(prompt=False, verify=True):
+            return None
+    except Exception as error:
+        if time.monotonic() - started > ANSWER_SECONDS - 1:
+            return f"no answer from {server} in {ANSWER_SECONDS} s (is there a network?)"
+        return f"{_first_line(error)} (`wandb login --relogin` sets another key)"
+    return f"no API key for {server}; run `wandb login` or set WANDB_API_KEY"
+
+
+def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that this version of wandb has: those named ``x_…`` come and go between versions."""
+    known = wandb.Settings.model_fields
+    return {key: value for key, value in settings.items() if key in known or not key.startswith("x_")}
+
+
+def _summary(record: Record) -> dict[str, Any]:
+    groups = {"result": record.result, "params": record.params, "perf": record.perf}
+    figures = {f"{group}/{key}": value for group, values in groups.items() for key, value in values.items()}
+    return {"status": record.status, **figures}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
