@@ -1,0 +1,9 @@
+"""From records to a verdict: loads the trials of a sweep, compares them honestly, and draws them.
+
+``analysis.load("outputs/rank")`` gives the trials as a pandas frame; ``python -m analysis outputs/rank``
+writes the report.
+"""
+
+from analysis.load import Sweep, load
+
+__all__ = ["Sweep", "load"]

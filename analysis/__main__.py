@@ -1,0 +1,151 @@
+"""Command line: ``python -m analysis outputs/NAME`` writes the report; ``--help`` shows what else."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis import load
+from analysis.errors import BadRequestError
+
+COMMANDS = ("report", "table", "compare", "export", "workspace")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand: 0 when it answered, 2 with one message on stderr when it cannot be answered."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] not in COMMANDS and not given[0].startswith("-"):
+        given.insert(0, "report")
+    options = parser().parse_args(given)
+    try:
+        COMMAND[options.command](options)
+    except BadRequestError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar; importing nothing heavy, so that ``--help`` answers at once."""
+    top = argparse.ArgumentParser(
+        prog="python -m analysis",
+        description="Compare the trials of a sweep. With a folder alone: write its report.",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")
+
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.add_argument(
+            "source",
+            nargs="+",
+            help="outputs/NAME, a folder of .wandb files, or wandb:entity/project[/group]",
+        )
+        return sub
+
+    def question(sub: argparse.ArgumentParser, metric: str | None) -> None:
+        sub.add_argument("--metric", default=metric, help="what is compared (default: %(default)s)")
+        sub.add_argument(
+            "--where",
+            action="append",
+            default=[],
+            metavar="FACTOR=LEVEL[,LEVEL]",
+            help="only these trials",
+        )
+
+    table = command("table", "one metric over rows × columns: mean ± 95%% t interval with n")
+    table.add_argument("--rows", required=True, help="a factor, e.g. adapter.rank")
+    table.add_argument("--columns", help="a second factor, e.g. adapter.targets")
+    table.add_argument(
+        "--baseline", default="", metavar="ROW[,COLUMN]", help="mark cells that differ from it"
+    )
+    table.add_argument("--format", default="md", choices=("md", "tex", "csv", "html"))
+    question(table, "eval/loss")
+
+    versus = command("compare", "paired comparison of the levels of one factor with a baseline, in words")
+    versus.add_argument("--factor", required=True, help="e.g. adapter.init")
+    versus.add_argument("--baseline", required=True, help="the level that the others are compared with")
+    question(versus, "eval/loss")
+
+    export = command("export", "all trials as one table for other tools")
+    export.add_argument("--to", type=Path, help="a .parquet or .csv file (default: report/trials.parquet)")
+    return top
+
+
+def run_table(options: argparse.Namespace) -> None:
+    """Print the table and leave it as Markdown and CSV (and in the asked format) in ``report/``."""
+    from analysis import formats, tables
+
+    sweep = load(options.source)
+    baseline = tuple(item.strip() for item in options.baseline.split(",") if item.strip())
+    if len(baseline) > (2 if options.columns else 1):
+        raise BadRequestError(
+            f"--baseline {options.baseline!r}: give a row level, or a row and a column level"
+        )
+    table = tables.build(
+        sweep, options.rows, options.columns, options.metric, baseline, conditions(options.where)
+    )
+    print(formats.render(table, options.format), end="")
+    if sweep.folder is not None:
+        parts = ["table", options.metric, options.rows, *([options.columns] if options.columns else [])]
+        stem = "_".join(part.replace("/", "-") for part in parts)
+        written = [
+            write(sweep.folder, f"{stem}.{style}", formats.render(table, style))
+            for style in dict.fromkeys(("md", "csv", options.format))
+        ]
+        print(f"wrote {', '.join(map(str, written))}", file=sys.stderr)
+
+
+def run_compare(options: argparse.Namespace) -> None:
+    """Print the verdict of each level against the baseline."""
+    from analysis import compare
+    from analysis.cells import observe
+    from analysis.levels import select
+
+    sweep = load(options.source)
+    trials = select(sweep.trials, conditions(options.where))
+    observations = observe(trials, (options.factor,), options.metric)
+    baseline = (options.baseline,)
+    found = compare.compare(observations, compare.against(observations, baseline))
+    print(compare.verdict_text(observations, baseline, found))
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """Write the trials' frame to one file."""
+    sweep = load(options.source)
+    target = options.to or (sweep.folder or Path()) / "report" / "trials.parquet"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.suffix == ".csv":
+        sweep.trials.to_csv(target, index=False)
+    elif target.suffix == ".parquet":
+        sweep.trials.to_parquet(target, index=False)
+    else:
+        raise BadRequestError(f"--to {target}: the name must end in .parquet or .csv")
+    print(f"wrote {len(sweep.trials)} trials to {target}")
+
+
+def conditions(given: Sequence[str]) -> dict[str, list[str]]:
+    """``["adapter.init=kaiming,pissa"]`` to ``{"adapter.init": ["kaiming", "pissa"]}``."""
+    found: dict[str, list[str]] = {}
+    for item in given:
+        factor, sign, wanted = item.partition("=")
+        if not sign or not factor or not wanted:
+            raise BadRequestError(f"--where {item!r} must be FACTOR=LEVEL or FACTOR=LEVEL,LEVEL")
+        found.setdefault(factor, []).extend(wanted.split(","))
+    return found
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    """Write ``text`` into the sweep's report folder and return its path."""
+    target = folder / "report" / name
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(text, encoding="utf-8")
+    return target
+
+
+COMMAND = {"table": run_table, "compare": run_compare, "export": run_export}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Levels: the values of a factor as short text, in an order that a reader expects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from analysis.columns import FACTOR_GROUPS, KIND, SEED, is_factor
+from analysis.errors import BadRequestError, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REFERENCES = ("full", "none")
+UNSET = "unset"
+
+
+def level_text(value: object) -> str:
+    """One value as a reader writes it: 8.0 is ``8``, 0.00001 is ``1e-5``, a missing one is ``unset``."""
+    if value is None or value != value:
+        return UNSET
+    if isinstance(value, float):
+        text = f"{value:.6g}"
+        return text.replace("e-0", "e-").replace("e+0", "e")
+    return str(value)
+
+
+def labels(trials: pd.DataFrame, factor: str) -> pd.Series:
+    """The level of ``factor`` in each trial, as text.
+
+    Full fine-tuning and the untouched base have no rank, init or targets: under every ``adapter.*`` factor
+    they are the levels ``full`` and ``none``. Raises BadRequestError for an unknown factor.
+    """
+    if factor not in trials or not is_factor(factor):
+        raise unknown("factor", factor, [name for name in trials.columns if is_factor(name)])
+    text = trials[factor].map(
+        {value: level_text(value) for value in trials[factor].unique()}, na_action="ignore"
+    )
+    text = text.astype(object).where(trials[factor].notna(), UNSET)
+    if is_adapter(factor) and KIND in trials:
+        text = text.where(~is_reference(trials), trials[KIND])
+    return text
+
+
+def is_adapter(factor: str) -> bool:
+    """Whether ``factor`` is a setting of the adapter, which reference trials do not have."""
+    return factor.startswith("adapter.") and factor != KIND
+
+
+def is_reference(trials: pd.DataFrame) -> pd.Series:
+    """Which trials are full fine-tuning or the untouched base, the baselines of every ablation."""
+    import pandas as pd
+
+    if KIND not in trials:
+        return pd.Series(False, index=trials.index)
+    return trials[KIND].isin(REFERENCES)
+
+
+def ordered(levels: Iterable[str]) -> list[str]:
+    """Distinct levels: numbers by size, then words by name, then ``full``, ``none`` and ``unset``."""
+
+    def key(level: str) -> tuple[int, float, str]:
+        if level in (*REFERENCES, UNSET):
+            return 2, (*REFERENCES, UNSET).index(level), level
+        try:
+            return 0, float(level), level
+        except ValueError:
+            return 1, 0.0, level
+
+    return sorted(set(levels), key=key)
+
+
+def swept(trials: pd.DataFrame) -> list[str]:
+    """The factors that take more than one level (the seed aside), the most telling first.
+
+    A factor that only moves together with an earlier one (alpha = 2·rank) is left out, and so is the
+    adapter's kind, whose levels ``full`` and ``none`` every adapter factor shows.
+    """
+    groups = {group: index for index, group in enumerate(("adapter", "task", "optimizer", "training"))}
+    assert set(groups) == set(FACTOR_GROUPS)
+    lora = trials[~is_reference(trials)]
+    lora = lora if len(lora) else trials
+    found: list[str] = []
+    for factor in sorted(
+        (name for name in trials.columns if is_factor(name) and name not in (SEED, KIND)),
+        key=lambda name: (groups[name.split(".")[0]], _rank_first(name), name),
+    ):
+        level = labels(lora, factor)
+        if level.nunique() < 2 or _follows(level, [labels(lora, SEED)]):
+            continue
+        if not any(_follows(level, [labels(lora, earlier)]) for earlier in found):
+            found.append(factor)
+    if not found and KIND in trials and trials[KIND].nunique() > 1:
+        found.append(KIND)
+    return found
+
+
+def _rank_first(name: str) -> int:
+    first = ("adapter.rank", "adapter.init", "adapter.targets", "task.name", "optimizer.lr")
+    return first.index(name) if name in first else len(first)
+
+
+def _follows(level: pd.Series, others: Sequence[pd.Series]) -> bool:
+    """Whether the other factors determine ``level``."""
+    return bool((level.groupby([other.to_numpy() for other in others]).nunique() <= 1).all())
+
+
+def select(trials: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """The trials whose factors are at the given levels, e.g. ``{"adapter.init": ["kaiming", "pissa"]}``.
+
+    A condition on the adapter keeps the reference trials, which have none; drop those with
+    ``{"adapter.kind": ["lora"]}``. Raises BadRequestError for an unknown factor or level.
+    """
+    for factor, wanted in where.items():
+        level = labels(trials, factor)
+        for item in wanted:
+            if item not in set(level):
+                raise unknown(f"level of {factor}", item, ordered(level))
+        keep = level.isin(list(wanted))
+        if is_adapter(factor):
+            keep |= is_reference(trials)
+        trials = trials[keep]
+    if trials.empty:
+        asked = ", ".join(f"{factor}={','.join(wanted)}" for factor, wanted in where.items())
+        raise BadRequestError(f"no trial has {asked}")
+    return trials

@@ -1,0 +1,187 @@
+"""From what trials left behind to two tidy frames: one row a trial, and one row a logged step.
+
+Nothing is dropped in silence: unfinished trials, unreadable records and torn history lines are counted and
+named in ``Sweep.missing`` and ``Sweep.problems``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis import columns
+from analysis.errors import BadRequestError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WANDB_SCHEME = "wandb:"
+STATUSES = ("finished", "diverged", "failed")
+
+
+@dataclass
+class Raw:
+    """What a reader collects: flat rows of trials, history rows by trial, and what it could not read."""
+
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The trials of one sweep, or of several read together.
+
+    ``trials``: one row a trial, indexed 0…n−1; factors, metrics and identity as columns (see
+    ``analysis.columns``). ``history``: one row a logged step, with ``trial_id`` and ``step``.
+    ``missing`` names trials that started and left no record. ``problems`` says, in sentences, what could not
+    be read. ``folder`` is where a report goes (None for trials that came from the W&B service).
+    """
+
+    name: str
+    trials: pd.DataFrame
+    history: pd.DataFrame
+    missing: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    folder: Path | None = None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many trials finished, diverged, failed, and are missing (unfinished)."""
+        found = self.trials["status"].value_counts()
+        return {status: int(found.get(status, 0)) for status in STATUSES} | {"missing": len(self.missing)}
+
+
+def load(source: str | Path | Sequence[str | Path]) -> Sweep:
+    """Read one source, or several into one sweep.
+
+    A source is a sweep's folder (``outputs/rank``), a folder of offline W&B runs (``outputs/rank/wandb``), or
+    runs on a W&B server (``wandb:entity/project`` or ``wandb:entity/project/group``).
+    Raises BadRequestError when a source does not exist or holds no trial at all.
+    """
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    if not sources:
+        raise BadRequestError("no source: name a sweep's folder, such as outputs/quickstart")
+    parts = [_load_one(item) for item in sources]
+    sweep = parts[0] if len(parts) == 1 else _join(parts)
+    if sweep.trials.empty:
+        detail = "".join(
+            f"\n  {line}" for line in (*sweep.problems, *(f"unfinished: {m}" for m in sweep.missing))
+        )
+        raise BadRequestError(f"no finished trial in {', '.join(map(str, sources))}{detail}")
+    return sweep
+
+
+def _load_one(source: str | Path) -> Sweep:
+    if str(source).startswith(WANDB_SCHEME):
+        from analysis.wandb_api import read_group
+
+        path = str(source).removeprefix(WANDB_SCHEME)
+        return assemble(path.rsplit("/", 1)[-1], read_group(path), None)
+    folder = Path(source)
+    if not folder.is_dir():
+        near = sorted(item.name for item in folder.parent.glob("*") if item.is_dir() and item.name[0] != ".")
+        hint = f"; {folder.parent} holds {', '.join(near[:20])}" if near else ""
+        raise BadRequestError(f"there is no folder {folder}{hint}")
+
+    from analysis import cache
+    from analysis.folders import read_folder, trial_folders
+
+    if not trial_folders(folder) and any(folder.rglob("*.wandb")):
+        from analysis.wandb_runs import read_offline
+
+        return assemble(folder.resolve().parent.name, read_offline(folder), folder)
+    key = cache.fingerprint(folder)
+    return cache.fetch(folder, key) or cache.keep(
+        assemble(folder.resolve().name, read_folder(folder), folder), key
+    )
+
+
+def assemble(name: str, raw: Raw, folder: Path | None) -> Sweep:
+    """Turn what a reader collected into tidy frames: one type a column, one row a trial."""
+    import pandas as pd
+
+    trials = pd.DataFrame(raw.trials)
+    for column in ("trial_id", "name", "ablation", "status", "folder", columns.SEED):
+        if column not in trials:
+            trials[column] = pd.Series(dtype=object)
+    problems = list(raw.problems)
+    for column in trials.columns:
+        trials[column] = _one_type(trials[column], column)
+    trials, repeated = _distinct(trials)
+    if repeated:
+        problems.append(
+            f"{len(repeated)} trials appear more than once; one record of each is used: {named(repeated)}"
+        )
+    history = pd.DataFrame(raw.history) if raw.history else pd.DataFrame({"trial_id": [], "step": []})
+    for column in history.columns.drop(["trial_id"]):
+        history[column] = pd.to_numeric(history[column], errors="coerce")
+    return Sweep(name, trials, history, tuple(sorted(raw.missing)), tuple(problems), folder)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings to one level with dotted keys; a list becomes one word joined by ``+``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        elif isinstance(value, list | tuple):
+            flat[f"{prefix}{key}"] = "+".join(map(str, value))
+        elif value is not None:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def named(items: Sequence[str], limit: int = 5) -> str:
+    """The first few of ``items`` and how many more there are."""
+    shown = ", ".join(map(str, items[:limit]))
+    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
+
+
+def _one_type(values: pd.Series, name: str) -> pd.Series:
+    """Numbers as floats (integers where whole and complete), everything else as text or missing."""
+    import pandas as pd
+
+    present = values.dropna()
+    booleans = present.map(lambda value: isinstance(value, bool))
+    if columns.is_metric(name) or (not booleans.any() and present.map(_is_number).all() and len(present)):
+        return pd.to_numeric(values, errors="coerce")
+    text = [None if pd.isna(value) else _text(value) for value in values]
+    return pd.Series(text, index=values.index, dtype=object)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, bool) else str(value)
+
+
+def _distinct(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """One row a trial id, a finished one before a failed one; and the ids that were there more than once."""
+    rank = trials["status"].map({"finished": 0, "diverged": 1}).fillna(2)
+    order = trials.assign(_rank=rank).sort_values(["_rank"], kind="stable")
+    repeated = sorted(set(order.loc[order["trial_id"].duplicated(), "trial_id"]))
+    kept = order.drop_duplicates("trial_id").sort_index().drop(columns="_rank")
+    return kept.reset_index(drop=True), repeated
+
+
+def _join(parts: Sequence[Sweep]) -> Sweep:
+    import pandas as pd
+
+    trials = pd.concat([part.trials for part in parts if len(part.trials)], ignore_index=True)
+    trials, repeated = _distinct(trials)
+    problems = [line for part in parts for line in part.problems]
+    if repeated:
+        problems.append(f"{len(repeated)} trials are in several sources and count once: {named(repeated)}")
+    history = pd.concat([part.history for part in parts], ignore_index=True)
+    history = history.drop_duplicates(["trial_id", "step"])
+    missing = tuple(f"{part.name}/{item}" for part in parts for item in part.missing)
+    return Sweep(
+        "+".join(part.name for part in parts), trials, history, missing, tuple(problems), parts[0].folder
+    )

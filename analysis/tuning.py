@@ -1,0 +1,63 @@
+"""The best learning rate of a cell, chosen without looking at the seed that is then reported.
+
+Choosing the best of several rates on the very numbers that are reported makes every cell look better than it
+is, and the noisier cell the more so. Here each seed is reported at the rate that was best on the *other*
+seeds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """``values``: the reported value of each seed (NaN where its trial at the chosen rate did not finish).
+
+    ``rates``: the rate chosen for each seed. ``edge``: whether the rate chosen most often is the lowest or
+    highest one tried. ``peeked``: a single seed, so rate and value come from the same trial.
+    """
+
+    values: dict[str, float]
+    rates: dict[str, float]
+    edge: bool
+    peeked: bool
+
+
+def choose(group: pd.DataFrame) -> Tuned:
+    """Pick a rate for each seed of one cell.
+
+    ``group`` has one row a trial: ``rate`` (number), ``seed``, ``value`` (to report), ``score`` (to minimise;
+    +inf for a diverged trial, so that a rate which diverges on any other seed is never chosen; NaN for a
+    trial that says nothing, which is ignored).
+    """
+    values = group.pivot_table(index="seed", columns="rate", values="value", dropna=False, aggfunc="mean")
+    # pandas' mean drops +inf to NaN on some paths; max keeps it, and there is one trial a place anyway.
+    scores = group.pivot_table(index="seed", columns="rate", values="score", dropna=False, aggfunc="max")
+    table = values.reindex(index=scores.index, columns=scores.columns).to_numpy(dtype=float)
+    rates = scores.columns.to_numpy(dtype=float)
+    matrix = scores.to_numpy(dtype=float)
+    reported: dict[str, float] = {}
+    chosen: dict[str, float] = {}
+    for row, seed in enumerate(scores.index):
+        others = np.delete(matrix, row, axis=0) if len(matrix) > 1 else matrix
+        seen = ~np.isnan(others)
+        means = np.where(seen, others, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+        means[~seen.any(axis=0)] = np.inf
+        if not np.isfinite(means).any():
+            reported[str(seed)] = np.nan
+            continue
+        best = int(np.argmin(means))
+        chosen[str(seed)] = float(rates[best])
+        reported[str(seed)] = float(table[row, best])
+    edge = False
+    if chosen and len(rates) > 1:
+        usual = max(sorted(set(chosen.values())), key=list(chosen.values()).count)
+        edge = usual in (rates.min(), rates.max())
+    return Tuned(reported, chosen, edge, len(matrix) == 1)
