@@ -15,8 +15,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import pytest
-
 ENTITY = "local"
 KEY = "k" * 40
 HANG_SECONDS = 60
@@ -208,15 +206,6 @@ class LoopbackWandb:
             "sampledHistory": sampled,
             "parquetHistory": {"parquetUrls": [], "liveData": rows},
         }
-
-
-@pytest.fixture(name="loopback")
-def loopback_fixture(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A running server to which wandb in this process is pointed."""
-    with LoopbackWandb() as server:
-        for key, value in server.environment().items():
-            monkeypatch.setenv(key, value)
-        yield server
 
 
 class _Server(ThreadingHTTPServer):

@@ -62,7 +62,7 @@ class WandbTracker:
     first), ``name`` its readable name; ``group`` is the sweep's name. ``ablation``, where there is one,
     becomes a tag and a config key. ``config`` is the trial as flat plain values,
     ``{"adapter.rank": 8, "seed": 0}``. Of every ``every`` rows the first is mirrored, and each row with an
-    ``eval/`` metric.
+    ``eval/`` metric. ``lost`` turns true when W&B failed this trial.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class WandbTracker:
         self._rows = 0
         self._defined: set[str] = set()
         self._run: wandb.Run | None = None
+        self.lost = False
         with self._mirroring("open"):
             folder.mkdir(parents=True, exist_ok=True)  # wandb would silently write to /tmp instead
             set_aside(folder, trial_id)
@@ -129,17 +130,61 @@ class WandbTracker:
             self._run.finish(exit_code=0 if record.finished else 1)
         self._run = None
 
+    def abandon(self) -> None:
+        """Close the run of an attempt that will be made again; the next tracker sets its files aside."""
+        if self._run is None:
+            return
+        with self._mirroring("abandon"):
+            self._run.finish(exit_code=1)
+        self._run = None
+
     @contextmanager
     def _mirroring(self, doing: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
             self._run = None
+            self.lost = True
             log.warning(
-                "W&B: could not %s the run of %s (%s); its local files are complete, "
-                "and what reached %s can be uploaded with `wandb sync`",
+                "W&B: could not %s the run of %s (%s); its local record is whole, "
+                "and `wandb sync %s` uploads what W&B has of it",
                 *(doing, self._name, _first_line(error), self._files),
             )
+
+
+class WandbSweep:
+    """Opens the trackers of one sweep: the arguments are those of ``WandbTracker`` that its trials share.
+
+    Once W&B has failed a trial, later ones are written offline: a lost server is waited for once, not once a
+    trial.
+    """
+
+    def __init__(self, folder: Path, mode: Mode, group: str, ablation: str | None, every: int) -> None:
+        self._folder = folder
+        self._mode = mode
+        self._group = group
+        self._ablation = ablation
+        self._every = every
+        self._trackers: dict[str, WandbTracker] = {}
+
+    def open(self, trial_id: str, name: str, config: Mapping[str, Any]) -> WandbTracker:
+        """Open a trial's tracker; one that is still open from an earlier attempt at it is abandoned."""
+        if trial_id in self._trackers:
+            self._trackers[trial_id].abandon()
+        if any(tracker.lost for tracker in self._trackers.values()):
+            self._mode = "offline"
+        tracker = WandbTracker(
+            folder=self._folder,
+            mode=self._mode,
+            trial_id=trial_id,
+            name=name,
+            group=self._group,
+            ablation=self._ablation,
+            config=config,
+            every=self._every,
+        )
+        self._trackers[trial_id] = tracker
+        return tracker
 
 
 def finish_all(outcomes: Iterable[tuple[WandbTracker, Record]]) -> None:
@@ -200,7 +245,7 @@ def _obstacle() -> str | None:
             return None
     except Exception as error:
         if time.monotonic() - started > ANSWER_SECONDS - 1:
-            return f"no answer from {server} in {ANSWER_SECONDS} s (is there a network?)"
+            return f"no good answer from {server} in {ANSWER_SECONDS} s (is the network up?)"
         return f"{_first_line(error)} (`wandb login --relogin` sets another key)"
     return f"no API key for {server}; run `wandb login` or set WANDB_API_KEY"
 
@@ -218,4 +263,5 @@ def _summary(record: Record) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
