@@ -148,7 +148,7 @@ class WandbTracker:
             log.warning(
                 "W&B: could not %s the run of %s (%s); its local record is whole, "
                 "and `wandb sync %s` uploads what W&B has of it",
-                *(doing, self._name, _first_line(error), self._files),
+                *(doing, self._name, _one_line(error), self._files),
             )
 
 
@@ -246,7 +246,7 @@ def _obstacle() -> str | None:
     except Exception as error:
         if time.monotonic() - started > ANSWER_SECONDS - 1:
             return f"no good answer from {server} in {ANSWER_SECONDS} s (is the network up?)"
-        return f"{_first_line(error)} (`wandb login --relogin` sets another key)"
+        return f"{_one_line(error)} (if the key is wrong: `wandb login --relogin`)"
     return f"no API key for {server}; run `wandb login` or set WANDB_API_KEY"
 
 
@@ -262,6 +262,5 @@ def _summary(record: Record) -> dict[str, Any]:
     return {"status": record.status, **figures}
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

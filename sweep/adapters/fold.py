@@ -1,0 +1,199 @@
+"""Fold several trials into one model: the base shared and frozen, a row of trained numbers for each trial."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Generator, Tensor, nn
+
+from sweep.adapters.init import INITS, BaseWeight
+from sweep.adapters.lora import LoRALinear
+from sweep.rng import generator
+from sweep.schema import Adapter, ConfigError
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A model that computes every trial of a pack at once, on rows that are trial-major.
+
+    ``parameters`` are the trained tensors, each with the trials as its first axis (a fully fine-tuned model
+    is always alone, so its tensors are their own single row); ``real`` says for each of them how many of its
+    numbers are real, not padding, in each trial.
+    """
+
+    model: nn.Module
+    trials: int
+    parameters: dict[str, nn.Parameter]
+    real: dict[str, tuple[int, ...]]
+    layers: dict[str, LoRALinear] = field(default_factory=dict)
+    base_params: int = 0
+
+    def enable(self, enabled: bool) -> None:
+        """Turn every adapter on or off; off, the model computes exactly what the base computes."""
+        for layer in self.layers.values():
+            layer.enabled = enabled
+
+    def merged(self, trial: int) -> nn.Module:
+        """A plain copy of the base with the trial's update added to its weights: no adapter, no extra cost."""
+        merged = copy.deepcopy(self.model)
+        for name, layer in self.layers.items():
+            plain = copy.deepcopy(layer.base)
+            plain.weight.data += layer.delta(trial)
+            if (bias := layer.own_bias(trial)) is not None:
+                plain.bias.data.copy_(bias)
+            merged.set_submodule(name, plain)
+        return merged
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+    """Every linear layer of ``model`` by its dotted name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+
+
+def bucket(rank: int) -> int:
+    """The rank that ``rank`` is padded to: the next power of two.
+
+    Trials share a pack only within a bucket, so a trial is padded alike whoever its neighbours are.
+    """
+    return 1 << (rank - 1).bit_length()
+
+
+def fold(
+    base: nn.Module,
+    adapters: Sequence[Adapter],
+    targets: Sequence[Sequence[str]],
+    seeds: Sequence[int],
+    weights: Mapping[str, BaseWeight] | None = None,
+) -> Folded:
+    """Attach the adapters of a pack's trials to ``base``, whose own tensors are shared and never written.
+
+    Args:
+        base: the pre-trained model.
+        adapters: one for each trial, all of one kind; of ``kind: full`` exactly one.
+        targets: the names of the layers that each trial adapts.
+        seeds: one for each trial, for the initialisation and dropout.
+        weights: the base's weights with their decompositions, when they are kept from an earlier pack.
+
+    Raises:
+        ConfigError: the model mixes rows (batch normalisation) or has dropout of its own, so that trials
+            could not be told apart.
+
+    """
+    _check_rows_are_independent(base)
+    kinds = {adapter.kind for adapter in adapters}
+    assert len(kinds) == 1, "a pack has adapters of one kind"
+    base_params = sum(parameter.numel() for parameter in base.parameters())
+    if kinds == {"full"}:
+        assert len(adapters) == 1, "full fine-tuning runs alone"
+        model = copy.deepcopy(base).requires_grad_(True)
+        parameters = dict(model.named_parameters())
+        real: dict[str, tuple[int, ...]] = {name: (parameter.numel(),) for name, parameter in parameters.items()}
+        return Folded(model, 1, parameters, real, base_params=base_params)
+    shared = [*base.parameters(), *base.buffers()]
+    model = copy.deepcopy(base, memo={id(tensor): tensor for tensor in shared}).requires_grad_(False)
+    if kinds == {"none"}:
+        return Folded(model, len(adapters), {}, {}, base_params=base_params)
+    layers: dict[str, LoRALinear] = {}
+    parameters, real = {}, {}
+    for name, linear in linear_layers(model).items():
+        trial_targets = [name in names for names in targets]
+        trains_bias = [_trains_bias(adapter, linear, hit) for adapter, hit in zip(adapters, trial_targets, strict=True)]
+        if not any(trial_targets) and not any(trains_bias):
+            continue
+        weight = weights[name] if weights else BaseWeight(linear.weight)
+        layer = _adapt(name, linear, weight, adapters, trial_targets, trains_bias, seeds)
+        model.set_submodule(name, layer)
+        layers[name] = layer
+        ranks = [hit * (adapter.rank or 0) for hit, adapter in zip(trial_targets, adapters, strict=True)]
+        sizes = {
+            "lora_A": [rank * linear.in_features for rank in ranks],
+            "lora_B": [rank * linear.out_features for rank in ranks],
+            "bias": [trained * linear.out_features for trained in trains_bias],
+        }
+        for part, size in sizes.items():
+            parameter = getattr(layer, part)
+            if parameter is not None and any(size):
+                parameters[f"{name}.{part}"], real[f"{name}.{part}"] = parameter, tuple(size)
+            elif parameter is not None:
+                parameter.requires_grad_(False)
+    return Folded(model, len(adapters), parameters, real, layers, base_params)
+
+
+def _adapt(
+    name: str,
+    linear: nn.Linear,
+    weight: BaseWeight,
+    adapters: Sequence[Adapter],
+    targeted: Sequence[bool],
+    trains_bias: Sequence[bool],
+    seeds: Sequence[int],
+) -> LoRALinear:
+    trials, device = len(adapters), linear.weight.device
+    rank = bucket(max(adapter.rank or 1 for adapter in adapters))
+    lora_A = torch.zeros(trials, rank, linear.in_features)
+    lora_B = torch.zeros(trials, linear.out_features, rank)
+    moved_A, moved_B = torch.zeros_like(lora_A), torch.zeros_like(lora_B)
+    moved = False
+    for trial, adapter in enumerate(adapters):
+        if targeted[trial]:
+            assert adapter.rank is not None
+            assert adapter.init is not None
+            factors = INITS[adapter.init](weight, adapter.rank, adapter.scale, generator(seeds[trial], "init", name))
+            lora_A[trial, : adapter.rank] = factors.lora_A
+            lora_B[trial, :, : adapter.rank] = factors.lora_B
+            if factors.from_base:
+                moved_A[trial], moved_B[trial], moved = lora_A[trial], lora_B[trial], True
+    bias = linear.bias.detach().repeat(trials, 1) if any(trains_bias) else None
+    dropout_rng: list[Generator] = [generator(seed, "dropout", name) for seed in seeds]
+    return LoRALinear(
+        linear,
+        nn.Parameter(lora_A.to(device)),
+        nn.Parameter(lora_B.to(device)),
+        scaling=torch.tensor([adapter.scale for adapter in adapters]).to(device),
+        dropout=[adapter.dropout or 0.0 for adapter in adapters],
+        dropout_rng=dropout_rng,
+        moved=(moved_A.to(device), moved_B.to(device)) if moved else None,
+        bias=None if bias is None else nn.Parameter(bias),
+        trains_bias=None if bias is None else torch.tensor(trains_bias, device=device),
+    )
+
+
+def _trains_bias(adapter: Adapter, linear: nn.Linear, targeted: bool) -> bool:
+    if linear.bias is None:
+        return False
+    return adapter.bias == "all" or (adapter.bias == "lora_only" and targeted)
+
+
+def _check_rows_are_independent(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise ConfigError([f"layer {name} is a batch normalisation: it mixes the rows of different trials"])
+        if isinstance(module, nn.Dropout) and module.p > 0:
+            raise ConfigError(
+                [f"layer {name} drops out inside the base; set its p to 0, LoRA's own is adapter.dropout"]
+            )
+
+
+def trainable(folded: Folded, received: Mapping[str, bool]) -> list[int]:
+    """Trained numbers of each trial, counted over the tensors that really received a gradient."""
+    return [
+        sum(sizes[trial] for name, sizes in folded.real.items() if received[name]) for trial in range(folded.trials)
+    ]
+
+
+def export(folded: Folded, trial: int) -> dict[str, Tensor]:
+    """The trained tensors of one trial without padding, under the layer's name plus ``.lora_A`` and so on."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in folded.parameters.items():
+        layer = folded.layers.get(name.rpartition(".")[0])
+        if layer is None:
+            tensors[name] = parameter.detach().clone()
+        elif size := folded.real[name][trial]:
+            own = parameter.detach()[trial]
+            if name.endswith("lora_A"):
+                own = own[: size // own.shape[1]]
+            elif name.endswith("lora_B"):
+                own = own[:, : size // own.shape[0]]
+            tensors[name] = own.clone().contiguous()
+    return tensors

@@ -1,0 +1,145 @@
+"""How the two factors of a LoRA start: a registry of named initialisations.
+
+With s the scaling, the adapted layer computes W x + s·B A x − s·B₀ A₀ x, where the last term exists only for
+the initialisations that move a part of W into the adapter: the shared base itself is never rewritten.
+"""
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from sweep.schema import Adapter, ConfigError
+
+
+class Factors(NamedTuple):
+    """A (rank, in) and B (out, rank), and whether s·BA was taken out of the base."""
+
+    lora_A: Tensor
+    lora_B: Tensor
+    from_base: bool = False
+
+
+class BaseWeight:
+    """A frozen weight (out, in) and its decompositions, each computed once for all trials that need it."""
+
+    def __init__(self, weight: Tensor):
+        self.out_features, self.in_features = weight.shape
+        self._weight = weight.detach().float().cpu()
+
+    @cached_property
+    def svd(self) -> tuple[Tensor, Tensor, Tensor]:
+        """U (out, k), S (k,) in descending order, Vᵀ (k, in), with k = min(out, in)."""
+        u, s, vt = torch.linalg.svd(self._weight, full_matrices=False)
+        return u, s, vt
+
+    @cached_property
+    def qr(self) -> tuple[Tensor, Tensor]:
+        """Q (out, k) with orthonormal columns and R (k, in)."""
+        q, r = torch.linalg.qr(self._weight)
+        return q, r
+
+
+Initialise = Callable[[BaseWeight, int, float, Generator], Factors]
+
+
+def kaiming(base: BaseWeight, rank: int, scaling: float, rng: Generator) -> Factors:
+    """A ~ U(−1/√in, 1/√in), B = 0: ``kaiming_uniform_(a=√5)``, the default of the authors' code and of PEFT."""
+    bound = 1 / math.sqrt(base.in_features)
+    lora_A = torch.empty(rank, base.in_features).uniform_(-bound, bound, generator=rng)
+    return Factors(lora_A, torch.zeros(base.out_features, rank))
+
+
+def gaussian(base: BaseWeight, rank: int, scaling: float, rng: Generator) -> Factors:
+    """A ~ N(0, 1/rank²), B = 0: PEFT's ``init_lora_weights="gaussian"`` (the standard deviation is 1/rank)."""
+    return Factors(_randn(rank, base.in_features, rng) / rank, torch.zeros(base.out_features, rank))
+
+
+def normal(base: BaseWeight, rank: int, scaling: float, rng: Generator) -> Factors:
+    """A ~ N(0, 1), B = 0: the start that section 4.1 of the LoRA paper describes."""
+    return Factors(_randn(rank, base.in_features, rng), torch.zeros(base.out_features, rank))
+
+
+def both_random(base: BaseWeight, rank: int, scaling: float, rng: Generator) -> Factors:
+    """A, B ~ N(0, 1): the mistake of some tutorials. The trained model does not start from the base."""
+    return Factors(_randn(rank, base.in_features, rng), _randn(base.out_features, rank, rng))
+
+
+def init_b(base: BaseWeight, rank: int, scaling: float, rng: Generator) -> Factors:
+    """A = 0, B ~ U(−1/√rank, 1/√rank): the Init[B] of Hayou et al. 2024, ``kaiming`` with the roles swapped."""
+    bound = 1 / math.sqrt(rank)
+    lora_B = torch.empty(base.out_features, rank).uniform_(-bound, bound, generator=rng)
+    return Factors(torch.zeros(rank, base.in_features), lora_B)
+
+
+def orthogonal(base: BaseWeight, rank: int, scaling: float, rng: Generator) -> Factors:
+    """Both factors non-zero from disjoint halves of one orthogonal matrix, so BA = 0; PEFT's ``"orthogonal"``.
+
+    The rank must be even. Q is a random orthogonal (rank, rank) matrix; A mixes half of its rows and B the
+    other half, each by a Gaussian matrix divided by 10.
+    """
+    q = torch.linalg.qr(_randn(rank, rank, rng)).Q
+    lora_A = _randn(base.in_features, rank // 2, rng) @ q[0::2] / 10
+    lora_B = _randn(rank // 2, base.out_features, rng).T @ q[1::2] / 10
+    return Factors(lora_A.T.contiguous(), lora_B)
+
+
+def pissa(base: BaseWeight, rank: int, scaling: float, rng: Generator) -> Factors:
+    """s·BA = the top singular triplets of W, split evenly (Meng et al. 2024). W = U S Vᵀ, B = U√(S/s)."""
+    return _from_triplets(base, slice(None, rank), scaling)
+
+
+def milora(base: BaseWeight, rank: int, scaling: float, rng: Generator) -> Factors:
+    """As PiSSA with the bottom singular triplets (Wang et al. 2024)."""
+    full_rank = min(base.out_features, base.in_features)
+    return _from_triplets(base, slice(full_rank - rank, None), scaling)
+
+
+def olora(base: BaseWeight, rank: int, scaling: float, rng: Generator) -> Factors:
+    """W = QR; B = the first columns of Q, A = the first rows of R (Büyükakyüz 2024), and s·BA leaves the base."""
+    q, r = base.qr
+    return Factors(r[:rank].contiguous(), q[:, :rank].contiguous(), from_base=True)
+
+
+INITS: dict[str, Initialise] = {
+    function.__name__: function
+    for function in (kaiming, gaussian, normal, both_random, init_b, orthogonal, pissa, milora, olora)
+}
+DECOMPOSING = frozenset({"pissa", "milora", "olora"})
+
+
+def check(adapter: Adapter, shapes: dict[str, tuple[int, int]]) -> list[str]:
+    """Compare the rank with the (out, in) shapes of the targeted layers.
+
+    Returns:
+        Notes for the record: layers whose full rank is already below ``adapter.rank``.
+
+    Raises:
+        ConfigError: no layer can hold the rank; a decomposition has fewer terms than that in some layer; or
+            an odd rank with ``orthogonal``.
+
+    """
+    rank = adapter.rank
+    assert rank is not None
+    small = [name for name, shape in shapes.items() if min(shape) < rank]
+    largest = max(min(shape) for shape in shapes.values())
+    if rank > largest:
+        raise ConfigError([f"adapter.rank = {rank}: no targeted layer can hold it; the largest possible rank here is {largest}"])  # fmt: skip
+    if small and adapter.init in DECOMPOSING:
+        raise ConfigError([f"adapter.rank = {rank}: init {adapter.init} decomposes the weight, and {', '.join(small)} has no {rank} singular values; lower the rank, or leave these layers out of adapter.targets"])  # fmt: skip
+    if rank % 2 and adapter.init == "orthogonal":
+        raise ConfigError([f"adapter.rank = {rank}: init orthogonal needs an even rank"])
+    return [f"rank {rank} is above the full rank {min(shapes[name])} of {name}" for name in small]
+
+
+def _from_triplets(base: BaseWeight, kept: slice, scaling: float) -> Factors:
+    u, s, vt = base.svd
+    root = torch.sqrt(s[kept] / scaling)
+    return Factors(root[:, None] * vt[kept], u[:, kept] * root, from_base=True)
+
+
+def _randn(rows: int, columns: int, rng: Generator) -> Tensor:
+    return torch.randn(rows, columns, generator=rng)

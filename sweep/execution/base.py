@@ -1,0 +1,134 @@
+"""The base of a task: pre-trained once for each distinct content, and cached under its hash."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from sweep import schema
+from sweep.adapters.fold import fold, linear_layers
+from sweep.adapters.init import BaseWeight
+from sweep.record import replace_file
+from sweep.tasks.task import Task
+from sweep.training.evaluate import evaluate
+from sweep.training.loop import train
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+FULL = schema.Adapter(kind="full")
+NONE = schema.Adapter(kind="none")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen pre-trained model, its decomposable weights, the hash of its bits, and its own scores."""
+
+    model: nn.Module
+    weights: dict[str, BaseWeight]
+    sha256: str
+    scores: dict[str, float]
+
+
+def load_base(
+    config: schema.Task,
+    data: str,
+    task: Task,
+    cache_folder: Path,
+    device: torch.device,
+    on_step: Callable[[int], None],
+) -> Base:
+    """Take the base from the cache, or train it and put it there; two sweeps at once train it once.
+
+    Args:
+        config: the task's configuration; what only concerns the target domain does not matter here.
+        data: the fingerprint of the task's data.
+        task: the task itself.
+        cache_folder: where bases are kept, as ``bases/<hash>.safetensors``.
+        device: where to train, and where the model is put.
+        on_step: called with the number of the step just done while the base trains.
+
+    """
+    model = task.base()
+    if model is None:
+        path = cache_folder / "bases" / f"{_key(config, data)}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            model = _cached(path, task) or _pretrained(path, task, device, on_step)
+    model = model.to(device).eval().requires_grad_(False)
+    weights = {name: BaseWeight(layer.weight) for name, layer in linear_layers(model).items()}
+    return Base(model, weights, _sha256(model), _scores(model, task))
+
+
+def _key(config: schema.Task, data: str) -> str:
+    science = config.model_dump(mode="json", exclude=set(config.target_only))
+    text = json.dumps({"format": FORMAT, "task": science, "data": data}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _cached(path: Path, task: Task) -> nn.Module | None:
+    if not path.exists():
+        return None
+    try:
+        model = task.new_model()
+        model.load_state_dict(load(path.read_bytes()))
+    except (SafetensorError, RuntimeError) as error:
+        log.warning("The cached base %s cannot be read (%s); training it again.", path, str(error).splitlines()[0])
+        return None
+    return model
+
+
+def _pretrained(path: Path, task: Task, device: torch.device, on_step: Callable[[int], None]) -> nn.Module:
+    recipe = task.pretraining
+    assert recipe is not None
+    with torch.random.fork_rng(devices=[]), threads(os.cpu_count() or 1):
+        torch.manual_seed(recipe.seed)
+        folded = fold(task.new_model().to(device), [FULL], targets=[()], seeds=[recipe.seed])
+        setting = schema.Optimizer(
+            name="adamw", lr=recipe.lr, weight_decay=0.01, betas=(0.9, 0.999), eps=1e-8, momentum=0.0,
+            schedule="cosine", warmup_steps=recipe.steps // 20, clip_norm=1.0,
+        )  # fmt: skip
+        training = schema.Training(
+            steps=recipe.steps, batch_size=recipe.batch_size, accumulation=1, log_every=recipe.steps, eval_every=None
+        )  # fmt: skip
+        train(folded, task, task.source, [setting], training, [recipe.seed], on_step=on_step)
+    model = folded.model.cpu()
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
+    replace_file(path, save(tensors))
+    return model
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use ``count`` threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _sha256(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _scores(model: nn.Module, task: Task) -> dict[str, float]:
+    folded = fold(model, [NONE], targets=[()], seeds=[0])
+    target = evaluate(folded, task, task.target, "eval/base_")[0]
+    source = evaluate(folded, task, task.source, "eval/base_source_")[0]
+    return target | source

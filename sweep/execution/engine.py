@@ -1,0 +1,101 @@
+"""Train one pack and say what became of each trial."""
+
+import math
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sweep.adapters.fold import Folded, fold
+from sweep.execution.base import Base
+from sweep.execution.job import Job
+from sweep.record import Status
+from sweep.tasks.task import Task
+from sweep.training.evaluate import evaluate
+from sweep.training.loop import Rows, Trained, train
+
+START_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one trial; the fields are those of its record."""
+
+    status: Status
+    params: dict[str, float] = field(default_factory=dict)
+    result: dict[str, float] = field(default_factory=dict)
+    perf: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    error: dict[str, str] | None = None
+
+
+def failed(error: BaseException) -> Outcome:
+    """The outcome of a trial that raised ``error``."""
+    trace = "".join(traceback.format_exception(error))
+    return Outcome("failed", error={"type": type(error).__name__, "message": str(error), "traceback": trace})
+
+
+def run_pack(
+    jobs: Sequence[Job],
+    task: Task,
+    base: Base,
+    on_rows: Callable[[int, Rows], None],
+    on_step: Callable[[int], None],
+) -> tuple[list[Outcome], Folded]:
+    """Train the trials of ``jobs`` together on ``base``; return their outcomes and the trained model."""
+    trials = [job.trial for job in jobs]
+    adapters = [trial.adapter for trial in trials]
+    seeds = [trial.seed for trial in trials]
+    training = trials[0].training
+    folded = fold(base.model, adapters, [job.resolved.targets for job in jobs], seeds, base.weights)
+    first: Rows = [{} for _ in jobs]
+    last: Rows = [{} for _ in jobs]
+
+    def measure() -> Rows:
+        target = evaluate(folded, task, task.target)
+        source = evaluate(folded, task, task.source, "eval/source_")
+        return [here | there for here, there in zip(target, source, strict=True)]
+
+    def remember(step: int, rows: Rows) -> None:
+        for position, row in enumerate(rows):
+            last[position] |= row
+            if step == 0:
+                first[position] = row
+        on_rows(step, rows)
+
+    if folded.parameters:
+        trained = train(
+            folded, task, task.target, [trial.optimizer for trial in trials], training, seeds,
+            measure, remember, on_step,
+        )  # fmt: skip
+    else:
+        trained = Trained([0] * len(jobs), [None] * len(jobs), {"pack_size": len(jobs)})
+        remember(0, measure())
+    closing = task.closing(folded, adapters)
+    outcomes = []
+    for position, diverged_at in enumerate(trained.diverged_at):
+        params = _params(folded, position, trained.trainable[position])
+        notes = _start_note(first[position], base)
+        result = base.scores | last[position] | closing[position]
+        if diverged_at is None and not math.isfinite(result["eval/loss"]):
+            diverged_at = training.steps
+        if diverged_at is None:
+            outcomes.append(Outcome("finished", params, result, trained.perf, notes))
+        else:
+            message = f"the loss was NaN or infinite at step {diverged_at}"
+            error = {"type": "Diverged", "message": message, "traceback": ""}
+            outcomes.append(Outcome("diverged", params, {}, trained.perf, notes, error))
+    return outcomes, folded
+
+
+def _params(folded: Folded, position: int, trainable: int) -> dict[str, float]:
+    """Sizes of one trial. A trained bias, like every weight of a full fine-tuning, is the base's own number."""
+    added = sum(sizes[position] for name, sizes in folded.real.items() if folded.layers and not name.endswith(".bias"))
+    total = folded.base_params + added
+    return {"trainable": trainable, "total": total, "trainable_ratio": trainable / total}
+
+
+def _start_note(first: dict[str, float], base: Base) -> tuple[str, ...]:
+    start, untouched = first["eval/loss"], base.scores["eval/base_loss"]
+    if abs(start - untouched) <= START_TOLERANCE * max(1.0, abs(untouched)):
+        return ()
+    return (f"adapter start is not the base model: eval/loss {start:.4g} before the first step, {untouched:.4g} without the adapter",)  # fmt: skip

@@ -1,0 +1,28 @@
+"""One trial of a launch: what to train and on which layers, checked against its model and its data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep import schema
+from sweep.execution.resolve import Resolved, resolve, trial_of
+from sweep.trial import Trial
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial that can run, with the configuration that it came from."""
+
+    config: schema.Config
+    trial: Trial
+    resolved: Resolved
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where pre-trained bases and fetched data are kept."""
+        return Path(self.config.cache)
+
+
+def job_of(config: schema.Config) -> Job:
+    """Resolve a validated configuration. Raises ConfigError when the trial cannot run."""
+    trial = trial_of(config)
+    return Job(config, trial, resolve(trial, Path(config.cache)))

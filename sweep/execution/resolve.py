@@ -1,0 +1,57 @@
+"""What a trial means on its task's model: the layers that it adapts, or the reason why it cannot run."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from sweep import schema
+from sweep.adapters import init, targets
+from sweep.adapters.fold import linear_layers
+from sweep.schema import ConfigError
+from sweep.tasks.data import fingerprint
+from sweep.tasks.registry import build
+from sweep.trial import Trial
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The names of the layers that a trial adapts, and notes for its record."""
+
+    targets: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def resolve(trial: Trial, cache_folder: Path) -> Resolved:
+    """Match the adapter against the task's model, before anything trains.
+
+    Raises ConfigError when no layer matches, or none can hold the rank.
+    """
+    if trial.adapter.kind != "lora":
+        return Resolved((), ())
+    shapes, presets = _layers(trial.task, cache_folder)
+    chosen = targets.select(trial.adapter, list(shapes), presets)
+    notes = init.check(trial.adapter, {name: shapes[name] for name in chosen})
+    return Resolved(tuple(chosen), tuple(notes))
+
+
+def trial_of(config: schema.Config) -> Trial:
+    """The trial that ``config`` describes, with its data's fingerprint. Raises ConfigError for bad data."""
+    return Trial.of(config, fingerprint(config.task, Path(config.cache)))
+
+
+def device_of(name: str) -> torch.device:
+    """The device that ``device=name`` means; ``auto`` is a GPU where there is one."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(["device = 'cuda': torch finds no CUDA GPU here; use device=cpu or device=auto"])
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@cache
+def _layers(task: schema.Task, cache_folder: Path) -> tuple[dict[str, tuple[int, int]], targets.Presets]:
+    built = build(task, cache_folder)
+    with torch.device("meta"):
+        model = built.new_model()
+    shapes = {name: (layer.out_features, layer.in_features) for name, layer in linear_layers(model).items()}
+    return shapes, model.presets

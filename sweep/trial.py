@@ -1,0 +1,69 @@
+"""One training with one seed: its science, the identity that follows from it, and its folder's name."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sweep import schema
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Everything that decides a trial's result, and nothing else.
+
+    ``data`` is the fingerprint of the data that the task reads, so that other data make another trial.
+    """
+
+    task: schema.Task
+    adapter: schema.Adapter
+    optimizer: schema.Optimizer
+    training: schema.Training
+    seed: int
+    data: str
+
+    @classmethod
+    def of(cls, config: schema.Config, data: str) -> "Trial":
+        """The trial that ``config`` describes, on the data with fingerprint ``data``."""
+        return cls(config.task, config.adapter, config.optimizer, config.training, config.seed, data)
+
+    def science(self) -> dict[str, Any]:
+        """The full resolved value, as plain JSON types."""
+        parts = {
+            "task": self.task,
+            "adapter": self.adapter,
+            "optimizer": self.optimizer,
+            "training": self.training,
+        }
+        return {
+            "seed": self.seed,
+            "data": self.data,
+            **{key: part.model_dump(mode="json") for key, part in parts.items()},
+        }
+
+    @cached_property
+    def id(self) -> str:
+        """16 hex digits of the SHA-256 of what can change the result.
+
+        Of an untouched base that is the task alone: no optimizer or training ever runs.
+        """
+        science = self.science()
+        if self.adapter.kind == "none":
+            del science["optimizer"], science["training"]
+        return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """A short folder name that a person can read, such as ``r8-a16-pissa-attention-lr0.001-s0-1a2b3c4d``."""
+        adapter = self.adapter
+        if adapter.kind == "lora":
+            targets = adapter.targets if isinstance(adapter.targets, str) else "+".join(adapter.targets or ())
+            parts = [f"r{adapter.rank}", f"a{adapter.alpha:g}", str(adapter.init), targets[:24]]
+        else:
+            parts = [adapter.kind]
+        if adapter.kind != "none":
+            parts.append(f"lr{self.optimizer.lr:g}")
+        text = "-".join([*parts, f"s{self.seed}", self.id[:8]])
+        return re.sub(r"[^A-Za-z0-9._+-]+", "_", text)
