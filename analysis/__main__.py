@@ -58,9 +58,7 @@ def parser() -> argparse.ArgumentParser:
     table = command("table", "one metric over rows × columns: mean ± 95%% t interval with n")
     table.add_argument("--rows", required=True, help="a factor, e.g. adapter.rank")
     table.add_argument("--columns", help="a second factor, e.g. adapter.targets")
-    table.add_argument(
-        "--baseline", default="", metavar="ROW[,COLUMN]", help="mark cells that differ from it"
-    )
+    table.add_argument("--baseline", default="", metavar="ROW[,COLUMN]", help="mark cells that differ from it")
     table.add_argument("--format", default="md", choices=("md", "tex", "csv", "html"))
     question(table, "eval/loss")
 
@@ -81,12 +79,8 @@ def run_table(options: argparse.Namespace) -> None:
     sweep = load(options.source)
     baseline = tuple(item.strip() for item in options.baseline.split(",") if item.strip())
     if len(baseline) > (2 if options.columns else 1):
-        raise BadRequestError(
-            f"--baseline {options.baseline!r}: give a row level, or a row and a column level"
-        )
-    table = tables.build(
-        sweep, options.rows, options.columns, options.metric, baseline, conditions(options.where)
-    )
+        raise BadRequestError(f"--baseline {options.baseline!r}: give a row level, or a row and a column level")
+    table = tables.build(sweep, options.rows, options.columns, options.metric, baseline, conditions(options.where))
     print(formats.render(table, options.format), end="")
     if sweep.folder is not None:
         parts = ["table", options.metric, options.rows, *([options.columns] if options.columns else [])]

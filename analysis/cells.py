@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,8 @@ class Observations:
 
     ``values``: one row per cell and seed with a value: the factors' levels (text), ``seed``, ``value``.
     ``counts``: one row per cell (index: levels): ``trials``, ``finished``, ``diverged``, ``failed``, ``n``.
-    ``levels``: the levels of each factor in order. ``rates``: the learning rate of each tuned cell.
+    ``levels``: the levels of each factor in order. ``rates``: the learning rate that each tuned cell usually
+    chose, by the levels of ``tuned_by`` (the factors, and those averaged over).
     ``notes``: what a reader must know, in sentences.
     """
 
@@ -34,6 +35,7 @@ class Observations:
     counts: pd.DataFrame
     levels: dict[str, list[str]]
     rates: dict[Cell, str]
+    tuned_by: tuple[str, ...]
     notes: tuple[str, ...]
 
     def cell(self, cell: Cell) -> pd.Series:
@@ -80,8 +82,8 @@ def observe(trials: pd.DataFrame, factors: Sequence[str], metric: str) -> Observ
     hidden = _hidden(trials, frame, factors)
     if TASK in hidden:
         raise BadRequestError(
-            f"the trials mix the tasks {', '.join(ordered(labels(trials, TASK)))}; their {metric} must not be "
-            f"averaged: add --where {TASK}=… or make {TASK} a factor"
+            f"the trials mix the tasks {', '.join(ordered(labels(trials, TASK)))}; their {metric} must not be"
+            f" averaged: add --where {TASK}=… or make it a factor"
         )
     counts = _count(trials, frame, factors)
     tuned = LEARNING_RATE in hidden and column.tuned_on is not None
@@ -95,9 +97,7 @@ def observe(trials: pd.DataFrame, factors: Sequence[str], metric: str) -> Observ
         used = ordered(labels(trials, LEARNING_RATE)) if LEARNING_RATE in trials else []
         if used:
             at = f"a single learning rate ({used[0]})" if len(used) == 1 else "one learning rate a cell"
-            notes.append(
-                f"WARNING: cells are compared at {at}; a difference may vanish once the rate is tuned."
-            )
+            notes.append(f"WARNING: cells are compared at {at}; a difference may vanish once the rate is tuned.")
     values = _average(frame, factors, rest, bool(is_reference(trials).any()), notes)
     values = values[values["value"].notna()].reset_index(drop=True)
     sizes = values.groupby(list(factors))["value"].size()
@@ -107,7 +107,16 @@ def observe(trials: pd.DataFrame, factors: Sequence[str], metric: str) -> Observ
     counts = counts.loc[
         sorted(counts.index, key=lambda cell: [order[f].index(v) for f, v in zip(factors, cell, strict=True)])
     ]
-    return Observations(column, tuple(factors), values, counts, order, rates, tuple(notes))
+    return Observations(column, tuple(factors), values, counts, order, rates, (*factors, *rest), tuple(notes))
+
+
+def at_chosen_rates(trials: pd.DataFrame, observations: Observations) -> pd.DataFrame:
+    """The trials at the learning rate that their cell usually chose; all of them where no rate was tuned."""
+    if not observations.rates:
+        return trials
+    keys = zip(*(labels(trials, name) for name in observations.tuned_by), strict=True)
+    chosen = pd.Series([observations.rates.get(key) for key in keys], index=trials.index, dtype=object)
+    return trials[chosen.isna() | (labels(trials, LEARNING_RATE) == chosen)]
 
 
 def known_metric(trials: pd.DataFrame, metric: str) -> Column:
@@ -126,9 +135,7 @@ def _without_references(trials: pd.DataFrame, factors: Sequence[str], notes: lis
     reference = is_reference(trials)
     if KIND in trials and reference.any() and not reference.all():
         kinds = ", ".join(ordered(trials.loc[reference, KIND]))
-        notes.append(
-            f"{int(reference.sum())} trials of kind {kinds} are left out: no factor here separates them."
-        )
+        notes.append(f"{int(reference.sum())} trials of kind {kinds} are left out: no factor here separates them.")
         return trials[~reference]
     return trials
 
@@ -168,32 +175,27 @@ def _tune(
     frame = frame.assign(
         rate=pd.to_numeric(trials[LEARNING_RATE]), score=score.where(trials["status"] != "diverged", np.inf)
     )
-    rows, rates, edges, peeked = [], {}, [], 0
+    rows: list[dict[Hashable, object]] = []
+    rates: dict[Cell, str] = {}
+    edges, peeked = [], 0
     for key, group in frame.groupby(keys, sort=False):
-        cell = key if isinstance(key, tuple) else (key,)
+        cell = tuple(map(str, key)) if isinstance(key, tuple) else (str(key),)
         if group["rate"].isna().all():
             rows += group[[*keys, SEED, "value"]].to_dict("records")
             continue
         found = tuning.choose(group)
         rows += [
-            {**dict(zip(keys, cell, strict=True)), SEED: seed, "value": value}
-            for seed, value in found.values.items()
+            {**dict(zip(keys, cell, strict=True)), SEED: seed, "value": value} for seed, value in found.values.items()
         ]
-        rates[tuple(map(str, cell))] = ", ".join(
-            level_text(rate) for rate in sorted(set(found.rates.values()))
-        )
+        rates[cell] = level_text(found.usual)
         peeked += found.peeked
         if found.edge:
-            edges.append("/".join(map(str, cell)))
+            edges.append("/".join(cell))
     by = "" if criterion.name == column.name else f" by {criterion.name}"
     same = f" ({next(iter(rates.values()))} in every cell)" if len(set(rates.values())) == 1 else ""
-    notes.append(
-        f"Each cell is at its own best learning rate{by}, chosen for every seed on the other seeds{same}."
-    )
+    notes.append(f"Each cell is at its own best learning rate{by}, chosen for every seed on the other seeds{same}.")
     if peeked:
-        notes.append(
-            f"WARNING: {peeked} cells have one seed, so their rate was chosen on the reported trial itself."
-        )
+        notes.append(f"WARNING: {peeked} cells have one seed, so their rate was chosen on the reported trial itself.")
     if edges:
         notes.append(
             f"WARNING: the best rate is at the edge of its grid in {len(edges)} of {len(rates)} cells "
@@ -211,9 +213,7 @@ def _average(
         return frame.groupby([*keys, SEED], sort=False)["value"].mean().reset_index()
     shared_by_all = [factor for factor in rest if not is_adapter(factor)] if references else rest
     combination = pd.Series(list(zip(*(frame[name] for name in rest), strict=True)), index=frame.index)
-    reference = (
-        frame[[name for name in (*keys, *rest) if is_adapter(name)]].isin(["full", "none"]).any(axis=1)
-    )
+    reference = frame[[name for name in (*keys, *rest) if is_adapter(name)]].isin(["full", "none"]).any(axis=1)
     sets = combination[~reference].groupby([frame.loc[~reference, key] for key in keys]).agg(set)
     shared = set.intersection(*sets) if len(sets) else set(combination)
     if not shared:
@@ -230,33 +230,23 @@ def _average(
     groups = kept.groupby([*keys, SEED], sort=False)["value"]
     averaged = groups.mean().reset_index()
     have = groups.count().to_numpy()
-    want = needed.reindex(
-        pd.MultiIndex.from_frame(averaged[keys]) if len(keys) > 1 else averaged[keys[0]]
-    ).to_numpy()
+    want = needed.reindex(pd.MultiIndex.from_frame(averaged[keys]) if len(keys) > 1 else averaged[keys[0]]).to_numpy()
     short = have < want
     averaged.loc[short, "value"] = np.nan
     sizes = ", ".join(f"{name} ({kept.loc[~reference, name].nunique()} levels)" for name in rest)
     notes.append(f"Each value is the mean over {sizes} at one seed.")
     if len(kept) < len(frame):
-        notes.append(
-            f"{len(frame) - len(kept)} values are left out: not every cell has their {', '.join(rest)}."
-        )
+        notes.append(f"{len(frame) - len(kept)} values are left out: not every cell has their {', '.join(rest)}.")
     if short.any():
-        notes.append(
-            f"{int(short.sum())} seeds are left out of their cell: some of their trials did not finish."
-        )
+        notes.append(f"{int(short.sum())} seeds are left out of their cell: some of their trials did not finish.")
     return averaged
 
 
-def _warn(
-    values: pd.DataFrame, counts: pd.DataFrame, notes: list[str], column: Column, trials: pd.DataFrame
-) -> None:
+def _warn(values: pd.DataFrame, counts: pd.DataFrame, notes: list[str], column: Column, trials: pd.DataFrame) -> None:
     filled = counts["n"][counts["n"] > 0]
     if len(filled) and filled.min() < ENOUGH_SEEDS:
         few = f"{int(filled.min())} seed" + ("s" if filled.min() > 1 else "")
-        notes.append(
-            f"WARNING: {few} in the smallest cell; with fewer than {ENOUGH_SEEDS} nothing can be concluded."
-        )
+        notes.append(f"WARNING: {few} in the smallest cell; with fewer than {ENOUGH_SEEDS} nothing can be concluded.")
     lost = int((counts["diverged"] + counts["failed"]).sum())
     if lost:
         notes.append(

@@ -88,9 +88,7 @@ def against(observations: Observations, baseline: Cell) -> list[tuple[Cell, Cell
         if target in filled and target != cell:
             pairs.append((cell, target))
     if not pairs:
-        raise BadRequestError(
-            f"nothing to compare with {'/'.join(baseline)}: it and another cell need finished trials"
-        )
+        raise BadRequestError(f"nothing to compare with {'/'.join(baseline)}: it and another cell need finished trials")
     return pairs
 
 
@@ -127,9 +125,7 @@ def sentence(item: Comparison, unit: str = "") -> str:
         )
     if item.verdict == "no variation":
         same = item.difference.mean == 0
-        return (
-            "identical at every seed" if same else "the same difference at every seed: the seeds vary nothing"
-        )
+        return "identical at every seed" if same else "the same difference at every seed: the seeds vary nothing"
     return item.verdict
 
 
@@ -159,7 +155,5 @@ def verdict_text(observations: Observations, baseline: Cell, comparisons: Sequen
         f"{len(comparisons)} comparison{'s' if len(comparisons) != 1 else ''}."
     )
     if n >= ENOUGH_SEEDS and smallest_rank_p(n) >= ALPHA:
-        lines.append(
-            f"A rank or sign-flip test could not go below p={number(smallest_rank_p(n))} at {n} seeds."
-        )
+        lines.append(f"A rank or sign-flip test could not go below p={number(smallest_rank_p(n))} at {n} seeds.")
     return "\n".join([*lines, *observations.notes])

@@ -113,11 +113,7 @@ def latex(table: Table) -> str:
     constant = len(sizes) == 1 and not any(entry.lost for entry in table.entries.values())
     width = len(table.column_levels)
     lead = 2 if by_row else 1
-    caption = (
-        table.caption.replace("over n seeds", f"over n={next(iter(sizes))} seeds")
-        if constant
-        else table.caption
-    )
+    caption = table.caption.replace("over n seeds", f"over n={next(iter(sizes))} seeds") if constant else table.caption
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}[t]",

@@ -33,9 +33,7 @@ def labels(trials: pd.DataFrame, factor: str) -> pd.Series:
     """
     if factor not in trials or not is_factor(factor):
         raise unknown("factor", factor, [name for name in trials.columns if is_factor(name)])
-    text = trials[factor].map(
-        {value: level_text(value) for value in trials[factor].unique()}, na_action="ignore"
-    )
+    text = trials[factor].map({value: level_text(value) for value in trials[factor].unique()}, na_action="ignore")
     text = text.astype(object).where(trials[factor].notna(), UNSET)
     if is_adapter(factor) and KIND in trials:
         text = text.where(~is_reference(trials), trials[KIND])
@@ -96,7 +94,7 @@ def swept(trials: pd.DataFrame) -> list[str]:
 
 
 def _rank_first(name: str) -> int:
-    first = ("adapter.rank", "adapter.init", "adapter.targets", "task.name", "optimizer.lr")
+    first = ("adapter.rank", "adapter.targets", "adapter.init", "task.name", "optimizer.lr")
     return first.index(name) if name in first else len(first)
 
 

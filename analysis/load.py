@@ -69,9 +69,7 @@ def load(source: str | Path | Sequence[str | Path]) -> Sweep:
     parts = [_load_one(item) for item in sources]
     sweep = parts[0] if len(parts) == 1 else _join(parts)
     if sweep.trials.empty:
-        detail = "".join(
-            f"\n  {line}" for line in (*sweep.problems, *(f"unfinished: {m}" for m in sweep.missing))
-        )
+        detail = "".join(f"\n  {line}" for line in (*sweep.problems, *(f"unfinished: {m}" for m in sweep.missing)))
         raise BadRequestError(f"no finished trial in {', '.join(map(str, sources))}{detail}")
     return sweep
 
@@ -96,9 +94,7 @@ def _load_one(source: str | Path) -> Sweep:
 
         return assemble(folder.resolve().parent.name, read_offline(folder), folder)
     key = cache.fingerprint(folder)
-    return cache.fetch(folder, key) or cache.keep(
-        assemble(folder.resolve().name, read_folder(folder), folder), key
-    )
+    return cache.fetch(folder, key) or cache.keep(assemble(folder.resolve().name, read_folder(folder), folder), key)
 
 
 def assemble(name: str, raw: Raw, folder: Path | None) -> Sweep:
@@ -114,9 +110,7 @@ def assemble(name: str, raw: Raw, folder: Path | None) -> Sweep:
         trials[column] = _one_type(trials[column], column)
     trials, repeated = _distinct(trials)
     if repeated:
-        problems.append(
-            f"{len(repeated)} trials appear more than once; one record of each is used: {named(repeated)}"
-        )
+        problems.append(f"{len(repeated)} trials appear more than once; one record of each is used: {named(repeated)}")
     history = pd.DataFrame(raw.history) if raw.history else pd.DataFrame({"trial_id": [], "step": []})
     for column in history.columns.drop(["trial_id"]):
         history[column] = pd.to_numeric(history[column], errors="coerce")
@@ -182,6 +176,4 @@ def _join(parts: Sequence[Sweep]) -> Sweep:
     history = pd.concat([part.history for part in parts], ignore_index=True)
     history = history.drop_duplicates(["trial_id", "step"])
     missing = tuple(f"{part.name}/{item}" for part in parts for item in part.missing)
-    return Sweep(
-        "+".join(part.name for part in parts), trials, history, missing, tuple(problems), parts[0].folder
-    )
+    return Sweep("+".join(part.name for part in parts), trials, history, missing, tuple(problems), parts[0].folder)

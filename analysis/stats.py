@@ -81,9 +81,7 @@ def paired(differences: ArrayLike) -> Paired:
         std = summary.std if summary.n < 2 else 0.0
         return Paired(summary.n, summary.mean, summary.low, summary.high, std, math.nan, math.nan)
     p = float(stats.ttest_1samp(x, 0.0).pvalue)
-    return Paired(
-        summary.n, summary.mean, summary.low, summary.high, summary.std, p, summary.mean / summary.std
-    )
+    return Paired(summary.n, summary.mean, summary.low, summary.high, summary.std, p, summary.mean / summary.std)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 class Tuned:
     """``values``: the reported value of each seed (NaN where its trial at the chosen rate did not finish).
 
-    ``rates``: the rate chosen for each seed. ``edge``: whether the rate chosen most often is the lowest or
-    highest one tried. ``peeked``: a single seed, so rate and value come from the same trial.
+    ``usual``: the rate chosen most often (NaN where every one diverged). ``edge``: whether that is the lowest
+    or highest one tried. ``peeked``: a single seed, so rate and value come from the same trial.
     """
 
     values: dict[str, float]
-    rates: dict[str, float]
+    usual: float
     edge: bool
     peeked: bool
 
@@ -44,7 +44,7 @@ def choose(group: pd.DataFrame) -> Tuned:
     rates = scores.columns.to_numpy(dtype=float)
     matrix = scores.to_numpy(dtype=float)
     reported: dict[str, float] = {}
-    chosen: dict[str, float] = {}
+    chosen: list[float] = []
     for row, seed in enumerate(scores.index):
         others = np.delete(matrix, row, axis=0) if len(matrix) > 1 else matrix
         seen = ~np.isnan(others)
@@ -54,10 +54,8 @@ def choose(group: pd.DataFrame) -> Tuned:
             reported[str(seed)] = np.nan
             continue
         best = int(np.argmin(means))
-        chosen[str(seed)] = float(rates[best])
+        chosen.append(float(rates[best]))
         reported[str(seed)] = float(table[row, best])
-    edge = False
-    if chosen and len(rates) > 1:
-        usual = max(sorted(set(chosen.values())), key=list(chosen.values()).count)
-        edge = usual in (rates.min(), rates.max())
-    return Tuned(reported, chosen, edge, len(matrix) == 1)
+    usual = max(sorted(set(chosen)), key=chosen.count) if chosen else np.nan
+    edge = len(rates) > 1 and usual in (rates.min(), rates.max())
+    return Tuned(reported, usual, edge, len(matrix) == 1)

@@ -28,9 +28,7 @@ def loss_of(trial: Mapping[str, Any]) -> float:
     return loss + {"kaiming": 0.0, "pissa": -0.012}.get(adapter["init"], 0.0)
 
 
-def make_trial(
-    seed: int, task: str = "transformer", kind: str = "lora", lr: float = 1e-3, **adapter: Any
-) -> dict:
+def make_trial(seed: int, task: str = "transformer", kind: str = "lora", lr: float = 1e-3, **adapter: Any) -> dict:
     values = {"rank": 8, "alpha": 16.0, "init": "kaiming", "targets": "all_linear", "layers": None}
     values |= {"scaling": "alpha/rank", "dropout": 0.0, "bias": "none"} | adapter
     return {

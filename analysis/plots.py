@@ -1,0 +1,316 @@
+"""Plots of a sweep: each function draws on the axis it is given and returns it.
+
+Colours are the eight of Okabe and Ito (2008), chosen to be told apart by colour-blind readers; every series
+also has its own marker, so that a grey print stays readable. Ordered factors (rank) get an ordered scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from analysis.cells import Cell, Observations
+from analysis.columns import KIND, SEED, Column, describe
+from analysis.compare import Comparison, sentence
+from analysis.labelling import place_labels
+from analysis.levels import REFERENCES, labels, ordered
+from analysis.stats import summarise
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MOST_SERIES = len(PALETTE)
+REFERENCE_STYLE: dict[Any, Any] = {"full": ("full fine-tuning", "--"), "none": ("untouched base", ":")}
+STYLE: dict[Any, Any] = {
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "text.parse_math": False,
+    "svg.hashsalt": "lora-sweep",
+    "figure.constrained_layout.use": True,
+}
+
+
+def colours(levels: Sequence[str]) -> dict[str, tuple[object, str]]:
+    """A colour and a marker for each level: an ordered scale for three or more numbers, else the palette."""
+    plain = [level for level in levels if level not in REFERENCES]
+    numbers = len(plain) > 2 and all(_number(level) is not None for level in plain)
+    scale = matplotlib.colormaps["viridis"]
+    found: dict[str, tuple[object, str]] = {}
+    for index, level in enumerate(plain):
+        place = 0.88 * index / max(1, len(plain) - 1)
+        colour = scale(place) if numbers else PALETTE[index % len(PALETTE)]
+        found[level] = (colour, MARKERS[index % len(MARKERS)])
+    found.update({level: ("#555555", "*") for level in levels if level in REFERENCES})
+    return found
+
+
+def thinned(levels: Sequence[str], most: int = MOST_SERIES) -> list[str]:
+    """At most ``most`` levels, evenly spread with both ends kept."""
+    if len(levels) <= most:
+        return list(levels)
+    return [levels[round(i * (len(levels) - 1) / (most - 1))] for i in range(most)]
+
+
+def learning_curves(axis: Axes, trials: pd.DataFrame, history: pd.DataFrame, factor: str, metric: str) -> Axes:
+    """``metric`` over steps, one curve a level of ``factor``: mean over seeds with a 95% t band.
+
+    Trials of one level and seed are averaged first, so the band speaks of seeds only. Pass the trials at
+    their cell's chosen learning rate (see ``at_chosen_rates``) where several were tried.
+    """
+    level = pd.Series(labels(trials, factor).to_numpy(), index=trials["trial_id"])
+    seed = pd.Series(labels(trials, SEED).to_numpy(), index=trials["trial_id"])
+    rows = history[history["trial_id"].isin(trials["trial_id"])]
+    rows = rows[rows[metric].notna()]
+    frame = pd.DataFrame({"step": rows["step"], "y": rows[metric]})
+    frame["level"] = rows["trial_id"].map(level)
+    frame["seed"] = rows["trial_id"].map(seed)
+    by_seed = frame.groupby(["level", "seed", "step"])["y"].mean().reset_index()
+    levels = ordered(level)
+    shown = thinned([item for item in levels if item != "none"])
+    style = colours(shown)
+    for name in shown:
+        steps: list[float] = []
+        means: list[float] = []
+        lows: list[float] = []
+        highs: list[float] = []
+        most = 0
+        for step, group in by_seed[by_seed["level"] == name].groupby("step"):
+            found = summarise(group["y"])
+            steps.append(float(str(step)))
+            means.append(found.mean)
+            lows.append(found.low)
+            highs.append(found.high)
+            most = max(most, found.n)
+        if not steps:
+            continue
+        colour, marker = style[name]
+        line = "--" if name in REFERENCES else "-"
+        every = max(1, len(steps) // 6)
+        text = f"{REFERENCE_STYLE.get(name, (name,))[0]} (n={most})"
+        axis.plot(steps, means, line, color=colour, marker=marker, markevery=every, markersize=4.5, label=text)
+        axis.fill_between(steps, lows, highs, color=colour, alpha=0.18, linewidth=0)
+    axis.set_xlabel("step")
+    axis.set_ylabel(describe(metric).title)
+    _legend(axis, factor, len(shown) < len([item for item in levels if item != "none"]))
+    return axis
+
+
+def response(axis: Axes, observations: Observations) -> Axes:
+    """The metric against the first factor, one line a level of the second, with 95% t intervals.
+
+    Full fine-tuning and the untouched base are horizontal lines.
+    """
+    first = [level for level in observations.levels[observations.factors[0]] if level not in REFERENCES]
+    second = _second_levels(observations)
+    shown = thinned(second)
+    style = colours(shown)
+    for index, name in enumerate(shown):
+        shift = 0.0 if len(shown) == 1 else 0.24 * (index / (len(shown) - 1) - 0.5)
+        found = [observations.summary((level, name) if name else (level,)) for level in first]
+        at = [position + shift for position, item in enumerate(found) if item.n]
+        means = [item.mean for item in found if item.n]
+        halves = [item.half if item.n > 1 else 0.0 for item in found if item.n]
+        colour, marker = style[name]
+        axis.errorbar(at, means, halves, color=colour, marker=marker, markersize=5, capsize=3, label=name)
+    _reference_lines(axis, observations)
+    _level_ticks(axis, first)
+    axis.set_xlabel(describe(observations.factors[0]).label)
+    axis.set_ylabel(f"{observations.metric.title} {observations.metric.arrow}")
+    if len(second) > 1 or axis.get_legend_handles_labels()[1]:
+        title = observations.factors[1] if len(observations.factors) > 1 else ""
+        _legend(axis, title, len(shown) < len(second))
+    return axis
+
+
+def heat_map(axis: Axes, observations: Observations) -> Axes:
+    """Cell means over two factors; a cell without a finished trial stays white with a dash."""
+    rows, columns = (
+        [level for level in observations.levels[factor] if level not in REFERENCES] for factor in observations.factors
+    )
+    means = np.array([[observations.summary((row, column)).mean for column in columns] for row in rows])
+    name = "cividis" if observations.metric.better == "higher" else "cividis_r"
+    image = axis.imshow(np.ma.masked_invalid(means), cmap=name, aspect="auto")
+    axis.grid(False)
+    axis.set_xticks(range(len(columns)), columns, rotation=30 if sum(map(len, columns)) > 45 else 0)
+    axis.set_yticks(range(len(rows)), rows)
+    axis.set_xlabel(describe(observations.factors[1]).label)
+    axis.set_ylabel(describe(observations.factors[0]).label)
+    if max(len(rows), len(columns)) <= 12:
+        for (row, column), value in np.ndenumerate(means):
+            light = np.isnan(value) or sum(image.cmap(image.norm(value))[:3]) > 1.5
+            text = "–" if np.isnan(value) else f"{value:#.4g}"
+            axis.text(column, row, text, ha="center", va="center", color="black" if light else "white")
+    bar = axis.figure.colorbar(image, ax=axis)
+    bar.set_label(f"{observations.metric.title} {observations.metric.arrow}")
+    bar.outline.set_visible(False)
+    return axis
+
+
+def forest(axis: Axes, comparisons: Sequence[Comparison], metric: Column, most: int = 25) -> Axes:
+    """Paired differences with 95% t intervals, one row a cell; filled where significant after Holm's correction.
+
+    The ``most`` largest are shown; the interval itself is not corrected for the number of rows. The
+    untouched base is left out: it would set the scale, and no one doubts it.
+    """
+    wanted = [item for item in comparisons if "none" not in item.cell] or comparisons
+    shown = sorted(wanted, key=lambda item: -abs(item.difference.mean))[:most]
+    shown = [item for item in wanted if item in shown and item.difference.n]
+    colour = {"better": PALETTE[0], "worse": PALETTE[1], "different": PALETTE[2]}
+    for index, item in enumerate(shown):
+        d = item.difference
+        tint = colour.get(item.verdict, "#777777")
+        if d.n > 1:
+            axis.plot([d.low, d.high], [index, index], color=tint, linewidth=1.8)
+        axis.plot(d.mean, index, "o", color=tint, markerfacecolor=tint if item.significant else "white")
+        text = sentence(item, metric.unit)
+        axis.annotate(text, (1.02, index), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=tint)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(shown)), ["/".join(item.cell) for item in shown])
+    axis.set_ylim(len(shown) - 0.4, -0.6)
+    axis.xaxis.set_major_locator(MaxNLocator(6))
+    axis.set_xlabel(f"{metric.title}: difference to {'/'.join(shown[0].baseline)}" if shown else "")
+    return axis
+
+
+def scatter(axis: Axes, across: Observations, up: Observations, front: bool = False) -> Axes:
+    """One metric against another, one point a cell with the intervals of both.
+
+    Cells of one level of the last factor share a colour and are joined in the order of the first factor.
+    The untouched base is a line. ``front``: draw the Pareto front of low ``across`` and good ``up``, and name
+    its cells; otherwise the cells of one series are named. An ``across`` of parameters gets a log axis.
+    """
+    counted = across.metric.name.startswith("params/")
+    groups: dict[str, list[Cell]] = {}
+    for cell in up.filled:
+        if across.cell(cell).empty or (counted and across.summary(cell).mean <= 0):
+            continue
+        group = cell[0] if cell[0] in REFERENCES else cell[-1] if len(cell) > 1 else ""
+        if group != "none":
+            groups.setdefault(group, []).append(cell)
+    style = colours(ordered(groups))
+    points: dict[Cell, tuple[float, float]] = {}
+    for group in ordered(groups):
+        cells = groups[group]
+        x, y = [across.summary(cell) for cell in cells], [up.summary(cell) for cell in cells]
+        colour, marker = style[group]
+        points.update({cell: (a.mean, b.mean) for cell, a, b in zip(cells, x, y, strict=True)})
+        axis.errorbar(
+            [item.mean for item in x],
+            [item.mean for item in y],
+            [item.half if item.n > 1 else 0.0 for item in y],
+            [item.half if item.n > 1 and not counted else 0.0 for item in x],
+            fmt=marker,
+            linestyle="-" if len(cells) > 1 else "none",
+            color=colour,
+            linewidth=0.9,
+            elinewidth=1,
+            markersize=9 if group in REFERENCES else 5,
+            capsize=0 if group in REFERENCES else 2,
+            label=REFERENCE_STYLE.get(group, (group,))[0],
+        )
+    if counted:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=8))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    _reference_lines(axis, up, only=("none",))
+    if front:
+        best = _front(points, up.metric.sign)
+        if len(best) > 1:
+            corners = np.array([points[cell] for cell in best])
+            axis.step(corners[:, 0], corners[:, 1], where="post", color="black", linewidth=0.8, zorder=1)
+        place_labels(axis, [(points[c], c[0]) for c in best if c[0] not in REFERENCES], list(points.values()))
+    else:
+        series = next((groups[group] for group in ordered(groups) if group not in REFERENCES), [])
+        place_labels(axis, [(points[cell], cell[0]) for cell in series[:12]], list(points.values()))
+    axis.set_xlabel(f"{across.metric.title} {across.metric.arrow}")
+    axis.set_ylabel(f"{up.metric.title} {up.metric.arrow}")
+    if len(groups) > 1 or axis.get_legend_handles_labels()[1] != [""]:
+        _legend(axis, up.factors[-1] if len(up.factors) > 1 else "", False)
+    return axis
+
+
+def bars(axis: Axes, observations: Observations) -> Axes:
+    """A measure of cost (speed, memory) by cell: horizontal bars with 95% t intervals, 20 cells at most."""
+    cells = [observations.filled[i] for i in _spread(len(observations.filled), 20)]
+    found = [observations.summary(cell) for cell in cells]
+    halves = [item.half if item.n > 1 else 0.0 for item in found]
+    axis.barh(range(len(cells)), [item.mean for item in found], xerr=halves, color="#9ecae1", ecolor="#333333")
+    axis.set_yticks(range(len(cells)), [" / ".join(dict.fromkeys(cell)) for cell in cells])
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.set_xlabel(f"{observations.metric.title} {observations.metric.arrow}")
+    return axis
+
+
+def _spread(count: int, most: int) -> list[int]:
+    return [int(item) for item in thinned([str(i) for i in range(count)], most)]
+
+
+def _second_levels(observations: Observations) -> list[str]:
+    if len(observations.factors) == 1:
+        return [""]
+    return [level for level in observations.levels[observations.factors[1]] if level not in REFERENCES]
+
+
+def _reference_lines(axis: Axes, observations: Observations, only: Sequence[str] = REFERENCES) -> None:
+    for cell in observations.filled:
+        if cell[0] in only and cell[0] in REFERENCE_STYLE and observations.factors[0] != KIND:
+            text, line = REFERENCE_STYLE[cell[0]]
+            mean = observations.summary(cell).mean
+            low, high = axis.dataLim.intervaly
+            far = 1.5 * (high - low)
+            if cell[0] == "none" and not low - far <= mean <= high + far:
+                axis.plot([], [], " ", label=f"{text}: {mean:.4g} (off the scale)")
+            else:
+                axis.axhline(mean, color="#555555", linestyle=line, linewidth=1.2, label=text)
+
+
+def _front(points: dict[Cell, tuple[float, float]], sign: float) -> list[Cell]:
+    """Cells that no other beats in both directions: fewer parameters and a better metric."""
+    best: list[Cell] = []
+    for cell in sorted(points, key=lambda c: (points[c][0], sign * points[c][1])):
+        if not best or sign * points[cell][1] < sign * points[best[-1]][1]:
+            best.append(cell)
+    return best
+
+
+def _level_ticks(axis: Axes, levels: Sequence[str]) -> None:
+    at = _spread(len(levels), 16)
+    shown = [levels[i] for i in at]
+    slanted = sum(map(len, shown)) > 55
+    axis.set_xticks(at, shown, rotation=30 if slanted else 0, ha="right" if slanted else "center")
+    axis.set_xlim(-0.5, len(levels) - 0.5)
+
+
+def _legend(axis: Axes, factor: str, some: bool) -> None:
+    title = describe(factor).label if factor else None
+    if some:
+        title = f"{title} (some levels)"
+    handles, names = axis.get_legend_handles_labels()
+    last = tuple(text for text, _ in REFERENCE_STYLE.values())
+    order = sorted(range(len(names)), key=lambda i: names[i].startswith(last))
+    handles, names = [handles[i] for i in order], [names[i] for i in order]
+    axis.legend(handles, names, title=title, loc="center left", bbox_to_anchor=(1.01, 0.5), alignment="left")
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
