@@ -147,7 +147,7 @@ class WandbTracker:
             self.lost = True
             log.warning(
                 "W&B: could not %s the run of %s (%s); its local record is whole, "
-                "and `wandb sync %s` uploads what W&B has of it",
+                "and `wandb sync --include-online %s` uploads what W&B has of it",
                 *(doing, self._name, _one_line(error), self._files),
             )
 

@@ -40,6 +40,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         run.log({"step": 40, "nan": math.nan, "up": math.inf, "down": -math.inf})
         run.summary.update({"status": "finished"})
         run.finish(exit_code=3)
+        wandb.teardown()  # the file is closed some milliseconds after finish returns
         return next(tmp_path.glob(f"wandb/offline-run-*-{run_id}/*.wandb"))
 
     return one
@@ -128,7 +129,5 @@ def test_an_empty_file_is_a_run_of_which_nothing_is_known(tmp_path: Path) -> Non
 
 
 def test_importing_the_reader_is_light() -> None:
-    check = (
-        "import sys, analysis.wandb_files; sys.exit(bool({'torch', 'wandb', 'pandas'} & sys.modules.keys()))"
-    )
+    check = "import sys, analysis.wandb_files; sys.exit(bool({'torch', 'wandb', 'pandas'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
