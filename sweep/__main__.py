@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from sweep.schema import ConfigError
 log = logging.getLogger("sweep")
 
 _HERE = Path(__file__).parent
+if not (_HERE / "conf").is_dir():  # a bare checkout, where nothing has put the launcher on the path
+    sys.path.append(str(_HERE / "_plugin"))
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 
 
@@ -64,6 +67,38 @@ def job(config: DictConfig) -> float | None:
         raise TrialFailedError(f"{folder.name} {record.status}: {record.error['message']} (see {folder}/trial.log)")
     log.info("%s: eval/loss %.4f", folder.relative_to(Path.cwd()), record.result["eval/loss"])
     return record.result["eval/loss"]
+
+
+def prepare(configs: Sequence[DictConfig]) -> list[int]:
+    """The packed launcher's hook: check every trial, then train them all. Each job then finds its record.
+
+    Returns the position of the first equal trial for each of them.
+
+    Raises ConfigError with every fault of every trial, before anything has started.
+    """
+    from sweep.execution.job import Job, job_of
+    from sweep.execution.runner import run
+    from sweep.execution.store import Store
+
+    jobs: list[Job] = []
+    faults: dict[str, list[int]] = {}
+    for number, config in enumerate(configs):
+        try:
+            jobs.append(job_of(configured(config)))
+        except ConfigError as error:
+            for fault in error.faults:
+                faults.setdefault(fault, []).append(number)
+    if faults:
+        lines = [f"{fault} (in {len(numbers)} of {len(configs)} trials)" for fault, numbers in faults.items()]
+        raise ConfigError(["nothing was started:", *lines])
+    hydra_config = configs[0].hydra
+    store = Store(Path(hydra_config.sweep.dir), hydra_config.runtime.choices.get("ablation"))
+    run(jobs, store)
+    ids = [job.trial.id for job in jobs]
+    return [ids.index(trial_id) for trial_id in ids]
+
+
+job.prepare = prepare  # type: ignore[attr-defined]
 
 
 def main() -> None:

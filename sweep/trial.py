@@ -43,6 +43,10 @@ class Trial:
             **{key: part.model_dump(mode="json") for key, part in parts.items()},
         }
 
+    def flat(self) -> dict[str, Any]:
+        """The full resolved value with dotted keys, such as ``adapter.rank``, for trackers and tables."""
+        return _flatten(self.science())
+
     @cached_property
     def id(self) -> str:
         """16 hex digits of the SHA-256 of what can change the result.
@@ -67,3 +71,10 @@ class Trial:
             parts.append(f"lr{self.optimizer.lr:g}")
         text = "-".join([*parts, f"s{self.seed}", self.id[:8]])
         return re.sub(r"[^A-Za-z0-9._+-]+", "_", text)
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

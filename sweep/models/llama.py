@@ -18,12 +18,6 @@ class Llama(Model):
 
     cos: Tensor
     sin: Tensor
-    presets = {
-        "all_linear": ATTENTION + FEED_FORWARD,
-        "attention": ATTENTION,
-        "mlp": FEED_FORWARD,
-        "qv": ("q_proj", "v_proj"),
-    }
 
     def __init__(self, vocabulary: int, layers: int, width: int, heads: int, hidden: int, context: int):
         super().__init__()
@@ -34,6 +28,12 @@ class Llama(Model):
         cos_S_E, sin_S_E = rotations(context, width // heads)
         self.register_buffer("cos", cos_S_E, persistent=False)
         self.register_buffer("sin", sin_S_E, persistent=False)
+        self.presets = {
+            "all_linear": ATTENTION + FEED_FORWARD,
+            "attention": ATTENTION,
+            "mlp": FEED_FORWARD,
+            "qv": ("q_proj", "v_proj"),
+        }
         for linear in (module for module in self.modules() if isinstance(module, nn.Linear | nn.Embedding)):
             nn.init.normal_(linear.weight, std=0.02)
 

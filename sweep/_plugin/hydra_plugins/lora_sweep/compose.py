@@ -1,0 +1,56 @@
+"""Compose the jobs of a sweep quickly: once for each set of group choices, then plain values on a copy."""
+
+import copy
+from collections.abc import Sequence
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+
+class Composer:
+    """Gives the configuration that ``load_sweep_config`` gives, about ten times faster.
+
+    Composing costs Hydra some 150 ms a job, nearly all of it for the groups. Jobs that choose the same groups
+    share that work. What is not a plain value (a deletion, a setting of Hydra itself) goes Hydra's own way.
+    """
+
+    def __init__(self, loader: ConfigLoader, master: DictConfig):
+        self._loader, self._master = loader, master
+        self._parser = OverridesParser.create()
+        self._by_groups: dict[tuple[str, ...], DictConfig] = {}
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of one job, Hydra's node included."""
+        parsed = self._parser.parse_overrides(list(overrides))
+        if not isinstance(self._loader, ConfigLoaderImpl) or any(
+            override.is_delete() or override.is_hydra_override() for override in parsed
+        ):
+            return self._loader.load_sweep_config(self._master, list(overrides))
+        groups = tuple(_line(override) for override in parsed if self._is_group(override))
+        values = [override for override in parsed if not self._is_group(override)]
+        if groups not in self._by_groups:
+            self._by_groups[groups] = self._loader.load_sweep_config(self._master, list(groups))
+        config = copy.deepcopy(self._by_groups[groups])
+        ConfigLoaderImpl._apply_overrides_to_config(values, config)
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.overrides.task = [_line(override) for override in parsed]
+            naming = config.hydra.job.config.override_dirname
+            config.hydra.job.override_dirname = get_overrides_dirname(
+                overrides=parsed,
+                kv_sep=naming.kv_sep,
+                item_sep=naming.item_sep,
+                exclude_keys=naming.exclude_keys,
+            )
+        OmegaConf.copy_cache(from_config=self._master, to_config=config)
+        return config
+
+    def _is_group(self, override: Override) -> bool:
+        return override.package is not None or self._loader.repository.group_exists(override.key_or_group)
+
+
+def _line(override: Override) -> str:
+    assert override.input_line is not None
+    return override.input_line

@@ -1,0 +1,65 @@
+"""Where a pack's rows and records go: each trial's own files, and W&B."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sweep.execution.job import Job
+from sweep.execution.store import Store
+from sweep.record import Record
+from sweep.trackers.local import LocalTracker
+from sweep.trackers.tracker import Tracker
+
+if TYPE_CHECKING:
+    from sweep.trackers.wandb import WandbSweep
+
+FLUSH_EVERY_S = 0.5
+MIRRORED_ROWS = 100
+
+
+def wandb_sweep(job: Job, store: Store) -> "WandbSweep | None":
+    """The W&B mirror of the launch that ``job`` belongs to; None with ``tracker=none``."""
+    tracker, training = job.config.tracker, job.trial.training
+    if tracker.mode == "none":
+        return None
+    from sweep.trackers.wandb import WandbSweep, choose_mode
+
+    every = max(1, training.steps // training.log_every // MIRRORED_ROWS)
+    return WandbSweep(store.folder, choose_mode(tracker.mode), job.config.name, store.ablation, every)
+
+
+class PackSinks:
+    """Receives what the trials of one pack report, in the pack's order."""
+
+    def __init__(self, pack: Sequence[Job], store: Store, mirror: "WandbSweep | None"):
+        self._local = [LocalTracker(store.trial_folder(job)) for job in pack]
+        self._mirrors = [mirror.open(job.trial.id, job.trial.label, job.trial.flat()) for job in pack] if mirror else []
+        self._flushed = time.monotonic()
+
+    def note(self, position: int, text: str) -> None:
+        """Add a line to the log of one trial."""
+        self._local[position].note(text)
+
+    def rows(self, step: int, rows: Sequence[dict[str, float]]) -> None:
+        """Take one row of each trial; an empty one is of a trial that has stopped."""
+        trackers: Sequence[Sequence[Tracker]] = (self._local, self._mirrors)
+        for group in trackers:
+            for tracker, row in zip(group, rows, strict=False):
+                if row:
+                    tracker.log(step, row)
+
+    def flush(self) -> None:
+        """Write waiting rows to disk, if the last time was long enough ago."""
+        if time.monotonic() - self._flushed > FLUSH_EVERY_S:
+            for tracker in self._local:
+                tracker.flush()
+            self._flushed = time.monotonic()
+
+    def finish(self, records: Sequence[Record]) -> None:
+        """Close the mirrors, then write the records: a record means that nothing else is outstanding."""
+        if self._mirrors:
+            from sweep.trackers.wandb import finish_all
+
+            finish_all(zip(self._mirrors, records, strict=True))
+        for tracker, record in zip(self._local, records, strict=True):
+            tracker.finish(record)
