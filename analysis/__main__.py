@@ -55,6 +55,10 @@ def parser() -> argparse.ArgumentParser:
             help="only these trials",
         )
 
+    report = command("report", "write report/index.html beside the trials: answer, tables, figures, explorer")
+    report.add_argument("--out", type=Path, help="the report's folder (default: SOURCE/report)")
+    report.add_argument("--watch", type=float, metavar="SECONDS", help="write it again whenever a record changes")
+
     table = command("table", "one metric over rows × columns: mean ± 95%% t interval with n")
     table.add_argument("--rows", required=True, help="a factor, e.g. adapter.rank")
     table.add_argument("--columns", help="a second factor, e.g. adapter.targets")
@@ -70,6 +74,18 @@ def parser() -> argparse.ArgumentParser:
     export = command("export", "all trials as one table for other tools")
     export.add_argument("--to", type=Path, help="a .parquet or .csv file (default: report/trials.parquet)")
     return top
+
+
+def run_report(options: argparse.Namespace) -> None:
+    """Write the report and print its path; with --watch, again whenever the trials change, until interrupted."""
+    from analysis import report
+
+    if options.watch is None:
+        print(report.write(load(options.source), options.out))
+        return
+    from analysis.watch import watch
+
+    watch(options.source, options.out, options.watch)
 
 
 def run_table(options: argparse.Namespace) -> None:
@@ -139,7 +155,7 @@ def write(folder: Path, name: str, text: str) -> Path:
     return target
 
 
-COMMAND = {"table": run_table, "compare": run_compare, "export": run_export}
+COMMAND = {"report": run_report, "table": run_table, "compare": run_compare, "export": run_export}
 
 if __name__ == "__main__":
     sys.exit(main())

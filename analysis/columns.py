@@ -15,8 +15,7 @@ KIND = "adapter.kind"
 RATIO = "params/trainable_ratio"
 TRAINABLE = "params/trainable"
 
-IDENTITY = ("trial_id", "name", "ablation", "status", "folder", "error.type", "error.message")
-FACTOR_GROUPS = ("task", "adapter", "optimizer", "training")
+FACTOR_GROUPS = ("task", "adapter", "optimizer", "training", "data")
 
 Better = Literal["lower", "higher"]
 

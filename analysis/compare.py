@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 from analysis.cells import Cell, Observations
 from analysis.errors import BadRequestError, unknown
 from analysis.levels import REFERENCES
-from analysis.stats import ALPHA, ENOUGH_SEEDS, Paired, detectable, holm, paired, smallest_rank_p
+from analysis.stats import ALPHA, ENOUGH_SEEDS, Paired, Summary, detectable, holm, paired, smallest_rank_p
 
 Verdict = Literal["better", "worse", "different", "not distinguishable", "too few seeds", "no variation"]
 
@@ -96,8 +97,9 @@ def clear_best(observations: Observations, cells: Sequence[Cell]) -> Cell | None
     """The best of ``cells`` when it is distinguishable from every other one, otherwise None.
 
     The best mean is compared with each other cell by paired t tests, Holm-corrected; all must be significant.
+    The untouched base (``none``) takes no part: it forgets nothing and costs nothing by definition.
     """
-    means = {cell: observations.summary(cell) for cell in cells}
+    means = {cell: observations.summary(cell) for cell in cells if "none" not in cell}
     filled = {cell: summary for cell, summary in means.items() if summary.n}
     if observations.metric.better is None or len(filled) < 2:
         return None
@@ -110,8 +112,22 @@ def number(value: float, signed: bool = False) -> str:
     """Three significant digits, never an exponent for a number of everyday size."""
     if value != value:
         return "–"
-    text = f"{value:+.3g}" if signed else f"{value:.3g}"
+    style = ".0f" if 1000 <= abs(value) < 1e7 else ".3g"
+    text = f"{value:+{style}}" if signed else f"{value:{style}}"
     return text.replace("-", "−") if signed else text
+
+
+def p_text(p: float) -> str:
+    """A p value to three digits, ``<0.001`` below that: smaller ones say nothing more at a few seeds."""
+    return "<0.001" if p < 0.001 else f"={number(p)}"
+
+
+def mean_text(summary: Summary) -> str:
+    """``1.316 ± 0.021 (n=5)``: as many decimals as give the half interval two digits."""
+    if summary.n < 2 or not summary.half > 0:
+        return f"{number(summary.mean)} (n={summary.n})"
+    decimals = min(8, max(0, 1 - math.floor(math.log10(summary.half))))
+    return f"{summary.mean:.{decimals}f} ± {summary.half:.{decimals}f} (n={summary.n})"
 
 
 def sentence(item: Comparison, unit: str = "") -> str:
@@ -136,14 +152,11 @@ def verdict_text(observations: Observations, baseline: Cell, comparisons: Sequen
     unit = f" {metric.unit}" if metric.unit else ""
     better = f" ({metric.better} is better)" if metric.better else ""
     named_factors = ", ".join(observations.factors)
-    lines = [
-        f"{metric.name}{better} by {named_factors}, against {'/'.join(baseline)}"
-        f" = {number(base.mean)}{unit} ± {number(base.half)} (n={base.n})"
-    ]
+    lines = [f"{metric.name}{better} by {named_factors}, against {'/'.join(baseline)} = {mean_text(base)}{unit}"]
     width = max((len("/".join(item.cell)) for item in comparisons), default=0)
     for item in comparisons:
         d = item.difference
-        p = f", p={number(item.p_holm)}" if item.p_holm == item.p_holm else ""
+        p = f", p{p_text(item.p_holm)}" if item.p_holm == item.p_holm else ""
         interval = f" [{number(d.low, True)}, {number(d.high, True)}]" if d.n > 1 else ""
         lines.append(
             f"  {'/'.join(item.cell):<{width}}  {number(d.mean, True)}{interval} (n={d.n}{p}): "

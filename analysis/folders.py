@@ -49,7 +49,7 @@ def read_folder(folder: Path) -> Raw:
 
 
 def trial_row(found: record.Record, folder: Path) -> dict[str, Any]:
-    """The flat row of one record: identity, factors, metrics, size and speed."""
+    """The flat row of one record: identity, factors, metrics, size, speed, environment."""
     row = {
         "trial_id": found.trial_id,
         "name": found.name,
@@ -61,6 +61,7 @@ def trial_row(found: record.Record, folder: Path) -> dict[str, Any]:
         **{f"params/{key}": value for key, value in found.params.items()},
         **{f"perf/{key}": value for key, value in found.perf.items()},
     }
+    row.update(flatten(found.environment, "environment."))
     if found.error:
         row["error.type"] = found.error.get("type")
         row["error.message"] = found.error.get("message")

@@ -74,7 +74,7 @@ def swept(trials: pd.DataFrame) -> list[str]:
     A factor that only moves together with an earlier one (alpha = 2·rank) is left out, and so is the
     adapter's kind, whose levels ``full`` and ``none`` every adapter factor shows.
     """
-    groups = {group: index for index, group in enumerate(("adapter", "task", "optimizer", "training"))}
+    groups = {group: index for index, group in enumerate(("adapter", "task", "optimizer", "training", "data"))}
     assert set(groups) == set(FACTOR_GROUPS)
     lora = trials[~is_reference(trials)]
     lora = lora if len(lora) else trials

@@ -72,12 +72,21 @@ class Question:
         return (plain or levels)[0]
 
 
-def questions(sweep: Sweep) -> list[Question]:
-    """One question a task, in the tasks' order. Raises BadRequestError when no trial has any metric."""
+def questions(sweep: Sweep) -> tuple[list[Question], list[str]]:
+    """One question a task, in the tasks' order; and a sentence for each task that has nothing to show."""
     if TASK not in sweep.trials:
-        return [_question(sweep.name, sweep.trials)]
-    task = labels(sweep.trials, TASK)
-    return [_question(name, sweep.trials[task == name]) for name in ordered(task)]
+        parts = {sweep.name: sweep.trials}
+    else:
+        task = labels(sweep.trials, TASK)
+        parts = {name: sweep.trials[task == name] for name in ordered(task)}
+    found: list[Question] = []
+    failed: list[str] = []
+    for name, trials in parts.items():
+        try:
+            found.append(_question(name, trials))
+        except BadRequestError as error:
+            failed.append(str(error))
+    return found, failed
 
 
 def _question(task: str, trials: pd.DataFrame) -> Question:

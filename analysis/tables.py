@@ -84,9 +84,9 @@ def build(
         )
     best = clear_best(observations, observations.cells)
     notes.append(
-        "Bold: distinguishable from every other cell (paired, Holm-corrected)."
+        "Bold: better than every other trained cell (paired t tests, Holm-corrected)."
         if best
-        else "No cell is in bold: the best one is not distinguishable from every other."
+        else "No cell is in bold: none is distinguishably better than every other."
     )
     ratios = _ratios(trials, factors)
     entries = {}

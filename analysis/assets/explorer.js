@@ -1,0 +1,237 @@
+"use strict";
+// The interactive part: state, filters, table, differences. Text reaches the page only through textContent.
+
+const $ = (id) => document.getElementById(id);
+
+function element(tag, text, parent) {
+  const made = document.createElement(tag);
+  if (text !== null && text !== undefined) made.textContent = text;
+  if (parent) parent.append(made);
+  return made;
+}
+
+async function unpacked(id) {
+  const bytes = Uint8Array.from(atob($(id).textContent), (c) => c.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+}
+
+async function start() {
+  const data = JSON.parse(new TextDecoder().decode(await unpacked("data")));
+  const numbers = new Float32Array(await unpacked("curves"));
+  const count = data.count, column = {}, meaning = {};
+  for (const item of data.columns) {
+    meaning[item.name] = item;
+    column[item.name] = item.levels ? item.values.map((i) => (i < 0 ? null : item.levels[i])) : item.values;
+  }
+  for (const curve of data.curves) {
+    curve.values = numbers.subarray(curve.offset, curve.offset + count * curve.steps.length);
+  }
+  const fresh = { filters: {}, brushes: {}, group: data.group, metric: data.metric, sort: data.metric,
+    ascending: meaning[data.metric].better !== "higher", page: 0, picked: [] };
+  const state = Object.assign(fresh, remembered());
+  if (!data.factors.includes(state.group)) state.group = data.group;
+  if (!column[state.metric]) state.metric = data.metric;
+  if (!column[state.sort]) state.sort = data.metric;
+
+  function remembered() {
+    try { return JSON.parse(decodeURIComponent(location.hash.slice(1))); } catch { return {}; }
+  }
+
+  function level(name, row) { const v = column[name][row]; return v === null ? "unset" : String(v); }
+
+  function range(name) {
+    let low = Infinity, high = -Infinity;
+    for (const v of column[name]) if (v !== null) { if (v < low) low = v; if (v > high) high = v; }
+    return [low, high];
+  }
+
+  function axisOf(name) {
+    const item = meaning[name], values = column[name];
+    if (item.levels) {
+      const place = new Map(item.levels.map((v, i) => [v, item.levels.length > 1 ? i / (item.levels.length - 1) : 0.5]));
+      const every = Math.ceil(item.levels.length / 12);
+      return { key: name, name: item.label, position: (row) => place.get(values[row]) ?? null,
+        ticks: item.levels.filter((_, i) => i % every === 0).map((v) => [v, place.get(v)]) };
+    }
+    const [least, most] = range(name), log = name.startsWith("params/") && most > 20;
+    const scale = (v) => (log ? Math.log10(1 + v) : v), low = scale(least), wide = scale(most) - low || 1;
+    const marks = least > most ? [] : log ? [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((e) => 10 ** e).filter((t) => t >= least && t <= most)
+      : niceTicks(least, most, 5);
+    return { key: name, name: item.label, ticks: marks.map((t) => [tidy(t), (scale(t) - low) / wide]),
+      position: (row) => (values[row] === null ? null : (scale(values[row]) - low) / wide) };
+  }
+
+  const axesFor = () => [...new Set([...data.factors, ...data.costs, state.metric])].map(axisOf);
+
+  function visible(axes) {
+    const tests = [];
+    for (const [name, levels] of Object.entries(state.filters)) {
+      if (levels.length && column[name]) { const set = new Set(levels); tests.push((row) => set.has(level(name, row))); }
+    }
+    for (const axis of axes) {
+      const brush = state.brushes[axis.key];
+      if (brush) tests.push((row) => { const p = axis.position(row); return p !== null && p >= brush[0] - 1e-9 && p <= brush[1] + 1e-9; });
+    }
+    const rows = [];
+    for (let row = 0; row < count; row++) if (tests.every((test) => test(row))) rows.push(row);
+    return rows;
+  }
+
+  function filters() {
+    for (const name of [...data.factors, "status"]) {
+      const levels = meaning[name].levels;
+      if (levels.length < 2) continue;
+      const box = element("fieldset", null, $("filters"));
+      element("legend", meaning[name].label, box);
+      for (const value of levels) {
+        const button = element("button", clipped(value, 28), box);
+        button.type = "button"; button.title = value;
+        button.dataset.factor = name; button.dataset.level = value;
+        button.onclick = () => {
+          const chosen = new Set(state.filters[name] || []);
+          if (!chosen.delete(value)) chosen.add(value);
+          state.filters[name] = [...chosen]; state.page = 0; draw();
+        };
+      }
+    }
+    choice("group", data.factors, (name) => { state.group = name; });
+    choice("metric", data.metrics, (name) => { state.metric = name; state.sort = name; delete state.brushes[name]; });
+    $("clear").onclick = () => { Object.assign(state, { filters: {}, brushes: {}, picked: [], page: 0 }); draw(); };
+  }
+
+  function choice(id, names, change) {
+    for (const name of names) element("option", meaning[name].label, $(id)).value = name;
+    $(id).value = state[id];
+    $(id).onchange = () => { change($(id).value); draw(); };
+  }
+
+  function curves(rows) {
+    const curve = data.curves.find((c) => c.metric === state.metric) || data.curves[0];
+    if (!curve) { $("note").textContent = "These trials have no history."; return; }
+    const groups = new Map();
+    for (const row of rows) {
+      const name = level(state.group, row);
+      if (!groups.has(name)) groups.set(name, []);
+      groups.get(name).push(row);
+    }
+    const order = [...(meaning[state.group].levels || []), "unset"].filter((v) => groups.has(v));
+    const shown = order.slice(0, MOST_CURVES), tints = groupColours(shown);
+    const series = shown.map((name, i) => ({ name, colour: tints[i],
+      ...bandsBySeed(groups.get(name), curve, (row) => level("seed", row), data.quantiles) }));
+    const title = meaning[curve.metric].label + " by " + meaning[state.group].label + ": mean and 95% t interval over seeds";
+    drawCurves($("curve"), title, curve.steps, series);
+    const other = curve.metric === state.metric ? "" : meaning[state.metric].label + " was not logged while training. ";
+    $("note").textContent = other + (order.length > shown.length ? shown.length + " of " + order.length + " levels are drawn." : "");
+  }
+
+  function cellOf(line, name, row) {
+    const cell = element("td", null, line), value = column[name][row];
+    if (name === "folder" && value !== null && data.links) {
+      const link = element("a", value, cell);
+      link.href = data.links + value.split("/").map(encodeURIComponent).join("/") + "/";
+    } else cell.textContent = tidy(value);
+    return cell;
+  }
+
+  function table(rows) {
+    const keys = column[state.sort], sign = state.ascending ? 1 : -1;
+    const place = meaning[state.sort].levels && new Map(meaning[state.sort].levels.map((v, i) => [v, i]));
+    const of = (row) => (place ? place.get(keys[row]) : keys[row]);
+    const sorted = [...rows].sort((a, b) => {
+      const x = of(a), y = of(b), noX = x === null || x === undefined, noY = y === null || y === undefined;
+      return noX || noY ? noX - noY : sign * (x < y ? -1 : x > y ? 1 : 0) || a - b;
+    });
+    const pages = Math.max(1, Math.ceil(sorted.length / 50));
+    state.page = Math.min(state.page, pages - 1);
+    $("trials").textContent = "";
+    const made = element("table", null, $("trials")), head = element("tr", null, element("thead", null, made));
+    element("th", "pick", head);
+    for (const name of data.shown) {
+      const th = element("th", null, head), here = name === state.sort;
+      const button = element("button", meaning[name].label + (here ? (state.ascending ? " ▲" : " ▼") : ""), th);
+      button.dataset.sort = name;
+      th.setAttribute("aria-sort", here ? (state.ascending ? "ascending" : "descending") : "none");
+      button.onclick = () => { state.ascending = here ? !state.ascending : true; state.sort = name; state.page = 0; draw(); };
+    }
+    const body = element("tbody", null, made);
+    for (const row of sorted.slice(state.page * 50, state.page * 50 + 50)) {
+      const line = element("tr", null, body), box = element("input", null, element("td", null, line));
+      box.type = "checkbox"; box.checked = state.picked.includes(row);
+      box.setAttribute("aria-label", "compare " + column.trial_id[row]);
+      line.className = box.checked ? "picked" : "";
+      box.onchange = () => {
+        state.picked = box.checked ? [...state.picked, row] : state.picked.filter((r) => r !== row);
+        line.className = box.checked ? "picked" : "";
+        difference(); remember();
+      };
+      for (const name of data.shown) cellOf(line, name, row);
+    }
+    $("pages").textContent = "page " + (state.page + 1) + " of " + pages;
+    $("back").onclick = () => { state.page = Math.max(0, state.page - 1); draw(); };
+    $("next").onclick = () => { state.page = Math.min(pages - 1, state.page + 1); draw(); };
+  }
+
+  function difference() {
+    const box = $("difference"), picked = state.picked.filter((row) => row < count);
+    box.textContent = picked.length < 2 ? "Pick two or more trials in the table to see what differs." : "";
+    if (picked.length < 2) return;
+    const made = element("table", null, box), head = element("tr", null, element("thead", null, made));
+    element("th", "", head);
+    for (const row of picked) element("th", clipped(level("folder", row), 26), head).title = level("folder", row);
+    const body = element("tbody", null, made);
+    for (const { name, label } of data.columns) {
+      if (name === "folder" || picked.every((row) => column[name][row] === column[name][picked[0]])) continue;
+      const line = element("tr", null, body), title = element("th", label, line);
+      title.scope = "row"; title.title = name;
+      for (const row of picked) cellOf(line, name, row).className = "differs";
+    }
+  }
+
+  function brushing(layout, axes) {
+    const canvas = $("parallel");
+    canvas.onmousedown = (down) => {
+      const box = canvas.getBoundingClientRect(), j = layout.places.findIndex((x) => Math.abs(down.clientX - box.left - x) < 12);
+      if (j < 0) return;
+      const share = (e) => Math.min(1, Math.max(0, 1 - (e.clientY - box.top - layout.top) / layout.tall)), from = share(down);
+      window.onmouseup = (up) => {
+        window.onmouseup = null;
+        const to = share(up);
+        if (Math.abs(to - from) < 0.02) delete state.brushes[axes[j].key];
+        else state.brushes[axes[j].key] = [Math.min(from, to), Math.max(from, to)];
+        state.page = 0; draw();
+      };
+    };
+  }
+
+  function remember() {
+    const kept = { ...state, brushes: state.brushes };
+    history.replaceState(null, "", "#" + encodeURIComponent(JSON.stringify(kept)));
+  }
+
+  function draw() {
+    const began = performance.now(), axes = axesFor(), rows = visible(axes);
+    for (const button of document.querySelectorAll("#filters button")) {
+      const on = (state.filters[button.dataset.factor] || []).includes(button.dataset.level);
+      button.setAttribute("aria-pressed", on);
+    }
+    $("count").textContent = rows.length + " of " + count + " trials";
+    brushing(drawParallel($("parallel"), rows, axes, state.brushes), axes);
+    curves(rows);
+    table(rows);
+    difference();
+    remember();
+    document.documentElement.dataset.shown = rows.length;
+    document.documentElement.dataset.draw = performance.now() - began;
+  }
+
+  filters();
+  draw();
+  window.addEventListener("resize", draw);
+  if (data.refresh) setTimeout(() => location.reload(), 1000 * data.refresh);
+  document.documentElement.dataset.ready = performance.now();
+}
+
+start().catch((error) => {
+  document.documentElement.dataset.error = error;
+  $("note").textContent = "The explorer could not start: " + error;
+});
