@@ -62,7 +62,7 @@ def read_run(path: Path) -> WandbRun:
 
     Raises ValueError, naming the file, when it is something else.
     """
-    from wandb.proto import wandb_internal_pb2 as schema
+    from wandb.proto.wandb_internal_pb2 import Record as Message  # type: ignore[attr-defined]
 
     run = WandbRun(id=path.stem.removeprefix("run-"))
     content = path.read_bytes()
@@ -72,7 +72,7 @@ def read_run(path: Path) -> WandbRun:
         if message is None:
             run.truncated = True
             break
-        _apply(schema.Record.FromString(message), run)
+        _apply(Message.FromString(message), run)
     for values in (run.config, run.summary, *run.history):
         for key in [key for key in values if key.startswith("_")]:
             del values[key]

@@ -101,6 +101,11 @@ class LoopbackWandb:
         """The variables that point wandb to this server."""
         return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY}
 
+    def run_of(self, trial_id: str) -> ReceivedRun:
+        """The only run that this trial has."""
+        [run] = [run for run in self.runs.values() if run.config.get("trial_id") == trial_id]
+        return run
+
     def hang(self) -> None:
         """Wait as a server that does not answer, but no longer than the server lives."""
         self._released.wait(HANG_SECONDS)
@@ -242,7 +247,7 @@ def _handler(server: LoopbackWandb) -> type[BaseHTTPRequestHandler]:
             else:
                 self._send(*server.answer(self.command, self.path.partition("?")[0], body))
 
-        do_GET = do_POST = do_PUT = do_HEAD = _respond  # noqa: N815 - the base class's names
+        do_GET = do_POST = do_PUT = do_HEAD = _respond
 
         def _key(self) -> str:
             scheme, _, value = self.headers.get("Authorization", "").partition(" ")

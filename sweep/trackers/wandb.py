@@ -7,6 +7,7 @@ mirror, never the trial; every wait is bounded.
 import logging
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ Mode = Literal["offline", "online"]
 PROJECT = "lora-sweep"
 STEP = "step"
 SUPERSEDED = "superseded"
+ATTEMPT_BYTES = 3
 ANSWER_SECONDS = 10
 """How long ``wandb.login`` waits for the server, unless WANDB_HTTP_TIMEOUT says otherwise."""
 FINISH_SECONDS = 30
@@ -58,11 +60,14 @@ class WandbTracker:
     """Mirrors one trial as a W&B run.
 
     The run is written under ``folder/wandb``, where ``folder`` is the sweep's; ``mode`` is what
-    ``choose_mode`` returned. ``trial_id`` becomes the run's id (files of an earlier attempt are set aside
-    first), ``name`` its readable name; ``group`` is the sweep's name. ``ablation``, where there is one,
-    becomes a tag and a config key. ``config`` is the trial as flat plain values,
+    ``choose_mode`` returned. ``name`` is the trial's readable name, ``group`` the sweep's name. ``ablation``,
+    where there is one, becomes a tag and a config key. ``config`` is the trial as flat plain values,
     ``{"adapter.rank": 8, "seed": 0}``. Of every ``every`` rows the first is mirrored, and each row with an
     ``eval/`` metric. ``lost`` turns true when W&B failed this trial.
+
+    ``trial_id`` is a config key and the beginning of the run's id, to which each attempt adds some random
+    letters: W&B appends the rows of a second run to a first one of the same id, and two sweeps may hold the
+    same trial. Local files of an earlier attempt are set aside.
     """
 
     def __init__(
@@ -90,7 +95,7 @@ class WandbTracker:
                 project=os.environ.get("WANDB_PROJECT", PROJECT),
                 dir=folder,
                 mode=mode,
-                id=trial_id,
+                id=f"{trial_id}-{secrets.token_hex(ATTEMPT_BYTES)}",
                 name=name,
                 group=group,
                 job_type="trial",
@@ -222,14 +227,13 @@ def choose_mode(mode: str) -> Mode:
 def set_aside(folder: Path, trial_id: str) -> None:
     """Move the W&B files of earlier attempts at a trial to ``folder/wandb/superseded``.
 
-    A trial that runs again starts from its first step, so two attempts under one id would double its rows on
-    ``wandb sync``.
+    There ``wandb sync`` and the analysis pass over them, so that each trial is found once.
     """
-    attempt = re.compile(rf"(offline-)?run-\d+_\d+-{re.escape(trial_id)}(-\d+)?")
+    attempt = re.compile(rf"(offline-)?run-\d+_\d+-{re.escape(trial_id)}-[0-9a-f]{{{2 * ATTEMPT_BYTES}}}")
     for earlier in [path for path in folder.glob("wandb/*run-*") if attempt.fullmatch(path.name)]:
         target = folder / "wandb" / SUPERSEDED
         target.mkdir(exist_ok=True)
-        earlier.rename(target / f"{earlier.name}-{time.time_ns()}")
+        earlier.rename(target / earlier.name)
 
 
 def _obstacle() -> str | None:

@@ -11,9 +11,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ import wandb
 from analysis.wandb_files import WandbRun, read_runs
 from sweep.record import Record
 from sweep.trackers.wandb import WandbSweep, WandbTracker, choose_mode, finish_all, set_aside
-from tests.loopback_wandb import KEY, LoopbackWandb
+from tests.loopback_wandb import KEY, Fault, LoopbackWandb
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {"adapter.rank": 8, "adapter.init": "pissa", "optimizer.lr": 3e-3, "seed": 0, "task.name": "mnist"}
@@ -93,13 +94,16 @@ def log_all(mirror: WandbTracker) -> None:
 
 
 def start(
-    script: str, *arguments: object, environment: dict[str, str] | None = None, **extra: str
+    script: str,
+    *arguments: object,
+    environment: Mapping[str, str] = os.environ,
+    extra: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.Popen[str]:
     """Start a Python process that has no terminal, in a session of its own.
 
     It works in its HOME: ``wandb sync`` leaves a ``wandb`` folder where it is started.
     """
-    variables = {**(environment or os.environ), **extra}
+    variables = {**environment, **extra}
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
         env=variables,
@@ -112,8 +116,8 @@ def start(
     )
 
 
-def sync(*arguments: object, **environment: str) -> None:
-    done = start("from wandb.cli.cli import cli; cli()", "sync", *arguments, **environment)
+def sync(*arguments: object, extra: Mapping[str, str] = MappingProxyType({})) -> None:
+    done = start("from wandb.cli.cli import cli; cli()", "sync", *arguments, extra=extra)
     output, _ = done.communicate(timeout=60)
     assert done.returncode == 0, output
 
@@ -126,7 +130,7 @@ def test_offline_run_reads_back_as_logged(tmp_path: Path) -> None:
     log_all(mirror)
     mirror.finish(RECORD)
     [run] = written(tmp_path / "wandb")
-    assert (run.id, run.name, run.group) == ("t", "rank=8", "my-sweep")
+    assert (run.id[:2], run.name, run.group) == ("t-", "rank=8", "my-sweep")
     assert run.config == {**CONFIG, "trial_id": "t", "ablation": "rank"}
     assert run.history == LOGGED
     assert run.summary == SUMMARY
@@ -159,7 +163,7 @@ def test_64_runs_open_at_once(tmp_path: Path) -> None:
     started = time.monotonic()
     finish_all((mirror, RECORD) for mirror in mirrors)
     assert time.monotonic() - started < 10
-    runs = {run.id: run for run in written(tmp_path)}
+    runs = {run.config["trial_id"]: run for run in written(tmp_path)}
     assert runs.keys() == set(names)
     for number, name in enumerate(names):
         assert [row["train/loss"] for row in runs[name].history] == [number] * 5
@@ -177,8 +181,8 @@ def test_an_earlier_attempt_is_set_aside(tmp_path: Path) -> None:
 
 
 def test_only_the_named_trial_is_set_aside(tmp_path: Path) -> None:
-    kept = ["offline-run-20260101_000000-a-b", "offline-run-20260101_000000-ab", "settings"]
-    moved = ["offline-run-20260101_000000-b", "run-20260101_000000-b", "offline-run-20260101_000000-b-1"]
+    kept = ["offline-run-20260101_000000-a-b-c0ffee", "offline-run-20260101_000000-ab-c0ffee", "settings"]
+    moved = ["offline-run-20260101_000000-b-c0ffee", "run-20260101_000000-b-badbad"]
     for name in kept + moved:
         (tmp_path / "wandb" / name).mkdir(parents=True)
     set_aside(tmp_path, "b")
@@ -246,7 +250,7 @@ def test_the_server_receives_what_was_logged(tmp_path: Path, server: LoopbackWan
     mirror = tracker(tmp_path, "online")
     log_all(mirror)
     mirror.finish(RECORD)
-    run = server.runs["t"]
+    run = server.run_of("t")
     assert (run.project, run.name, run.group, run.tags) == ("lora-sweep", "rank=8", "my-sweep", ["rank"])
     assert run.config == {**CONFIG, "trial_id": "t", "ablation": "rank"}
     assert run.history == LOGGED
@@ -268,13 +272,25 @@ def test_the_public_api_reads_it_back(tmp_path: Path, server: LoopbackWandb) -> 
     assert server.unknown == []
 
 
+def test_a_second_attempt_is_a_second_run_online(tmp_path: Path, server: LoopbackWandb) -> None:
+    sweep = WandbSweep(tmp_path, "online", "my-sweep", "rank", 1)
+    sweep.open("t", "rank=8", CONFIG).log(0, {"train/loss": 9.0})
+    again = sweep.open("t", "rank=8", CONFIG)
+    log_all(again)
+    again.finish(RECORD)
+    first, second = server.runs.values()
+    assert (first.state, len(first.history)) == ("failed", 1)
+    assert (second.state, second.history) == ("finished", LOGGED)
+    assert first.config == second.config
+
+
 def test_an_offline_run_is_uploaded_whole_by_wandb_sync(tmp_path: Path, server: LoopbackWandb) -> None:
     for _ in range(2):
         mirror = tracker(tmp_path)
         log_all(mirror)
         mirror.finish(RECORD)
     sync(*tmp_path.glob("wandb/offline-run-*"))
-    run = server.runs["t"]
+    run = server.run_of("t")
     assert run.history == LOGGED
     assert run.summary == SUMMARY
     assert run.config == {**CONFIG, "trial_id": "t", "ablation": "rank"}
@@ -315,7 +331,7 @@ print("late", time.monotonic() - started)
 @pytest.mark.parametrize("fault", ["die", "hang", 500])
 def test_a_server_lost_on_the_way_delays_nothing_and_loses_nothing(tmp_path: Path, fault: Any) -> None:
     with LoopbackWandb() as server:
-        process = start(LOSES_ITS_SERVER, tmp_path, **server.environment())
+        process = start(LOSES_ITS_SERVER, tmp_path, extra=server.environment())
         assert process.stdout
         assert process.stdout.readline() == "half\n"
         if fault == "die":
@@ -336,12 +352,12 @@ def test_a_server_lost_on_the_way_delays_nothing_and_loses_nothing(tmp_path: Pat
     assert time.monotonic() - ended < 5
 
     with LoopbackWandb() as revived:
-        sync("--include-online", *tmp_path.glob("wandb/*run-*"), **revived.environment())
-        assert revived.runs.keys() == {f"{kind}{number}" for kind in ("t", "late") for number in range(4)}
+        sync("--include-online", *tmp_path.glob("wandb/*run-*"), extra=revived.environment())
+        assert len(revived.runs) == 8
         for number in range(4):
-            assert revived.runs[f"t{number}"].history == LOGGED
-            assert revived.runs[f"t{number}"].summary == SUMMARY
-            assert revived.runs[f"late{number}"].history == LOGGED[:1]
+            assert revived.run_of(f"t{number}").history == LOGGED
+            assert revived.run_of(f"t{number}").summary == SUMMARY
+            assert revived.run_of(f"late{number}").history == LOGGED[:1]
 
 
 # The choice of the mode
@@ -382,7 +398,8 @@ def preflights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, t
         for obstacle in OBSTACLES:
             folder = tmp_path_factory.mktemp("preflight")
             server = stack.enter_context(LoopbackWandb())
-            server.fault = {"hang": "hang", "500": 500, "403": 403}.get(obstacle)
+            faults: dict[str, Fault] = {"hang": "hang", "500": 500, "403": 403}
+            server.fault = faults.get(obstacle)
             environment = {**clean_environment(folder), **server.environment()}
             match obstacle:
                 case "no key":
@@ -477,8 +494,7 @@ def test_nothing_of_the_machine_leaves_it(tmp_path: Path, server: LoopbackWandb,
     process = start(
         f"import os; os.chdir({str(checkout)!r})\n{LEAKY}",
         *(checkout / "outputs", mode, "--token=CANARY-argument"),
-        CANARY_NAME="CANARY-value",
-        HOME=str(checkout),
+        extra={"CANARY_NAME": "CANARY-value", "HOME": str(checkout)},
     )
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
@@ -486,7 +502,7 @@ def test_nothing_of_the_machine_leaves_it(tmp_path: Path, server: LoopbackWandb,
     if mode == "offline":
         assert server.requests == []
         sync(*checkout.glob("outputs/wandb/offline-run-*"))
-    assert server.runs["t"].history == LOGGED
+    assert server.run_of("t").history == LOGGED
 
     [log_file] = checkout.glob("outputs/wandb/*/*.wandb")
     sent = b"\n".join([path.encode() + body for _, path, body in server.requests])
@@ -494,4 +510,4 @@ def test_nothing_of_the_machine_leaves_it(tmp_path: Path, server: LoopbackWandb,
     for content in (sent, log_file.read_bytes()):
         for secret in ("CANARY", str(tmp_path), KEY, f'"{socket.gethostname()}"'):
             assert secret.encode() not in content
-    assert server.runs["t"].host in (None, "redacted")
+    assert server.run_of("t").host in (None, "redacted")
