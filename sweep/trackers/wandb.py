@@ -117,9 +117,8 @@ class WandbTracker:
             return
         with self._mirroring("log to"):
             for key in row.keys() - self._defined:
-                best = "max" if key.endswith("accuracy") else "min"
-                summary = f"{best},last" if key.startswith(("train/", "eval/")) else None
-                self._run.define_metric(key, step_metric=STEP, summary=summary)
+                best = "max,last" if key.endswith("accuracy") else "min,last" if key.endswith("loss") else None
+                self._run.define_metric(key, step_metric=STEP, summary=best)
                 self._defined.add(key)
             self._run.log({STEP: step, **row})
 
@@ -178,18 +177,15 @@ class WandbSweep:
             self._trackers[trial_id].abandon()
         if any(tracker.lost for tracker in self._trackers.values()):
             self._mode = "offline"
-        tracker = WandbTracker(
-            folder=self._folder,
-            mode=self._mode,
-            trial_id=trial_id,
-            name=name,
-            group=self._group,
-            ablation=self._ablation,
-            config=config,
-            every=self._every,
-        )
+        tracker = self._tracker(trial_id, name, config)
+        if tracker.lost and self._mode == "online":
+            self._mode = "offline"
+            tracker = self._tracker(trial_id, name, config)
         self._trackers[trial_id] = tracker
         return tracker
+
+    def _tracker(self, trial_id: str, name: str, config: Mapping[str, Any]) -> WandbTracker:
+        return WandbTracker(self._folder, self._mode, trial_id, name, self._group, self._ablation, config, self._every)
 
 
 def finish_all(outcomes: Iterable[tuple[WandbTracker, Record]]) -> None:

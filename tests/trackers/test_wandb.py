@@ -22,7 +22,7 @@ import wandb
 
 from analysis.wandb_files import WandbRun, read_runs
 from sweep.record import Record
-from sweep.trackers.wandb import WandbSweep, WandbTracker, choose_mode, finish_all, set_aside
+from sweep.trackers.wandb import LEAN, WandbSweep, WandbTracker, choose_mode, finish_all, set_aside
 from tests.loopback_wandb import KEY, Fault, LoopbackWandb
 
 ROOT = Path(__file__).parents[2]
@@ -358,6 +358,21 @@ def test_a_server_lost_on_the_way_delays_nothing_and_loses_nothing(tmp_path: Pat
             assert revived.run_of(f"t{number}").history == LOGGED
             assert revived.run_of(f"t{number}").summary == SUMMARY
             assert revived.run_of(f"late{number}").history == LOGGED[:1]
+
+
+def test_a_server_lost_between_two_trials_sends_the_next_offline(
+    tmp_path: Path, server: LoopbackWandb, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(LEAN, "init_timeout", 1)
+    sweep = WandbSweep(tmp_path, choose_mode("online"), "my-sweep", "rank", 1)
+    server.die()
+    mirror = sweep.open("t", "rank=8", CONFIG)
+    log_all(mirror)
+    mirror.finish(RECORD)
+    [run] = written(tmp_path)
+    assert (run.history, run.summary) == (LOGGED, SUMMARY)
+    [message] = [record.message for record in caplog.records if record.name == "sweep.trackers.wandb"]
+    assert message.startswith("W&B: could not open the run of rank=8 (")
 
 
 # The choice of the mode
