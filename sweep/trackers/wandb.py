@@ -263,4 +263,5 @@ def _summary(record: Record) -> dict[str, Any]:
 
 
 def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {text}".removesuffix(": ")
