@@ -47,7 +47,7 @@ def fetch(folder: Path, key: str) -> Sweep | None:
         return None
     if facts["folder"] != folder.as_posix():
         trials["folder"] = [(folder / Path(item).name).as_posix() for item in trials["folder"]]
-    return Sweep(facts["name"], trials, history, tuple(facts["missing"]), tuple(facts["problems"]), folder)
+    return Sweep(folder.resolve().name, trials, history, tuple(facts["missing"]), tuple(facts["problems"]), folder)
 
 
 def keep(sweep: Sweep, key: str) -> Sweep:
@@ -66,7 +66,6 @@ def keep(sweep: Sweep, key: str) -> Sweep:
             temporary.replace(place / f"{name}-{key[:16]}.parquet")
         facts = {
             "key": key,
-            "name": sweep.name,
             "folder": sweep.folder.as_posix(),
             "missing": sweep.missing,
             "problems": sweep.problems,

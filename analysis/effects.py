@@ -48,7 +48,7 @@ def effects(trials: pd.DataFrame, metric: str, factors: Sequence[str] | None = N
     """Main effects and pairwise interactions of ``factors`` (default: all swept ones) on ``metric``.
 
     Type II sums of squares with sum contrasts (statsmodels), the seed as an additive block. An interaction
-    enters where every pair of levels was tried and the residual keeps more degrees of freedom than the model.
+    enters where every pair of levels was tried and the residual keeps at least as many degrees of freedom.
     Reference trials (full, none) and unfinished ones are left out, and the notes count them.
     Raises BadRequestError when nothing was swept or too few trials are left.
     """
@@ -75,7 +75,7 @@ def effects(trials: pd.DataFrame, metric: str, factors: Sequence[str] | None = N
     for i, j in combinations(varying, 2):
         full = frame.groupby([f"f{i}", f"f{j}"]).ngroups == frame[f"f{i}"].nunique() * frame[f"f{j}"].nunique()
         extra = (frame[f"f{i}"].nunique() - 1) * (frame[f"f{j}"].nunique() - 1)
-        if full and 2 * (size + extra) <= len(frame):
+        if full and len(frame) - size - extra >= max(3, extra):
             crossed.append((i, j))
             size += extra
     if frame["y"].std() <= 1e-12 * abs(frame["y"].mean()):

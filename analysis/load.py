@@ -101,13 +101,12 @@ def assemble(name: str, raw: Raw, folder: Path | None) -> Sweep:
     """Turn what a reader collected into tidy frames: one type a column, one row a trial."""
     import pandas as pd
 
-    trials = pd.DataFrame(raw.trials)
-    for column in ("trial_id", "name", "ablation", "status", "folder", columns.SEED):
-        if column not in trials:
-            trials[column] = pd.Series(dtype=object)
+    rows = pd.DataFrame(raw.trials)
+    always = ("trial_id", "name", "ablation", "status", "folder", columns.SEED)
+    found = dict.fromkeys([*always, *rows.columns])
+    empty = pd.Series(None, index=rows.index, dtype=object)
     problems = list(raw.problems)
-    for column in trials.columns:
-        trials[column] = _one_type(trials[column], column)
+    trials = pd.DataFrame({name: _one_type(rows.get(name, empty), name) for name in found})
     trials, repeated = _distinct(trials)
     if repeated:
         problems.append(f"{len(repeated)} trials appear more than once; one record of each is used: {named(repeated)}")
@@ -145,7 +144,7 @@ def _one_type(values: pd.Series, name: str) -> pd.Series:
     if columns.is_metric(name) or (not booleans.any() and present.map(_is_number).all() and len(present)):
         return pd.to_numeric(values, errors="coerce")
     text = [None if pd.isna(value) else _text(value) for value in values]
-    return pd.Series(text, index=values.index, dtype=object)
+    return pd.Series(text, index=values.index, dtype="str")
 
 
 def _is_number(value: Any) -> bool:
@@ -158,10 +157,10 @@ def _text(value: Any) -> str:
 
 def _distinct(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """One row a trial id, a finished one before a failed one; and the ids that were there more than once."""
-    rank = trials["status"].map({"finished": 0, "diverged": 1}).fillna(2)
-    order = trials.assign(_rank=rank).sort_values(["_rank"], kind="stable")
+    place = trials["status"].map({"finished": 0, "diverged": 1}).fillna(2).argsort(kind="stable")
+    order = trials.iloc[place]
     repeated = sorted(set(order.loc[order["trial_id"].duplicated(), "trial_id"]))
-    kept = order.drop_duplicates("trial_id").sort_index().drop(columns="_rank")
+    kept = order.drop_duplicates("trial_id").sort_index()
     return kept.reset_index(drop=True), repeated
 
 

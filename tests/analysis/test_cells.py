@@ -1,0 +1,121 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simulate import make_trial, write_sweep
+
+import analysis
+from analysis.cells import at_chosen_rates, observe
+from analysis.errors import BadRequestError
+from analysis.levels import labels, level_text, ordered, select, swept
+
+
+def load(place: Path, trials: list[dict], **given: object) -> analysis.Sweep:
+    return analysis.load(write_sweep(place / "sweep", trials, np.random.default_rng(3), **given))
+
+
+def test_level_texts_and_order():
+    assert [level_text(v) for v in (8.0, 1e-5, 0.001, None, float("nan"), "q+v")] == [
+        "8", "1e-5", "0.001", "unset", "unset", "q+v",
+    ]  # fmt: skip
+    assert ordered(["none", "16", "full", "2", "b", "a", "2"]) == ["2", "16", "a", "b", "full", "none"]
+
+
+def test_references_are_levels_of_every_adapter_factor(rank_sweep: Path):
+    trials = analysis.load(rank_sweep).trials
+    assert set(labels(trials, "adapter.rank")) == {"1", "2", "4", "full", "none"}
+    assert set(labels(trials, "adapter.init")) == {"kaiming", "pissa", "full", "none"}
+    assert set(labels(trials, "optimizer.lr")) == {"0.001"}
+
+
+def test_swept_factors_leave_out_followers(tmp_path: Path):
+    trials = [
+        make_trial(seed, rank=rank, alpha=2.0 * rank, init=init)
+        for seed in range(2) for rank in (1, 2) for init in ("kaiming", "pissa")
+    ]  # fmt: skip
+    assert swept(load(tmp_path, trials).trials) == ["adapter.rank", "adapter.init"]
+
+
+def test_averaging_over_a_hidden_factor_by_hand(tmp_path: Path):
+    trials = [make_trial(seed, rank=2, init=i) for seed in (0, 1) for i in ("kaiming", "pissa")]
+    sweep = load(tmp_path, trials)
+    values = sweep.trials["eval/loss"].to_numpy()
+    seen = observe(sweep.trials, ("adapter.rank",), "eval/loss")
+    assert seen.cell(("2",))["0"] == pytest.approx(values[:2].mean())
+    assert seen.cell(("2",))["1"] == pytest.approx(values[2:].mean())
+    assert any("mean over adapter.init (2 levels)" in note for note in seen.notes)
+
+
+def test_cells_are_averaged_over_shared_combinations_only(tmp_path: Path):
+    trials = [make_trial(s, rank=1, init=i) for s in range(3) for i in ("kaiming", "pissa")]
+    trials += [make_trial(s, rank=2, init="kaiming") for s in range(3)]
+    sweep = load(tmp_path, trials)
+    seen = observe(sweep.trials, ("adapter.rank",), "eval/loss")
+    kaiming = sweep.trials[(sweep.trials["adapter.init"] == "kaiming") & (sweep.trials["adapter.rank"] == 1)]
+    assert sorted(seen.cell(("1",))) == pytest.approx(sorted(kaiming["eval/loss"]))
+    assert any("3 values are left out" in note for note in seen.notes)
+
+
+def test_cells_that_share_nothing_are_refused(tmp_path: Path):
+    trials = [make_trial(s, rank=1, init=i) for s in range(2) for i in ("kaiming", "pissa")]
+    trials += [make_trial(s, rank=2, init=i) for s in range(2) for i in ("olora", "gaussian")]
+    with pytest.raises(BadRequestError, match=r"share no combination of adapter\.init"):
+        observe(load(tmp_path, trials).trials, ("adapter.rank",), "eval/loss")
+
+
+def test_a_seed_that_lost_a_trial_leaves_the_average(tmp_path: Path):
+    trials = [make_trial(s, rank=2, init=i) for s in range(4) for i in ("kaiming", "pissa")]
+    sweep = load(tmp_path, trials, diverge=lambda t: t["seed"] == 2 and t["adapter"]["init"] == "pissa")
+    seen = observe(sweep.trials, ("adapter.rank",), "eval/loss")
+    assert sorted(seen.cell(("2",)).index) == ["0", "1", "3"]
+    assert any("1 seeds are left out" in note for note in seen.notes)
+    assert any("1 diverged and 0 failed trials of 8" in note for note in seen.notes)
+
+
+def test_mixed_tasks_are_refused_unless_separated(tmp_path: Path):
+    trials = [make_trial(s, task=t, rank=2) for s in range(3) for t in ("mnist", "transformer")]
+    sweep = load(tmp_path, trials)
+    with pytest.raises(BadRequestError, match="mix the tasks mnist, transformer"):
+        observe(sweep.trials, ("adapter.rank",), "eval/loss")
+    assert len(observe(sweep.trials, ("task.name",), "eval/loss").filled) == 2
+    only = select(sweep.trials, {"task.name": ["mnist"]})
+    assert observe(only, ("adapter.rank",), "eval/loss").counts["n"].tolist() == [3]
+
+
+def test_single_learning_rate_is_warned_about_and_tuned_ones_are_not(rank_sweep: Path, tuned_sweep: Path):
+    single = observe(analysis.load(rank_sweep).trials, ("adapter.rank",), "eval/loss")
+    assert any(note.startswith("WARNING: cells are compared at a single") for note in single.notes)
+    tuned = observe(analysis.load(tuned_sweep).trials, ("adapter.rank",), "eval/loss")
+    assert not any("single learning rate" in note for note in tuned.notes)
+    assert tuned.rates[("1",)] == "0.001"
+    assert tuned.counts.loc[("1",), ["trials", "diverged", "n"]].tolist() == [15, 1, 5]
+
+
+def test_forgetting_is_reported_at_the_rate_that_suits_the_target(tuned_sweep: Path):
+    trials = analysis.load(tuned_sweep).trials
+    kept = observe(trials, ("adapter.rank",), "eval/source_loss")
+    target = observe(trials, ("adapter.rank",), "eval/loss")
+    assert kept.rates == target.rates
+    assert any("by eval/loss" in note for note in kept.notes)
+
+
+def test_curves_use_the_trials_at_the_chosen_rate(tuned_sweep: Path):
+    trials = analysis.load(tuned_sweep).trials
+    chosen = at_chosen_rates(trials, observe(trials, ("adapter.rank",), "eval/loss"))
+    assert set(chosen["optimizer.lr"]) == {0.001}
+
+
+def test_unknown_names_suggest_the_nearest(rank_sweep: Path):
+    trials = analysis.load(rank_sweep).trials
+    with pytest.raises(BadRequestError, match="did you mean eval/loss"):
+        observe(trials, ("adapter.rank",), "eval/los")
+    with pytest.raises(BadRequestError, match=r"did you mean adapter\.rank"):
+        observe(trials, ("adapter.rnk",), "eval/loss")
+    with pytest.raises(BadRequestError, match=r"unknown level of adapter\.init 'kaimin'"):
+        select(trials, {"adapter.init": ["kaimin"]})
+
+
+def test_references_leave_a_table_that_cannot_show_them(rank_sweep: Path):
+    seen = observe(analysis.load(rank_sweep).trials, ("optimizer.lr",), "eval/loss")
+    assert any("10 trials of kind full, none are left out" in note for note in seen.notes)
+    assert seen.counts["trials"].tolist() == [60]

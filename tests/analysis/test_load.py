@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simulate import grid, write_sweep
+
+import analysis
+from analysis.errors import BadRequestError
+
+
+@pytest.fixture
+def sweep_folder(tmp_path: Path) -> Path:
+    return write_sweep(tmp_path / "sweep", grid(rank=[1, 2], seeds=range(2)), np.random.default_rng(0))
+
+
+def test_one_row_a_trial_with_factors_metrics_and_identity(sweep_folder: Path):
+    sweep = analysis.load(sweep_folder)
+    assert len(sweep.trials) == 8
+    assert sweep.counts == {"finished": 8, "diverged": 0, "failed": 0, "missing": 0}
+    row = sweep.trials.iloc[0]
+    assert (row["adapter.rank"], row["task.name"], row["task.data.length"], row["seed"]) == (1, "transformer", 64, 0)
+    assert row["params/trainable_ratio"] == pytest.approx(2048 / 423048)
+    assert len(sweep.history) == 8 * 5
+    assert set(sweep.history["trial_id"]) == set(sweep.trials["trial_id"])
+
+
+def test_the_cache_gives_the_same_frames_and_sees_changes(sweep_folder: Path):
+    first, second = analysis.load(sweep_folder), analysis.load(sweep_folder)
+    assert (sweep_folder / ".analysis" / "sweep.json").exists()
+    assert first.trials.equals(second.trials)
+    assert first.history.equals(second.history)
+    assert list(first.trials.dtypes) == list(second.trials.dtypes)
+    path = sweep_folder / "trial_00000" / "record.json"
+    record = json.loads(path.read_text())
+    record["result"]["eval/loss"] = 123.25
+    path.write_text(json.dumps(record))
+    assert 123.25 in set(analysis.load(sweep_folder).trials["eval/loss"])
+
+
+def test_a_moved_sweep_has_its_new_folders(sweep_folder: Path):
+    analysis.load(sweep_folder)
+    moved = sweep_folder.rename(sweep_folder.with_name("moved"))
+    sweep = analysis.load(moved)
+    assert sweep.name == "moved"
+    assert all(Path(folder).parent == moved for folder in sweep.trials["folder"])
+
+
+def test_missing_corrupt_and_torn_are_named(sweep_folder: Path):
+    (sweep_folder / "trial_00000" / "record.json").unlink()
+    (sweep_folder / "trial_00001" / "record.json").write_text("{broken")
+    with (sweep_folder / "trial_00002" / "history.jsonl").open("a") as file:
+        file.write('{"step": 300, "eval/l')
+    (sweep_folder / "report").mkdir()
+    (sweep_folder / "wandb").mkdir()
+    (sweep_folder / ".cache").mkdir()
+    (sweep_folder / "notes").mkdir()
+    for sweep in (analysis.load(sweep_folder), analysis.load(sweep_folder)):
+        assert sweep.missing == ("trial_00000",)
+        assert len(sweep.trials) == 6
+        assert any("trial_00001/record.json is not valid JSON" in line for line in sweep.problems)
+        assert any("trial_00002 (1)" in line for line in sweep.problems)
+        assert 300 not in set(sweep.history["step"])
+
+
+def test_failed_trials_keep_their_error(sweep_folder: Path):
+    path = sweep_folder / "trial_00003" / "record.json"
+    record = json.loads(path.read_text())
+    record |= {"status": "failed", "result": {}, "error": {"type": "OSError", "message": "disk", "traceback": ""}}
+    path.write_text(json.dumps(record))
+    sweep = analysis.load(sweep_folder)
+    assert sweep.counts["failed"] == 1
+    failed = sweep.trials[sweep.trials["status"] == "failed"].iloc[0]
+    assert (failed["error.type"], failed["error.message"]) == ("OSError", "disk")
+
+
+def test_lists_and_mixed_values_become_text(sweep_folder: Path):
+    path = sweep_folder / "trial_00000" / "record.json"
+    record = json.loads(path.read_text())
+    record["trial"]["adapter"]["targets"] = ["q_proj", "v_proj"]
+    record["trial"]["adapter"]["layers"] = [0, 1]
+    path.write_text(json.dumps(record))
+    trials = analysis.load(sweep_folder).trials
+    assert trials["adapter.targets"].iloc[0] == "q_proj+v_proj"
+    assert trials["adapter.layers"].iloc[0] == "0+1"
+
+
+def test_several_sources_count_a_shared_trial_once(sweep_folder: Path, tmp_path: Path):
+    other = write_sweep(tmp_path / "other", grid(rank=[4], seeds=range(2)), np.random.default_rng(1))
+    assert len(analysis.load([sweep_folder, other]).trials) == 8 + 6
+    twice = analysis.load([sweep_folder, sweep_folder])
+    assert len(twice.trials) == 8
+    assert any("8 trials are in several sources" in line for line in twice.problems)
+    assert len(twice.history) == 40
+
+
+def test_sources_without_a_finished_trial(tmp_path: Path):
+    (tmp_path / "outputs" / "empty").mkdir(parents=True)
+    with pytest.raises(BadRequestError, match="no finished trial"):
+        analysis.load(tmp_path / "outputs" / "empty")
+    with pytest.raises(BadRequestError, match="holds empty"):
+        analysis.load(tmp_path / "outputs" / "emty")
+    (tmp_path / "outputs" / "empty" / "trial" / ".hydra").mkdir(parents=True)
+    with pytest.raises(BadRequestError, match="unfinished: trial"):
+        analysis.load(tmp_path / "outputs" / "empty")
+    with pytest.raises(BadRequestError, match="no source"):
+        analysis.load([])

@@ -1,0 +1,73 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+
+from analysis.stats import detectable, holm, paired, smallest_rank_p, summarise
+
+
+def test_summary_by_hand():
+    found = summarise([1.0, 2.0, 3.0])
+    # t(0.975, 2) = 4.302653, half = 4.302653 · 1 / √3
+    assert (found.n, found.mean, found.std, found.median) == (3, 2.0, 1.0, 2.0)
+    assert found.half == pytest.approx(2.484138, abs=1e-6)
+
+
+def test_summary_of_too_few_values():
+    assert summarise([]).n == 0
+    assert math.isnan(summarise([]).mean)
+    one = summarise([5.0, math.nan, math.inf])
+    assert (one.n, one.mean) == (1, 5.0)
+    assert math.isnan(one.low)
+
+
+def test_interval_equals_scipy():
+    x = np.random.default_rng(0).normal(size=7)
+    low, high = stats.t.interval(0.95, 6, loc=x.mean(), scale=stats.sem(x))
+    found = summarise(x)
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_paired_by_hand():
+    # mean 2, sd 1, t = 2 / (1/√3) = 3.4641, two-sided p at 2 degrees of freedom = 0.07418
+    found = paired([1.0, 2.0, 3.0])
+    assert found.p == pytest.approx(0.0741799, abs=1e-6)
+    assert found.effect == 2.0
+
+
+def test_paired_differences_without_spread_prove_nothing():
+    for same in ([0.5, 0.5, 0.5], [0.1 + 0.2, 0.3, 0.3], [0.0, 0.0, 0.0]):
+        assert math.isnan(paired(same).p)
+    assert math.isnan(paired([1.0]).p)
+
+
+def test_holm_equals_statsmodels_and_skips_nan():
+    ps = [0.04, 0.001, 0.03, 0.5, 0.02]
+    assert holm(ps) == pytest.approx(multipletests(ps, method="holm")[1])
+    assert holm([0.04, math.nan, 0.03])[::2] == pytest.approx([0.06, 0.06])
+    assert math.isnan(holm([0.04, math.nan])[1])
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize("n", [3, 5, 10, 30])
+@pytest.mark.parametrize("family", [1, 6])
+def test_detectable_difference_has_the_power_it_claims(n: int, family: int):
+    """Checked by the power of statsmodels, not by its solver, which stops at 0.69 for n=3, family 6."""
+    effect = detectable(0.5, n, family) / 0.5
+    assert TTestPower().power(effect, n, 0.05 / family) == pytest.approx(0.8, abs=1e-3)
+
+
+def test_detectable_difference_at_the_edges():
+    assert math.isnan(detectable(1.0, 1))
+    assert math.isnan(detectable(math.nan, 5))
+    assert detectable(0.0, 5) == 0.0
+    assert 0 < detectable(1.0, 2, 50) < 1e5
+
+
+def test_smallest_rank_p():
+    assert [smallest_rank_p(n) for n in (3, 5, 6)] == [0.25, 0.0625, 0.03125]
+    differences = np.arange(1, 6) / 10
+    assert stats.wilcoxon(differences, method="exact").pvalue == smallest_rank_p(5)
