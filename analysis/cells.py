@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -40,11 +41,13 @@ class Observations:
 
     def cell(self, cell: Cell) -> pd.Series:
         """The values of one cell by seed, empty where there are none."""
-        keep = np.ones(len(self.values), dtype=bool)
-        for factor, level in zip(self.factors, cell, strict=True):
-            keep &= (self.values[factor] == level).to_numpy()
-        found = self.values[keep]
-        return pd.Series(found["value"].to_numpy(), index=found[SEED].to_numpy())
+        return self._by_cell.get(cell, pd.Series(dtype=float))
+
+    @cached_property
+    def _by_cell(self) -> dict[Cell, pd.Series]:
+        groups = self.values.groupby(list(self.factors), sort=False)
+        by_seed = ((key, pd.Series(part["value"].to_numpy(), part[SEED].to_numpy())) for key, part in groups)
+        return {tuple(map(str, key)): values for key, values in by_seed}
 
     def summary(self, cell: Cell) -> Summary:
         """Mean and interval of one cell over its seeds."""

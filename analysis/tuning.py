@@ -37,15 +37,15 @@ def choose(group: pd.DataFrame) -> Tuned:
     +inf for a diverged trial, so that a rate which diverges on any other seed is never chosen; NaN for a
     trial that says nothing, which is ignored).
     """
-    values = group.pivot_table(index="seed", columns="rate", values="value", dropna=False, aggfunc="mean")
-    # pandas' mean drops +inf to NaN on some paths; max keeps it, and there is one trial a place anyway.
-    scores = group.pivot_table(index="seed", columns="rate", values="score", dropna=False, aggfunc="max")
-    table = values.reindex(index=scores.index, columns=scores.columns).to_numpy(dtype=float)
-    rates = scores.columns.to_numpy(dtype=float)
-    matrix = scores.to_numpy(dtype=float)
+    seeds, row_of = np.unique(group["seed"].to_numpy(dtype=str), return_inverse=True)
+    rates, column_of = np.unique(group["rate"].to_numpy(dtype=float), return_inverse=True)
+    table = np.full((len(seeds), len(rates)), np.nan)
+    matrix = table.copy()
+    table[row_of, column_of] = group["value"].to_numpy(dtype=float)
+    matrix[row_of, column_of] = group["score"].to_numpy(dtype=float)
     reported: dict[str, float] = {}
     chosen: list[float] = []
-    for row, seed in enumerate(scores.index):
+    for row, seed in enumerate(seeds):
         others = np.delete(matrix, row, axis=0) if len(matrix) > 1 else matrix
         seen = ~np.isnan(others)
         means = np.where(seen, others, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
