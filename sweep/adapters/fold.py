@@ -9,6 +9,8 @@ from torch import Generator, Tensor, nn
 
 from sweep.adapters.init import INITS, BaseWeight
 from sweep.adapters.lora import LoRALinear
+from sweep.adapters.spread import Spread
+from sweep.models.model import Model
 from sweep.rng import generator
 from sweep.schema import Adapter, ConfigError
 
@@ -22,27 +24,47 @@ class Folded:
     numbers are real, not padding, in each trial.
     """
 
-    model: nn.Module
+    base: Model
+    model: Model
     trials: int
     parameters: dict[str, nn.Parameter]
     real: dict[str, tuple[int, ...]]
+    spread: Spread
     layers: dict[str, LoRALinear] = field(default_factory=dict)
-    base_params: int = 0
+
+    def outputs(self, inputs: Tensor, sees: Sequence[int]) -> Tensor:
+        """Compute the outputs of every trial.
+
+        Args:
+            inputs: (D·N, …), the rows of D distinct inputs.
+            sees: for each trial, which of the distinct inputs it sees.
+
+        Returns:
+            (T·N, …), trial-major.
+
+        """
+        self.spread.among(sees, inputs.device)
+        outputs = self.model(inputs)
+        return outputs if self.layers else self.spread.rows(outputs)
+
+    @property
+    def base_params(self) -> int:
+        """How many numbers the base has."""
+        return sum(parameter.numel() for parameter in self.base.parameters())
 
     def enable(self, enabled: bool) -> None:
         """Turn every adapter on or off; off, the model computes exactly what the base computes."""
         for layer in self.layers.values():
             layer.enabled = enabled
 
-    def merged(self, trial: int) -> nn.Module:
+    def merged(self, trial: int) -> Model:
         """A plain copy of the base with the trial's update added to its weights: no adapter, no extra cost."""
-        merged = copy.deepcopy(self.model)
+        merged = copy.deepcopy(self.base)
         for name, layer in self.layers.items():
-            plain = copy.deepcopy(layer.base)
+            plain = linear_layers(merged)[name]
             plain.weight.data += layer.delta(trial)
             if (bias := layer.own_bias(trial)) is not None:
                 plain.bias.data.copy_(bias)
-            merged.set_submodule(name, plain)
         return merged
 
 
@@ -60,7 +82,7 @@ def bucket(rank: int) -> int:
 
 
 def fold(
-    base: nn.Module,
+    base: Model,
     adapters: Sequence[Adapter],
     targets: Sequence[Sequence[str]],
     seeds: Sequence[int],
@@ -83,17 +105,16 @@ def fold(
     _check_rows_are_independent(base)
     kinds = {adapter.kind for adapter in adapters}
     assert len(kinds) == 1, "a pack has adapters of one kind"
-    base_params = sum(parameter.numel() for parameter in base.parameters())
     if kinds == {"full"}:
         assert len(adapters) == 1, "full fine-tuning runs alone"
         model = copy.deepcopy(base).requires_grad_(True)
         parameters = dict(model.named_parameters())
         real: dict[str, tuple[int, ...]] = {name: (parameter.numel(),) for name, parameter in parameters.items()}
-        return Folded(model, 1, parameters, real, base_params=base_params)
+        return Folded(base, model, 1, parameters, real, Spread())
     shared = [*base.parameters(), *base.buffers()]
     model = copy.deepcopy(base, memo={id(tensor): tensor for tensor in shared}).requires_grad_(False)
     if kinds == {"none"}:
-        return Folded(model, len(adapters), {}, {}, base_params=base_params)
+        return Folded(base, model, len(adapters), {}, {}, Spread())
     layers: dict[str, LoRALinear] = {}
     parameters, real = {}, {}
     for name, linear in linear_layers(model).items():
@@ -117,7 +138,9 @@ def fold(
                 parameters[f"{name}.{part}"], real[f"{name}.{part}"] = parameter, tuple(size)
             elif parameter is not None:
                 parameter.requires_grad_(False)
-    return Folded(model, len(adapters), parameters, real, layers, base_params)
+    spread = Spread()
+    spread.before(model.get_submodule(next(stage for stage in base.stages if _is_within(layers, stage))))
+    return Folded(base, model, len(adapters), parameters, real, spread, layers)
 
 
 def _adapt(
@@ -157,6 +180,10 @@ def _adapt(
         bias=None if bias is None else nn.Parameter(bias),
         trains_bias=None if bias is None else torch.tensor(trains_bias, device=device),
     )
+
+
+def _is_within(layers: Mapping[str, LoRALinear], stage: str) -> bool:
+    return any(name == stage or name.startswith(f"{stage}.") for name in layers)
 
 
 def _trains_bias(adapter: Adapter, linear: nn.Linear, targeted: bool) -> bool:

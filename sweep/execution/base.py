@@ -18,6 +18,7 @@ from torch import nn
 from sweep import schema
 from sweep.adapters.fold import fold, linear_layers
 from sweep.adapters.init import BaseWeight
+from sweep.models.model import Model
 from sweep.record import replace_file
 from sweep.tasks.task import Task
 from sweep.training.evaluate import evaluate
@@ -34,7 +35,7 @@ NONE = schema.Adapter(kind="none")
 class Base:
     """A frozen pre-trained model, its decomposable weights, the hash of its bits, and its own scores."""
 
-    model: nn.Module
+    model: Model
     weights: dict[str, BaseWeight]
     sha256: str
     scores: dict[str, float]
@@ -76,7 +77,7 @@ def _key(config: schema.Task, data: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _cached(path: Path, task: Task) -> nn.Module | None:
+def _cached(path: Path, task: Task) -> Model | None:
     if not path.exists():
         return None
     try:
@@ -88,7 +89,7 @@ def _cached(path: Path, task: Task) -> nn.Module | None:
     return model
 
 
-def _pretrained(path: Path, task: Task, device: torch.device, on_step: Callable[[int], None]) -> nn.Module:
+def _pretrained(path: Path, task: Task, device: torch.device, on_step: Callable[[int], None]) -> Model:
     recipe = task.pretraining
     assert recipe is not None
     with torch.random.fork_rng(devices=[]), threads(os.cpu_count() or 1):
@@ -127,7 +128,7 @@ def _sha256(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _scores(model: nn.Module, task: Task) -> dict[str, float]:
+def _scores(model: Model, task: Task) -> dict[str, float]:
     folded = fold(model, [NONE], targets=[()], seeds=[0])
     target = evaluate(folded, task, task.target, "eval/base_")[0]
     source = evaluate(folded, task, task.source, "eval/base_source_")[0]

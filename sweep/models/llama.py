@@ -34,6 +34,7 @@ class Llama(Model):
             "mlp": FEED_FORWARD,
             "qv": ("q_proj", "v_proj"),
         }
+        self.stages = (*(f"blocks.{index}" for index in range(layers)), "norm", "head")
         for linear in (module for module in self.modules() if isinstance(module, nn.Linear | nn.Embedding)):
             nn.init.normal_(linear.weight, std=0.02)
 

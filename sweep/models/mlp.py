@@ -19,6 +19,7 @@ class MLP(Model):
         self.layers = nn.ModuleList(nn.Linear(narrow, wide) for narrow, wide in pairs)
         everything = tuple(f"layers.{index}" for index in range(len(self.layers)))
         self.presets = {"all_linear": everything, "mlp": everything}
+        self.stages = everything
 
     @property
     def linears(self) -> list[nn.Linear]:

@@ -6,6 +6,11 @@ from torch import nn
 
 
 class Model(nn.Module):
-    """A module that names groups of its linear layers: ``all_linear``, ``attention`` and so on."""
+    """A module that names its parts.
+
+    ``presets`` are groups of its linear layers: ``all_linear``, ``attention`` and so on. ``stages`` are its
+    submodules in the order of computing; the first argument of each is all that later ones depend on.
+    """
 
     presets: Mapping[str, Sequence[str]]
+    stages: Sequence[str]

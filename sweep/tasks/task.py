@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from sweep import schema
 from sweep.adapters.fold import Folded
@@ -75,7 +75,7 @@ class Task(ABC):
     def new_model(self) -> Model:
         """The architecture, initialised from torch's global generator, which the caller seeds and restores."""
 
-    def base(self) -> nn.Module | None:
+    def base(self) -> Model | None:
         """The base of a task that needs no pre-training; None where ``pretraining`` makes it."""
         return None
 

@@ -26,8 +26,8 @@ def evaluate(folded: Folded, task: Task, domain: Domain, prefix: str = "eval/") 
     was_training = model.training
     model.eval()
     for inputs, targets in zip(held_out.inputs.split(rows), held_out.targets.split(rows), strict=True):
-        inputs, targets = (tensor.to(device).repeat(trials, *[1] * (tensor.ndim - 1)) for tensor in (inputs, targets))
-        scores = task.scores(model(inputs), targets)
+        outputs = folded.outputs(inputs.to(device), sees=[0] * trials)
+        scores = task.scores(outputs, targets.to(device).repeat(trials, *[1] * (targets.ndim - 1)))
         for collected, values in ((means, scores.means), (counts, scores.counts)):
             for name, value in values.items():
                 collected[name].append(value.view(trials, -1))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from sweep import schema
 from sweep.adapters.fold import Folded, trainable
@@ -63,7 +62,7 @@ def train(
         on_step: called after each update, for progress.
 
     Raises:
-        NoGradientError: after the first backward pass no trained parameter has a gradient.
+        NoGradientError: after a backward pass no trained parameter has a gradient.
 
     """
     device = next(folded.model.parameters()).device
@@ -71,7 +70,7 @@ def train(
     rates = learning_rates(settings, training.steps)
     rates_there, clip = rates.to(device), optimizer.clip_norms(settings, device)
     update = optimizer.build(rows, settings)
-    batches = _batches(domain, seeds, training.batch_size, device)
+    sees, batches = _batches(domain, seeds, training.batch_size, device)
     first_bad = torch.zeros(folded.trials, dtype=torch.long, device=device)
     stopwatch, received = Stopwatch(device), dict.fromkeys(rows.parameters, False)
     folded.model.train()
@@ -79,18 +78,16 @@ def train(
         on_rows(0, evaluate())
     for step in range(1, training.steps + 1):
         stopwatch.start()
-        rows.gradients.zero_()
         loss_T = torch.zeros(folded.trials, device=device)
         for _ in range(training.accumulation):
             inputs, targets = next(batches)
-            part_T = task.loss(folded.model(inputs), targets).view(folded.trials, -1).mean(1)
+            part_T = task.loss(folded.outputs(inputs, sees), targets).view(folded.trials, -1).mean(1)
             part_T = part_T / training.accumulation
             part_T.sum().backward()
             loss_T += part_T.detach()
-        if step == 1:
-            received = rows.adopt_gradients()
-            if not any(received.values()):
-                raise NoGradientError("no adapter parameter receives a gradient; is the adapter detached from the loss?")  # fmt: skip
+        received = rows.collect()
+        if not any(received.values()):
+            raise NoGradientError("no adapter parameter receives a gradient; is the adapter detached from the loss?")
         if clip is not None:
             rows.clip(clip)
         update.step(rates_there[step - 1])
@@ -121,15 +118,20 @@ def _is_due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
 
 
-def _batches(domain: Domain, seeds: Sequence[int], rows: int, device: torch.device) -> Iterator[Batch]:
-    """Batches (T·N, …) of all trials, trial-major; each distinct seed draws once."""
+def _batches(
+    domain: Domain, seeds: Sequence[int], rows: int, device: torch.device
+) -> tuple[list[int], Iterator[Batch]]:
+    """Which distinct seed each trial has, and endless batches: inputs (D·N, …) of the D distinct seeds,
+    targets (T·N, …) of all trials.
+    """  # noqa: D205
     distinct = list(dict.fromkeys(seeds))
+    sees = [distinct.index(seed) for seed in seeds]
     streams = [domain.batches(generator(seed, "data"), rows) for seed in distinct]
-    chosen = torch.tensor([distinct.index(seed) for seed in seeds])
 
-    def spread(parts: Sequence[Tensor]) -> Tensor:
-        return torch.stack(list(parts))[chosen].flatten(0, 1).to(device)
+    def batches() -> Iterator[Batch]:
+        while True:
+            drawn = [next(stream) for stream in streams]
+            targets = torch.stack([batch.targets for batch in drawn])[sees].flatten(0, 1)
+            yield Batch(torch.cat([batch.inputs for batch in drawn]), targets).to(device)
 
-    while True:
-        drawn = [next(stream) for stream in streams]
-        yield Batch(spread([batch.inputs for batch in drawn]), spread([batch.targets for batch in drawn]))
+    return sees, batches()

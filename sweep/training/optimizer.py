@@ -23,17 +23,20 @@ class TrialRows:
         self.values = torch.empty(trials, sum(widths), device=first.device, dtype=first.dtype)
         self.gradients = torch.zeros_like(self.values)
         self._widths = widths
+        self._gradient_views = self._views(self.gradients)
         for view, parameter in zip(self._views(self.values), self.parameters.values(), strict=True):
             view.copy_(parameter.data)
             parameter.data = view
 
-    def adopt_gradients(self) -> dict[str, bool]:
-        """After a first backward pass: tell which tensors received a gradient, and collect here from now on."""
+    def collect(self) -> dict[str, bool]:
+        """Move the parameters' gradients into ``gradients``, and tell which of them there were."""
         received = {name: parameter.grad is not None for name, parameter in self.parameters.items()}
-        for view, parameter in zip(self._views(self.gradients), self.parameters.values(), strict=True):
-            if parameter.grad is not None:
+        for view, parameter in zip(self._gradient_views, self.parameters.values(), strict=True):
+            if parameter.grad is None:
+                view.zero_()
+            else:
                 view.copy_(parameter.grad)
-            parameter.grad = view
+                parameter.grad = None
         return received
 
     def clip(self, max_norm: Tensor) -> None:

@@ -1,0 +1,32 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Everything lives in .venv and outputs/.
+PYTHON ?= python3.11
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.ready ## train the quickstart sweep on real digits and show what it says
+	$(RUN) -m sweep +ablation=quickstart
+	$(RUN) -m analysis table outputs/quickstart --rows adapter.rank --columns adapter.init --metric eval/loss
+	$(RUN) -m analysis report outputs/quickstart
+
+test: $(VENV)/.ready-dev ## lint, type check, tests
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(RUN) -m pytest -n 2
+
+bench: $(VENV)/.ready-dev ## print speed ratios against a careful one-by-one peer
+	$(RUN) -m benchmarks.sweeps
+
+clean: ## remove the environment and everything that was trained
+	rm -rf $(VENV) outputs/* outputs/.cache
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
