@@ -60,7 +60,8 @@ def payload(sweep: Sweep, target: Path, refresh: int | None) -> tuple[str, str]:
     metrics = _metrics(trials)
     curves, block = _curves(sweep, metrics)
     costs = [name for name in (TRAINABLE, "perf/step_ms") if name in trials and trials[name].nunique() > 1]
-    text = ["trial_id", "folder", "status", "name", "error.type", "error.message"]
+    label = "folder" if trials["folder"].notna().any() else "run" if "run" in trials else "trial_id"
+    text = ["trial_id", "folder", "run", "status", "name", "error.type", "error.message"]
     listed = [*text, *dict.fromkeys([*main, *varied]), SEED]
     measured = [*metrics, *(name for name in trials.columns if is_metric(name) and name not in metrics)]
     content: dict[str, Any] = {
@@ -74,7 +75,7 @@ def payload(sweep: Sweep, target: Path, refresh: int | None) -> tuple[str, str]:
         "costs": costs,
         "group": main[0] if main else SEED,
         "metric": metrics[0],
-        "shown": ["folder", "status", *main, SEED, *metrics[:6], *(n for n in (RATIO,) if n in trials), *costs],
+        "shown": [label, "status", *main, SEED, *metrics[:6], *(n for n in (RATIO,) if n in trials), *costs],
         "curves": curves,
         "quantiles": [round(float(stats.t.ppf(0.975, freedom)), 4) for freedom in range(1, 61)],
         "links": _links(sweep, target),

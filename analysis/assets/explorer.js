@@ -177,10 +177,10 @@ async function start() {
     if (picked.length < 2) return;
     const made = element("table", null, box), head = element("tr", null, element("thead", null, made));
     element("th", "", head);
-    for (const row of picked) element("th", clipped(level("folder", row), 26), head).title = level("folder", row);
+    for (const row of picked) element("th", clipped(level(data.shown[0], row), 26), head).title = level(data.shown[0], row);
     const body = element("tbody", null, made);
     for (const { name, label } of data.columns) {
-      if (name === "folder" || picked.every((row) => column[name][row] === column[name][picked[0]])) continue;
+      if (name === data.shown[0] || picked.every((row) => column[name][row] === column[name][picked[0]])) continue;
       const line = element("tr", null, body), title = element("th", label, line);
       title.scope = "row"; title.title = name;
       for (const row of picked) cellOf(line, name, row).className = "differs";

@@ -1,0 +1,123 @@
+"""The local records, the offline W&B files and the W&B API give the same sweep."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import wandb
+from simulate import grid, write_sweep
+
+import analysis
+from analysis.columns import is_factor, is_metric
+from analysis.errors import BadRequestError
+from analysis.folders import read_history
+from analysis.load import flatten
+from sweep import record
+from sweep.trackers.wandb import WandbTracker, finish_all
+from tests.loopback_wandb import LoopbackWandb
+
+
+@pytest.fixture(autouse=True)
+def clean_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for key in [key for key in os.environ if key.startswith(("WANDB_", "NETRC"))]:
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    yield
+    wandb.teardown()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackWandb]:
+    with LoopbackWandb() as running:
+        for key, value in running.environment().items():
+            monkeypatch.setenv(key, value)
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_sweep(
+        tmp_path / "ranks",
+        grid(rank=[1, 4], lr=[1e-3, 1e-2], seeds=range(2)),
+        np.random.default_rng(0),
+        diverge=lambda trial: trial["optimizer"]["lr"] == 1e-2 and trial["seed"] == 1,
+    )
+
+
+def mirror(folder: Path, place: Path, mode: str) -> None:
+    """Log every trial of ``folder`` as the harness would have."""
+    outcomes = []
+    for item in sorted(folder.glob("trial_*")):
+        found = record.read(item)
+        assert found is not None
+        tracker = WandbTracker(
+            place, mode, found.trial_id, item.name, found.name, found.ablation, flatten(found.trial), 1
+        )
+        for row in read_history(item / "history.jsonl")[0]:
+            tracker.log(row.pop("step"), row)
+        outcomes.append((tracker, found))
+    finish_all(outcomes)
+
+
+def shared(frame: pd.DataFrame) -> pd.DataFrame:
+    """What all three sources hold, in one order."""
+    names = [
+        n for n in frame.columns if is_factor(n) or is_metric(n) or n in ("trial_id", "status", "name", "ablation")
+    ]
+    return frame[sorted(names)].sort_values("trial_id").reset_index(drop=True)
+
+
+def assert_same(ours: analysis.Sweep, theirs: analysis.Sweep) -> None:
+    pd.testing.assert_frame_equal(shared(ours.trials), shared(theirs.trials), check_dtype=False)
+    left, right = (
+        sweep.history.sort_values(["trial_id", "step"])[sorted(ours.history.columns)].reset_index(drop=True)
+        for sweep in (ours, theirs)
+    )
+    pd.testing.assert_frame_equal(left, right, check_dtype=False)
+
+
+def test_offline_files_equal_the_records(folder: Path):
+    mirror(folder, folder, "offline")
+    wandb.teardown()
+    assert len(analysis.load(folder).trials) == 14
+    assert_same(analysis.load(folder), analysis.load(folder / "wandb"))
+    assert analysis.load(folder / "wandb").counts == analysis.load(folder).counts
+
+
+def test_the_api_equals_the_records(folder: Path, tmp_path: Path, server: LoopbackWandb):
+    mirror(folder, tmp_path / "elsewhere", "online")
+    assert_same(analysis.load(folder), analysis.load("wandb:local/lora-sweep/ranks"))
+    with pytest.raises(BadRequestError, match="no finished trial"):
+        analysis.load("wandb:local/lora-sweep/another-group")
+
+
+def test_a_killed_run_is_missing_by_name(folder: Path, tmp_path: Path):
+    place = tmp_path / "killed"
+    whole = WandbTracker(place, "offline", "whole", "trial_whole", "s", None, {"adapter.rank": 1, "seed": 0}, 1)
+    whole.log(1, {"train/loss": 1.0})
+    found = record.read(folder / "trial_00000")
+    assert found is not None
+    whole.finish(found)
+    cut = WandbTracker(place, "offline", "cut", "trial_cut", "s", None, {"adapter.rank": 2, "seed": 0}, 1)
+    cut.log(1, {"train/loss": 1.0})
+    cut.finish(found)
+    wandb.teardown()
+    [path] = [path for path in place.rglob("*.wandb") if "cut" in path.name]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    sweep = analysis.load(place / "wandb")
+    assert list(sweep.trials["trial_id"]) == ["whole"]
+    assert sweep.missing == ("trial_cut",)
+
+
+def test_a_dead_server_and_a_malformed_path_are_said_plainly(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(BadRequestError, match="must be wandb:ENTITY/PROJECT"):
+        analysis.load("wandb:justone")
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    monkeypatch.setattr("analysis.wandb_api.TIMEOUT_SECONDS", 1)
+    with pytest.raises(BadRequestError, match="W&B did not give the runs"):
+        analysis.load("wandb:local/lora-sweep")
