@@ -25,6 +25,13 @@ def level_text(value: object) -> str:
     return str(value)
 
 
+def short(text: str, most: int = 22) -> str:
+    """``text`` for a place with little room: its beginning and its end, where names of a family differ."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most - most // 2 - 1]}…{text[-(most // 2) :]}"
+
+
 def labels(trials: pd.DataFrame, factor: str) -> pd.Series:
     """The level of ``factor`` in each trial, as text.
 

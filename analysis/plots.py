@@ -19,7 +19,7 @@ from analysis.cells import Cell, Observations
 from analysis.columns import KIND, SEED, Column, describe
 from analysis.compare import Comparison, sentence
 from analysis.labelling import place_labels
-from analysis.levels import REFERENCES, labels, ordered
+from analysis.levels import REFERENCES, labels, ordered, short
 from analysis.stats import summarise
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
@@ -101,7 +101,7 @@ def learning_curves(axis: Axes, trials: pd.DataFrame, history: pd.DataFrame, fac
         colour, marker = style[name]
         line = "--" if name in REFERENCES else "-"
         every = max(1, len(steps) // 6)
-        text = f"{REFERENCE_STYLE.get(name, (name,))[0]} (n={most})"
+        text = f"{REFERENCE_STYLE.get(name, (short(name),))[0]} (n={most})"
         axis.plot(steps, means, line, color=colour, marker=marker, markevery=every, markersize=4.5, label=text)
         axis.fill_between(steps, lows, highs, color=colour, alpha=0.18, linewidth=0)
     axis.set_xlabel("step")
@@ -126,9 +126,10 @@ def response(axis: Axes, observations: Observations) -> Axes:
         means = [item.mean for item in found if item.n]
         halves = [item.half if item.n > 1 else 0.0 for item in found if item.n]
         colour, marker = style[name]
-        axis.errorbar(at, means, halves, color=colour, marker=marker, markersize=5, capsize=3, label=name)
+        axis.errorbar(at, means, halves, color=colour, marker=marker, markersize=5, capsize=3, label=short(name))
     _reference_lines(axis, observations)
-    _level_ticks(axis, first)
+    _ticks(axis, first)
+    axis.set_xlim(-0.5, len(first) - 0.5)
     axis.set_xlabel(describe(observations.factors[0]).label)
     axis.set_ylabel(f"{observations.metric.title} {observations.metric.arrow}")
     if len(second) > 1 or axis.get_legend_handles_labels()[1]:
@@ -146,8 +147,9 @@ def heat_map(axis: Axes, observations: Observations) -> Axes:
     name = "cividis" if observations.metric.better == "higher" else "cividis_r"
     image = axis.imshow(np.ma.masked_invalid(means), cmap=name, aspect="auto")
     axis.grid(False)
-    axis.set_xticks(range(len(columns)), columns, rotation=30 if sum(map(len, columns)) > 45 else 0)
-    axis.set_yticks(range(len(rows)), rows)
+    _ticks(axis, columns)
+    at = _spread(len(rows), 20)
+    axis.set_yticks(at, [short(rows[i]) for i in at])
     axis.set_xlabel(describe(observations.factors[1]).label)
     axis.set_ylabel(describe(observations.factors[0]).label)
     if max(len(rows), len(columns)) <= 12:
@@ -180,10 +182,10 @@ def forest(axis: Axes, comparisons: Sequence[Comparison], metric: Column, most: 
         text = sentence(item, metric.unit)
         axis.annotate(text, (1.02, index), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=tint)
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(range(len(shown)), ["/".join(item.cell) for item in shown])
+    axis.set_yticks(range(len(shown)), [short("/".join(item.cell)) for item in shown])
     axis.set_ylim(len(shown) - 0.4, -0.6)
     axis.xaxis.set_major_locator(MaxNLocator(6))
-    axis.set_xlabel(f"{metric.title}: difference to {'/'.join(shown[0].baseline)}" if shown else "")
+    axis.set_xlabel(f"{metric.title}: difference to {short('/'.join(shown[0].baseline))}" if shown else "")
     return axis
 
 
@@ -221,7 +223,7 @@ def scatter(axis: Axes, across: Observations, up: Observations, front: bool = Fa
             elinewidth=1,
             markersize=9 if group in REFERENCES else 5,
             capsize=0 if group in REFERENCES else 2,
-            label=REFERENCE_STYLE.get(group, (group,))[0],
+            label=REFERENCE_STYLE.get(group, (short(group),))[0],
         )
     if counted:
         axis.set_xscale("log")
@@ -234,10 +236,12 @@ def scatter(axis: Axes, across: Observations, up: Observations, front: bool = Fa
         if len(best) > 1:
             corners = np.array([points[cell] for cell in best])
             axis.step(corners[:, 0], corners[:, 1], where="post", color="black", linewidth=0.8, zorder=1)
-        place_labels(axis, [(points[c], c[0]) for c in best if c[0] not in REFERENCES], list(points.values()))
+        place_labels(
+            axis, [(points[c], short(c[0], 12)) for c in best if c[0] not in REFERENCES], list(points.values())
+        )
     else:
         series = next((groups[group] for group in ordered(groups) if group not in REFERENCES), [])
-        place_labels(axis, [(points[cell], cell[0]) for cell in series[:12]], list(points.values()))
+        place_labels(axis, [(points[cell], short(cell[0], 12)) for cell in series[:12]], list(points.values()))
     axis.set_xlabel(f"{across.metric.title} {across.metric.arrow}")
     axis.set_ylabel(f"{up.metric.title} {up.metric.arrow}")
     if len(groups) > 1 or axis.get_legend_handles_labels()[1] != [""]:
@@ -251,7 +255,7 @@ def bars(axis: Axes, observations: Observations) -> Axes:
     found = [observations.summary(cell) for cell in cells]
     halves = [item.half if item.n > 1 else 0.0 for item in found]
     axis.barh(range(len(cells)), [item.mean for item in found], xerr=halves, color="#9ecae1", ecolor="#333333")
-    axis.set_yticks(range(len(cells)), [" / ".join(dict.fromkeys(cell)) for cell in cells])
+    axis.set_yticks(range(len(cells)), [short(" / ".join(dict.fromkeys(cell)), 30) for cell in cells])
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     axis.set_xlabel(f"{observations.metric.title} {observations.metric.arrow}")
@@ -290,12 +294,11 @@ def _front(points: dict[Cell, tuple[float, float]], sign: float) -> list[Cell]:
     return best
 
 
-def _level_ticks(axis: Axes, levels: Sequence[str]) -> None:
+def _ticks(axis: Axes, levels: Sequence[str]) -> None:
     at = _spread(len(levels), 16)
-    shown = [levels[i] for i in at]
-    slanted = sum(map(len, shown)) > 55
+    shown = [short(levels[i]) for i in at]
+    slanted = sum(map(len, shown)) > 45
     axis.set_xticks(at, shown, rotation=30 if slanted else 0, ha="right" if slanted else "center")
-    axis.set_xlim(-0.5, len(levels) - 0.5)
 
 
 def _legend(axis: Axes, factor: str, some: bool) -> None:

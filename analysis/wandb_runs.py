@@ -67,7 +67,11 @@ def add_run(
     for key, value in summary.items():
         if key.startswith(RESULT):
             row[key.removeprefix(RESULT)] = value
-        elif key.startswith(MEASURED) or key.startswith("error.") or (not ours and "/" in key and isinstance(value, int | float)):
+        elif (
+            key.startswith(MEASURED)
+            or key.startswith("error.")
+            or (not ours and "/" in key and isinstance(value, int | float))
+        ):
             row[key] = value
     raw.trials.append(row)
     raw.history += [{"trial_id": trial_id, **row} for row in history if "step" in row]

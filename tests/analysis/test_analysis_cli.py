@@ -1,0 +1,93 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.__main__ import conditions, main
+
+HEAVY = ("torch", "pandas", "scipy", "matplotlib", "statsmodels", "wandb", "hydra")
+
+
+def test_help_answers_at_once_and_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom analysis.__main__ import main\n"
+        "try: main(['--help'])\nexcept SystemExit as done: assert done.code == 0\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - began < 3, "0.05 s on a quiet machine"
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_analysis_never_imports_torch(rank_sweep: Path):
+    code = (
+        "import sys\nfrom analysis.__main__ import main\n"
+        f"assert main(['{rank_sweep}']) == 0\nassert 'torch' not in sys.modules\n"
+        "print([name for name in sys.modules if name.startswith('sweep')])"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "['sweep', 'sweep.record']"
+
+
+def test_table_prints_and_leaves_markdown_and_csv(rank_sweep: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["table", str(rank_sweep), "--rows", "adapter.rank", "--columns", "adapter.targets"]
+    assert main([*arguments, "--metric", "eval/loss", "--baseline", "4", "--format", "tex"]) == 0
+    assert "\\toprule" in capsys.readouterr().out
+    stem = rank_sweep / "report" / "table_eval-loss_adapter.rank_adapter.targets"
+    assert "n=5" in stem.with_name(stem.name + ".md").read_text()
+    assert stem.with_name(stem.name + ".csv").exists()
+    assert stem.with_name(stem.name + ".tex").exists()
+
+
+def test_compare_prints_a_verdict(rank_sweep: Path, capsys: pytest.CaptureFixture[str]):
+    asked = ["--factor", "adapter.init", "--baseline", "kaiming", "--where", "adapter.kind=lora"]
+    assert main(["compare", str(rank_sweep), *asked]) == 0
+    assert "pissa" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_export_round_trips(rank_sweep: Path, tmp_path: Path, ending: str):
+    target = tmp_path / "new" / f"trials.{ending}"
+    assert main(["export", str(rank_sweep), "--to", str(target)]) == 0
+    frame = pd.read_csv(target) if ending == "csv" else pd.read_parquet(target)
+    assert len(frame) == 70
+    assert main(["export", str(rank_sweep), "--to", str(tmp_path / "trials.xls")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["report", "nowhere"], "there is no folder nowhere"),
+        (["nowhere"], "there is no folder nowhere"),
+        (["table", "SWEEP", "--rows", "adapter.rnk"], "did you mean adapter.rank"),
+        (["table", "SWEEP", "--rows", "adapter.rank", "--metric", "eval/los"], "did you mean eval/loss"),
+        (["table", "SWEEP", "--rows", "seed"], "the seed is what the table averages over"),
+        (["table", "SWEEP", "--rows", "adapter.rank", "--columns", "adapter.rank"], "named twice"),
+        (["table", "SWEEP", "--rows", "adapter.rank", "--baseline", "3"], "unknown baseline level"),
+        (["table", "SWEEP", "--rows", "adapter.rank", "--baseline", "1,2,3"], "give a row level"),
+        (["table", "SWEEP", "--rows", "adapter.rank", "--where", "adapter.init"], "must be FACTOR=LEVEL"),
+        (
+            ["table", "SWEEP", "--rows", "adapter.rank", "--where", "adapter.init=olora"],
+            "unknown level of adapter.init",
+        ),
+        (["compare", "SWEEP", "--factor", "eval/loss", "--baseline", "1"], "unknown factor 'eval/loss'"),
+        (["compare", "SWEEP", "--factor", "optimizer.lr", "--baseline", "0.001"], "nothing to compare"),
+    ],
+)
+def test_what_cannot_be_answered_is_one_message(
+    arguments: list[str], said: str, rank_sweep: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main([str(rank_sweep) if item == "SWEEP" else item for item in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert said in error
+    assert "Traceback" not in error
+
+
+def test_conditions():
+    assert conditions(["a=1,2", "b=x", "a=3"]) == {"a": ["1", "2", "3"], "b": ["x"]}
