@@ -1,0 +1,85 @@
+"""Which layers a trial adapts."""
+
+import re
+
+import pytest
+
+from sweep.adapters.fold import linear_layers
+from sweep.adapters.targets import select
+from sweep.schema import ConfigError
+from tests.builders import llama, lora, mlp
+
+LLAMA = list(linear_layers(llama()))
+PRESETS = llama().presets
+IN_A_BLOCK = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def last_parts(names: list[str]) -> list[str]:
+    return [name.rpartition(".")[2] for name in names]
+
+
+@pytest.mark.parametrize(
+    ("preset", "in_each_block"),
+    [
+        ("all_linear", IN_A_BLOCK),
+        ("attention", ["q_proj", "k_proj", "v_proj", "o_proj"]),
+        ("mlp", ["gate_proj", "up_proj", "down_proj"]),
+        ("qv", ["q_proj", "v_proj"]),
+    ],
+)
+def test_a_preset_of_the_decoder_takes_these_layers_of_both_blocks_and_never_the_head(
+    preset: str, in_each_block: list[str]
+) -> None:
+    assert last_parts(select(lora(targets=preset), LLAMA, PRESETS)) == in_each_block * 2
+
+
+def test_all_linear_of_a_perceptron_is_every_layer_the_last_included() -> None:
+    model = mlp(6, 5, 4, 3)
+    assert select(lora(), list(linear_layers(model)), model.presets) == ["layers.0", "layers.1", "layers.2"]
+
+
+def test_a_list_holds_last_parts_or_full_names_and_the_order_is_the_models() -> None:
+    chosen = select(lora(targets=["head", "blocks.1.mlp.up_proj", "v_proj"]), LLAMA, PRESETS)
+    assert chosen == ["blocks.0.attention.v_proj", "blocks.1.attention.v_proj", "blocks.1.mlp.up_proj", "head"]
+
+
+def test_a_listed_name_must_be_a_whole_part_of_the_dotted_name() -> None:
+    with pytest.raises(ConfigError, match="'proj' matches no layer"):
+        select(lora(targets=["proj"]), LLAMA, PRESETS)
+
+
+def test_an_expression_matches_the_full_name() -> None:
+    assert select(lora(targets=r".*\.0\..*[qk]_proj"), LLAMA, PRESETS) == [
+        "blocks.0.attention.q_proj",
+        "blocks.0.attention.k_proj",
+    ]
+    with pytest.raises(ConfigError):
+        select(lora(targets=r"q_proj"), LLAMA, PRESETS)
+
+
+def test_layers_keep_only_those_indices() -> None:
+    assert select(lora(targets="qv", layers=[1]), LLAMA, PRESETS) == [
+        "blocks.1.attention.q_proj",
+        "blocks.1.attention.v_proj",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"targets": "atention"}, "adapter.targets = 'atention': matches no layer; this model's layers are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, head; its presets are all_linear, attention, mlp, qv"),
+        ({"targets": ["q_proj", "w_proj"]}, "adapter.targets = ['q_proj', 'w_proj']: 'w_proj' matches no layer; this model's layers are q_proj, k_proj"),
+        ({"targets": []}, "adapter.targets = []: an empty list; this model's layers are"),
+        ({"targets": "(q_proj"}, "adapter.targets = '(q_proj': not a valid regular expression"),
+        ({"targets": "qv", "layers": [0, 2]}, "adapter.layers = [0, 2]: no targeted layer has index 2; there are 0, 1"),
+    ],
+)  # fmt: skip
+def test_a_fault_names_the_value_and_what_is_allowed(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        select(lora(**changes), LLAMA, PRESETS)
+
+
+def test_a_preset_that_the_model_does_not_have_is_refused_with_those_it_has() -> None:
+    model = mlp(6, 5)
+    with pytest.raises(ConfigError, match="adapter.targets = 'attention': .*its presets are all_linear, mlp"):
+        select(lora(targets="attention"), list(linear_layers(model)), model.presets)

@@ -1,0 +1,187 @@
+"""Short ways to say what a test trains: small models, settings with defaults, and batches in a fixed order."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from sweep import schema
+from sweep.adapters.fold import Folded, fold, linear_layers
+from sweep.adapters.targets import select
+from sweep.models.llama import Llama
+from sweep.models.mlp import MLP
+from sweep.models.model import Model
+from sweep.tasks.regression import ToyRegression, toy_regression
+from sweep.tasks.task import Batch, Domain, Task
+from sweep.training.loop import Rows, Trained, train
+
+FULL = schema.Adapter(kind="full")
+NONE = schema.Adapter(kind="none")
+NOWHERE = Path("/nonexistent")  # a cache folder that must not be needed
+
+
+def lora(**changes: Any) -> schema.Adapter:
+    """A LoRA of rank 4 and alpha 8 on every layer, with ``changes``."""
+    defaults = {
+        "kind": "lora", "rank": 4, "alpha": 8.0, "init": "kaiming", "targets": "all_linear",
+        "scaling": "alpha/rank", "dropout": 0.0, "bias": "none",
+    }  # fmt: skip
+    return schema.Adapter.model_validate(defaults | changes)
+
+
+def optimizer(**changes: Any) -> schema.Optimizer:
+    """AdamW at 1e-3 without weight decay, with ``changes``."""
+    defaults = {
+        "name": "adamw", "lr": 1e-3, "weight_decay": 0.0, "betas": (0.9, 0.999), "eps": 1e-8, "momentum": 0.0,
+        "schedule": "constant", "warmup_steps": 0, "clip_norm": None,
+    }  # fmt: skip
+    return schema.Optimizer.model_validate(defaults | changes)
+
+
+def training(**changes: Any) -> schema.Training:
+    """Twenty steps of batch 8, each logged, with ``changes``."""
+    defaults = {"steps": 20, "batch_size": 8, "accumulation": 1, "log_every": 1, "eval_every": None}
+    return schema.Training.model_validate(defaults | changes)
+
+
+def regression(**changes: Any) -> schema.ToyRegression:
+    """The planted shift of rank 3 on a linear map 12 → 8, with ``changes``."""
+    defaults = {
+        "name": "toy_regression", "data": "planted", "in_features": 12, "out_features": 8, "hidden": (),
+        "samples": 64, "held_out": 32, "shift_rank": 3, "shift_scale": 1.0, "noise": 0.1, "inputs": "white",
+        "data_seed": 0,
+    }  # fmt: skip
+    return schema.ToyRegression.model_validate(defaults | changes)
+
+
+def tutorial(**changes: Any) -> schema.ToyRegression:
+    """The 64 → 10 data of the introductory tutorial, under its seed 42."""
+    return regression(data="tutorial", in_features=64, out_features=10, data_seed=42, **changes)
+
+
+def digits(**changes: Any) -> schema.Mnist:
+    """Embedded digits turned by 60 degrees, and a small network, with ``changes``."""
+    pretraining = {"steps": 20, "batch_size": 16, "lr": 1e-3, "seed": 0}
+    defaults = {
+        "name": "mnist", "data": "embedded", "hidden": (24, 16), "shift": "rotate", "angle": 60.0, "digit": 9,
+        "pretraining": pretraining,
+    }  # fmt: skip
+    return schema.Mnist.model_validate(defaults | changes)
+
+
+def text(**changes: Any) -> schema.Transformer:
+    """The built-in texts and a decoder of two narrow layers, with ``changes``."""
+    pretraining = {"steps": 5, "batch_size": 4, "lr": 1e-2, "seed": 0}
+    defaults = {
+        "name": "transformer", "layers": 2, "width": 16, "heads": 2, "hidden": 24, "context": 12,
+        "eval_windows": 24, "source_text": None, "target_text": None, "pretraining": pretraining,
+    }  # fmt: skip
+    return schema.Transformer.model_validate(defaults | changes)
+
+
+def mlp(*widths: int, seed: int = 0) -> MLP:
+    """A frozen perceptron with weights that depend on nothing but ``seed``."""
+    return _seeded(lambda: MLP(widths), seed)
+
+
+def llama(seed: int = 0) -> Llama:
+    """A frozen decoder of two layers over 11 tokens, with weights large enough for the layers to matter."""
+
+    def make() -> Llama:
+        model = Llama(vocabulary=11, layers=2, width=16, heads=2, hidden=24, context=10)
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.data.mul_(10)
+        return model
+
+    return _seeded(make, seed)
+
+
+def _seeded(make: Any, seed: int) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make().requires_grad_(False)
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers that depend on nothing but ``seed``."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def bits(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of every tensor of ``model``, to see later what has changed."""
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    """Whether both hold the same names and the same bits."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def attach(base: Model, *adapters: schema.Adapter, seeds: Sequence[int] | None = None) -> Folded:
+    """Fold ``adapters`` onto ``base`` at the layers that they target."""
+    names = list(linear_layers(base))
+    chosen = [select(adapter, names, base.presets) if adapter.kind == "lora" else [] for adapter in adapters]
+    return fold(base, adapters, chosen, seeds or [0] * len(adapters))
+
+
+@dataclass(frozen=True)
+class InOrder:
+    """A domain that gives these batches one after the other, from the beginning again after the last."""
+
+    ordered: Sequence[Batch]
+
+    @property
+    def held_out(self) -> Batch:
+        return self.ordered[0]
+
+    def batches(self, rng: Generator, rows: int) -> Iterator[Batch]:
+        while True:
+            yield from self.ordered
+
+
+@dataclass(frozen=True)
+class Run:
+    """A pack that was trained: the model, what the loop returned, and the rows of each trial by step."""
+
+    folded: Folded
+    trained: Trained
+    rows: list[dict[int, dict[str, float]]]
+
+    def losses(self, trial: int = 0) -> list[float]:
+        """The training loss of each step."""
+        return [row["train/loss"] for row in self.rows[trial].values() if "train/loss" in row]
+
+
+def run(
+    folded: Folded,
+    task: Task,
+    domain: Domain,
+    settings: Sequence[schema.Optimizer],
+    how: schema.Training,
+    seeds: Sequence[int] | None = None,
+    **more: Any,
+) -> Run:
+    """Train ``folded`` and keep every row."""
+    rows: list[dict[int, dict[str, float]]] = [{} for _ in range(folded.trials)]
+
+    def keep(step: int, new: Rows) -> None:
+        for own, row in zip(rows, new, strict=True):
+            own[step] = row
+
+    trained = train(folded, task, domain, settings, how, seeds or [0] * folded.trials, on_rows=keep, **more)
+    return Run(folded, trained, rows)
+
+
+def squared_error() -> ToyRegression:
+    """A task whose loss is the squared error; its own data are small and rarely used."""
+    return toy_regression(regression())
+
+
+def pairs(inputs: int, outputs: int, rows: int, batches: int, seed: int = 0) -> list[Batch]:
+    """Batches of normal inputs and normal targets."""
+    x, y = randn(batches, rows, inputs, seed=seed), randn(batches, rows, outputs, seed=seed + 1)
+    return [Batch(*pair) for pair in zip(x, y, strict=True)]
