@@ -73,6 +73,10 @@ def parser() -> argparse.ArgumentParser:
 
     export = command("export", "all trials as one table for other tools")
     export.add_argument("--to", type=Path, help="a .parquet or .csv file (default: report/trials.parquet)")
+
+    workspace = command("workspace", "a saved W&B workspace for the sweep (needs wandb-workspaces)")
+    workspace.add_argument("--project", required=True, metavar="ENTITY/PROJECT", help="where the runs are")
+    workspace.add_argument("--save", action="store_true", help="save it there; otherwise print it as JSON")
     return top
 
 
@@ -136,6 +140,17 @@ def run_export(options: argparse.Namespace) -> None:
     print(f"wrote {len(sweep.trials)} trials to {target}")
 
 
+def run_workspace(options: argparse.Namespace) -> None:
+    """Print the workspace as JSON, or save it and print its address."""
+    from analysis import workspace
+
+    entity, _, project = options.project.partition("/")
+    if not entity or not project:
+        raise BadRequestError(f"--project {options.project!r} must be ENTITY/PROJECT")
+    made = workspace.build(load(options.source), entity, project)
+    print(workspace.save(made) if options.save else workspace.serialised(made))
+
+
 def conditions(given: Sequence[str]) -> dict[str, list[str]]:
     """``["adapter.init=kaiming,pissa"]`` to ``{"adapter.init": ["kaiming", "pissa"]}``."""
     found: dict[str, list[str]] = {}
@@ -155,7 +170,13 @@ def write(folder: Path, name: str, text: str) -> Path:
     return target
 
 
-COMMAND = {"report": run_report, "table": run_table, "compare": run_compare, "export": run_export}
+COMMAND = {
+    "report": run_report,
+    "table": run_table,
+    "compare": run_compare,
+    "export": run_export,
+    "workspace": run_workspace,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -80,7 +80,8 @@ def _of_differences(question: Question, comparisons: dict[str, list[Comparison]]
             base = "/".join(compared[0].baseline)
             caption = (
                 f"Paired differences in {question.primary} between levels of {describe(factor).label} and {base}, "
-                f"at equal seeds, with uncorrected {INTERVAL_NAME}s; filled: significant after Holm's correction."
+                f"at equal seeds, with uncorrected {INTERVAL_NAME}s; filled: significant after Holm's correction. "
+                "n.d. (≥ x): not distinguishable, though a difference of x could have been seen."
             )
             size = (5.2, 1.1 + 0.34 * min(25, len(compared)))
             name = f"forest_{factor.split('.')[-1]}"

@@ -17,7 +17,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 
 from analysis.cells import Cell, Observations
 from analysis.columns import KIND, SEED, Column, describe
-from analysis.compare import Comparison, sentence
+from analysis.compare import Comparison, number
 from analysis.labelling import place_labels
 from analysis.levels import REFERENCES, labels, ordered, short
 from analysis.stats import summarise
@@ -166,6 +166,7 @@ def heat_map(axis: Axes, observations: Observations) -> Axes:
 def forest(axis: Axes, comparisons: Sequence[Comparison], metric: Column, most: int = 25) -> Axes:
     """Paired differences with 95% t intervals, one row a cell; filled where significant after Holm's correction.
 
+    ``n.d. (≥ x)`` is: not distinguishable, but a difference of x could have been seen.
     The ``most`` largest are shown; the interval itself is not corrected for the number of rows. The
     untouched base is left out: it would set the scale, and no one doubts it.
     """
@@ -179,7 +180,8 @@ def forest(axis: Axes, comparisons: Sequence[Comparison], metric: Column, most: 
         if d.n > 1:
             axis.plot([d.low, d.high], [index, index], color=tint, linewidth=1.8)
         axis.plot(d.mean, index, "o", color=tint, markerfacecolor=tint if item.significant else "white")
-        text = sentence(item, metric.unit)
+        missed = item.verdict == "not distinguishable"
+        text = f"n.d. (≥ {number(item.detectable)})" if missed else item.verdict
         axis.annotate(text, (1.02, index), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=tint)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(shown)), [short("/".join(item.cell)) for item in shown])
@@ -295,7 +297,7 @@ def _front(points: dict[Cell, tuple[float, float]], sign: float) -> list[Cell]:
 
 
 def _ticks(axis: Axes, levels: Sequence[str]) -> None:
-    at = _spread(len(levels), 16)
+    at = _spread(len(levels), 12)
     shown = [short(levels[i]) for i in at]
     slanted = sum(map(len, shown)) > 45
     axis.set_xticks(at, shown, rotation=30 if slanted else 0, ha="right" if slanted else "center")
