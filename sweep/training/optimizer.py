@@ -100,14 +100,14 @@ class SGD:
         """Do one update with learning rates ``lr`` (T, 1) in float64."""
         values, update = self.rows.values, self.rows.gradients
         if self.decay.any():
-            update = update + values * self.decay.to(values.dtype)
+            update = torch.addcmul(update, values, self.decay.to(values.dtype))
         if self.momentum:
             if self.velocity is None:
                 self.velocity = update.clone()
             else:
                 self.velocity.mul_(self.momentum).add_(update)
             update = self.velocity
-        values.add_(update * (-lr).to(values.dtype))
+        values.addcmul_(update, (-lr).to(values.dtype))
 
 
 def build(rows: TrialRows, settings: Sequence[schema.Optimizer]) -> Optimizer:
