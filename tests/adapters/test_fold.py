@@ -12,7 +12,21 @@ from sweep.adapters.init import INITS
 from sweep.models.model import Model
 from sweep.schema import ConfigError
 from tests.builders import (
-    FULL, NONE, InOrder, attach, bits, equal, llama, lora, mlp, optimizer, pairs, randn, run, squared_error, training,
+    FULL,
+    NONE,
+    InOrder,
+    attach,
+    bits,
+    equal,
+    llama,
+    lora,
+    mlp,
+    optimizer,
+    pairs,
+    randn,
+    run,
+    squared_error,
+    training,
 )  # fmt: skip
 
 START_IS_BASE = ["kaiming", "gaussian", "normal", "init_b"]

@@ -33,8 +33,7 @@ class NextToken(Task):
 
 def tokens(batches: int) -> InOrder:
     drawn = torch.randint(11, (batches, 4, 11), generator=torch.Generator().manual_seed(5))
-    domain = InOrder([Batch(window[:, :-1], window[:, 1:]) for window in drawn])
-    return domain
+    return InOrder([Batch(window[:, :-1], window[:, 1:]) for window in drawn])
 
 
 CASES = [
@@ -76,9 +75,10 @@ def their_trace(model: Any, task: Task, domain: InOrder, steps: int, **settings:
 @pytest.mark.parametrize("case", CASES, ids=["mlp", "llama"])
 def test_outputs_and_twenty_steps_of_adamw_are_those_of_peft(case: Any, init: str) -> None:
     base, targets, task, domain = case
-    adapter = lora(init=init, rank=6, alpha=9.0, targets=targets)
-    folded = attach(base, adapter)
-    theirs = peft_twin(base, folded, 6, 9.0, targets)
+    # N(0,1) in both factors multiplies what rounding leaves, layer by layer; a small alpha keeps it comparable
+    alpha = 0.3 if init == "both_random" else 9.0
+    folded = attach(base, lora(init=init, rank=6, alpha=alpha, targets=targets))
+    theirs = peft_twin(base, folded, 6, alpha, targets)
     inputs = domain.ordered[0].inputs
     ours = folded.outputs(inputs, sees=[0])
     assert (ours - theirs(inputs)).abs().max() <= OUTPUTS * max(1.0, ours.abs().max().item())

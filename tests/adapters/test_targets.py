@@ -81,5 +81,5 @@ def test_a_fault_names_the_value_and_what_is_allowed(changes: dict[str, object],
 
 def test_a_preset_that_the_model_does_not_have_is_refused_with_those_it_has() -> None:
     model = mlp(6, 5)
-    with pytest.raises(ConfigError, match="adapter.targets = 'attention': .*its presets are all_linear, mlp"):
+    with pytest.raises(ConfigError, match=r"adapter\.targets = 'attention': .*its presets are all_linear, mlp"):
         select(lora(targets="attention"), list(linear_layers(model)), model.presets)
