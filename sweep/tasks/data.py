@@ -7,6 +7,7 @@ import subprocess
 import tarfile
 import tempfile
 import urllib.request
+import zlib
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -130,7 +131,7 @@ def read_idx(folder: Path, name: str) -> np.ndarray:
         content = plain.read_bytes() if plain.exists() else gzip.decompress(packed.read_bytes())
     except FileNotFoundError:
         raise ConfigError([f"task.data: {plain} (or .gz) is missing"]) from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ConfigError([f"task.data: {packed} cannot be read ({error})"]) from None
     if hashlib.sha256(content).hexdigest() != MNIST_SHA256[name]:
         raise ConfigError([f"task.data: {name} in {folder} is corrupt: its SHA-256 is not that of the published file; delete it and fetch it again"])  # fmt: skip
