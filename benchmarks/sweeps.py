@@ -35,7 +35,7 @@ from sweep.tasks.registry import build
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-CACHE = ROOT / "outputs" / ".cache"
+CACHE = Path(os.environ.get("LORA_SWEEP_CACHE", ROOT / "outputs" / ".cache"))
 MEMORY_EVERY_S = 0.25
 PROBE_STEPS = 20
 
@@ -145,6 +145,11 @@ class Side:
         """The median makespan."""
         return statistics.median(cost.wall_s for cost in self.costs)
 
+    @property
+    def cpu_s(self) -> float:
+        """The median CPU time, which a busy machine blurs less."""
+        return statistics.median(cost.cpu_s for cost in self.costs)
+
 
 def measure(command: Sequence[str], folder: Path, **environment: str) -> Cost:
     """Run a command in ``folder`` to its end. Raises RuntimeError with the end of its output when it fails."""
@@ -154,7 +159,7 @@ def measure(command: Sequence[str], folder: Path, **environment: str) -> Cost:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/sweep/_plugin", **environment},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -314,20 +319,23 @@ def compare(sweep: Sweep, options: argparse.Namespace, rate: float) -> str:
     flops = training_flops(sweep)
     cores = 1 if options.device == "cuda" else os.cpu_count() or 1
     share = flops / ours.wall_s / (rate * cores)
-    cpu_s = statistics.median(cost.cpu_s for cost in ours.costs)
     memory = ours.gpu_mb or max(cost.peak_mb for cost in ours.costs)
-    head = f"| {sweep.title}: {sweep.trials} trials × {sweep.steps} | {ours.wall_s:.1f} | {cpu_s:.1f} | {memory:.0f} "
+    head = (
+        f"| {sweep.title}: {sweep.trials} trials × {sweep.steps} | {ours.wall_s:.1f} | {ours.cpu_s:.1f} | {memory:.0f} "
+    )
     if options.no_peer:
-        return f"{head}| – | – | {sweep.at_least:g}× / {sweep.aim:g}× | {share:.1%} | – |"
-    peer_s, sign = peer.wall_s, ""
+        return f"{head}| – | – | – | – | {sweep.at_least:g}× / {sweep.aim:g}× | {share:.1%} | – |"
+    peer_s, peer_cpu_s, sign = peer.wall_s, peer.cpu_s, ""
     if options.quick:
-        each = (peer.wall_s - part.wall_s) / sweep.cells
-        peer_s, sign = part.wall_s + each * (sweep.trials - sweep.cells), "≈ "
+        remaining = sweep.seeds - 1
+        peer_s, sign = part.wall_s + (peer.wall_s - part.wall_s) * remaining, "≈ "
+        peer_cpu_s = part.cpu_s + (peer.cpu_s - part.cpu_s) * remaining
     worst = difference(ours, peer)
     _say(f"  peer's step by threads, ms: {step_ms}; largest relative difference of a trial: {worst}")
     ratio = f"{sign}{peer_s / ours.wall_s:.1f}×"
     target = f"{sweep.at_least:g}× / {sweep.aim:g}×"
-    return f"{head}| {sign}{peer_s:.0f} | {ratio} | {target} | {share:.1%} | {max(worst.values()):.0e} |"
+    cpu_ratio = f"{sign}{peer_cpu_s / ours.cpu_s:.1f}×"
+    return f"{head}| {sign}{peer_s:.0f} | {sign}{peer_cpu_s:.0f} | {ratio} | {cpu_ratio} | {target} | {share:.1%} | {max(worst.values()):.0e} |"
 
 
 def compared(options: argparse.Namespace, names: Sequence[str]) -> None:
@@ -336,8 +344,8 @@ def compared(options: argparse.Namespace, names: Sequence[str]) -> None:
     what = "the GPU" if options.device == "cuda" else "one thread"
     print(f"\nMatrix product in float32 on {what}: {rate / 1e9:.0f} GFLOP/s.\n")
     memory = "GPU MB" if options.device == "cuda" else "MB"
-    print(f"| sweep | ours s | CPU s | {memory} | peer s | ratio | at least / aim | of the machine's matmul rate | largest difference of a loss |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(f"| sweep | ours s | CPU s | {memory} | peer s | peer CPU s | ratio | CPU ratio | at least / aim | of the machine's matmul rate | largest difference of a loss |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for name in names:
         print(compare(SWEEPS[name], options, rate), flush=True)
 
