@@ -196,7 +196,9 @@ def _tune(
             edges.append("/".join(cell))
     by = "" if criterion.name == column.name else f" by {criterion.name}"
     same = f" ({next(iter(rates.values()))} in every cell)" if len(set(rates.values())) == 1 else ""
-    notes.append(f"Each cell is at its own best learning rate{by}, chosen for every seed on the other seeds{same}.")
+    notes.append(
+        f"Each cell is at its own best learning rate{by}, chosen for each half of the seeds on the other{same}."
+    )
     if peeked:
         notes.append(f"WARNING: {peeked} cells have one seed, so their rate was chosen on the reported trial itself.")
     if edges:

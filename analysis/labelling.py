@@ -16,8 +16,10 @@ def place_labels(
 ) -> None:
     """Write each (point, text) at the first of eight offsets that is free; one that never fits is left out.
 
-    ``points`` are in data coordinates and are kept clear; axis limits must not change afterwards.
+    ``points`` are in data coordinates and are kept clear. Call this last: axis limits and legend must not
+    change afterwards.
     """
+    axis.figure.draw_without_rendering()  # type: ignore[union-attr] # the layout moves the axis when it draws
     scale = axis.figure.dpi / 72
     limits = axis.get_xlim(), axis.get_ylim()
     taken = [
@@ -31,7 +33,8 @@ def place_labels(
             box = Bbox.from_bounds(x + right * scale, y + up * scale, width, height)
             if not any(box.overlaps(other) for other in taken):
                 taken.append(box)
-                axis.annotate(text, point, (right, up), textcoords="offset points", fontsize=size, zorder=5)
+                note = axis.annotate(text, point, (right, up), textcoords="offset points", fontsize=size)
+                note.set_in_layout(False)
                 break
     axis.set_xlim(limits[0])
     axis.set_ylim(limits[1])

@@ -233,21 +233,18 @@ def scatter(axis: Axes, across: Observations, up: Observations, front: bool = Fa
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.xaxis.set_minor_formatter(NullFormatter())
     _reference_lines(axis, up, only=("none",))
-    if front:
-        best = _front(points, up.metric.sign)
-        if len(best) > 1:
-            corners = np.array([points[cell] for cell in best])
-            axis.step(corners[:, 0], corners[:, 1], where="post", color="black", linewidth=0.8, zorder=1)
-        place_labels(
-            axis, [(points[c], short(c[0], 12)) for c in best if c[0] not in REFERENCES], list(points.values())
-        )
-    else:
-        series = next((groups[group] for group in ordered(groups) if group not in REFERENCES), [])
-        place_labels(axis, [(points[cell], short(cell[0], 12)) for cell in series[:12]], list(points.values()))
     axis.set_xlabel(f"{across.metric.title} {across.metric.arrow}")
     axis.set_ylabel(f"{up.metric.title} {up.metric.arrow}")
     if len(groups) > 1 or axis.get_legend_handles_labels()[1] != [""]:
         _legend(axis, up.factors[-1] if len(up.factors) > 1 else "", False)
+    named = next((groups[group] for group in ordered(groups) if group not in REFERENCES), [])[:12]
+    if front:
+        named = _front(points, up.metric.sign)
+        corners = np.array([points[cell] for cell in named])
+        if len(named) > 1:
+            axis.step(corners[:, 0], corners[:, 1], where="post", color="black", linewidth=0.8, zorder=1)
+    wanted = [(points[cell], short(cell[0], 12)) for cell in named if cell[0] not in REFERENCES]
+    place_labels(axis, wanted, list(points.values()))
     return axis
 
 

@@ -7,6 +7,7 @@ small transformer.
 
 import argparse
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -88,28 +89,40 @@ def family_errors(rng: np.random.Generator, n: int, count: int, repeats: int) ->
     return plain / repeats, corrected / repeats, bold / repeats
 
 
-def tuning_errors(rng: np.random.Generator, n: int, rates: int, repeats: int) -> tuple[float, float, float, float]:
-    """Two equal cells, one tried at one rate, one at ``rates`` equally good ones (own noise each).
+@dataclass(frozen=True)
+class TuningErrors:
+    """Of a tuned cell against an equal untuned one: bias of its mean in residual standard deviations, and how
+    often it is called better or worse; ``naive``: chosen and reported on the same seeds, ``ours``: as here."""
 
-    Returns the bias of the tuned cell's mean, in residual standard deviations, and how often it is called
-    better: choosing and reporting on the same seeds, and as this package does.
-    """
-    naive_bias, our_bias, naive_better, our_better = 0.0, 0.0, 0, 0
-    for _ in range(repeats):
-        values = cells(rng, np.zeros(rates + 1), n)
+    naive_bias: float
+    naive_better: float
+    our_bias: float
+    our_better: float
+    our_worse: float
+
+
+def tuning_errors(rng: np.random.Generator, n: int, rates: int, repeats: int, gap: float = 0.0) -> TuningErrors:
+    """Two equal cells, one tried at its best rate only, one at ``rates``, each ``gap`` worse than the one before."""
+    truth = np.concatenate([[0.0], np.arange(rates) * gap])
+    naive, ours = np.zeros((repeats, n)), np.zeros((repeats, n))
+    frame = pd.DataFrame(
+        {"rate": np.repeat(np.arange(rates) + 1.0, n), "seed": np.tile([str(s) for s in range(n)], rates)}
+    )
+    for index in range(repeats):
+        values = cells(rng, truth, n)
         base, tried = values[0], values[1:]
-        naive = tried[tried.mean(axis=1).argmin()] - base
-        group = pd.DataFrame(
-            {"rate": np.repeat(np.arange(rates) + 1.0, n), "seed": np.tile([str(s) for s in range(n)], rates)}
-        )
-        group["value"] = group["score"] = tried.ravel()
-        chosen = choose(group)
-        ours = np.array([chosen.values[str(s)] for s in range(n)]) - base
-        naive_bias += naive.mean() / RESIDUAL_SD / repeats
-        our_bias += ours.mean() / RESIDUAL_SD / repeats
-        naive_better += paired(naive).p < 0.05 and naive.mean() < 0
-        our_better += paired(ours).p < 0.05 and ours.mean() < 0
-    return naive_bias, our_bias, naive_better / repeats, our_better / repeats
+        naive[index] = tried[tried.mean(axis=1).argmin()] - base
+        chosen = choose(frame.assign(value=tried.ravel(), score=tried.ravel())).values
+        ours[index] = np.array([chosen[str(s)] for s in range(n)]) - base
+    naive_found, our_found = (np.array([paired(row).p < 0.05 for row in each]) for each in (naive, ours))
+    naive_mean, our_mean = naive.mean(axis=1), ours.mean(axis=1)
+    return TuningErrors(
+        naive_mean.mean() / RESIDUAL_SD,
+        float((naive_found & (naive_mean < 0)).mean()),
+        our_mean.mean() / RESIDUAL_SD,
+        float((our_found & (our_mean < 0)).mean()),
+        float((our_found & (our_mean > 0)).mean()),
+    )
 
 
 def detectable_honesty(rng: np.random.Generator, n: int, repeats: int) -> tuple[float, float]:
@@ -151,17 +164,21 @@ def main() -> None:
     for count in (2, 4, 8, 16):
         row = family_errors(rng, 5, count, few)
         print(f"| {count} | " + " | ".join(f"{100 * value:.1f}%" for value in row) + " |")
-    print(f"\nA cell tuned over equally good learning rates against an equal untuned one ({repeats} sweeps):\n")
+    print(f"\nA tuned cell against an equal untuned one ({repeats} sweeps; a fair test errs 2.5% each way):\n")
     print(
-        "| seeds | rates | bias, same seeds | bias, other seeds (ours) | falsely better, same seeds "
-        "| falsely better (ours) |\n|---:|---:|---:|---:|---:|---:|"
+        "| rates tried | seeds | bias, same seeds | bias (ours) | falsely better, same seeds "
+        "| falsely better (ours) | falsely worse (ours) |\n|:---|---:|---:|---:|---:|---:|---:|"
     )
-    for n in (3, 5, 10):
-        for rates in (3, 6):
-            bias, our_bias, better, our_better = tuning_errors(rng, n, rates, repeats)
-            print(
-                f"| {n} | {rates} | {bias:+.2f} sd | {our_bias:+.2f} sd | {100 * better:.1f}% | {100 * our_better:.1f}% |"
-            )
+    for name, rates, gap in (
+        ("6, equally good", 6, 0.0),
+        ("3, equally good", 3, 0.0),
+        ("3, each 0.012 worse", 3, 0.012),
+    ):
+        for n in (3, 5, 10):
+            found = tuning_errors(rng, n, rates, repeats, gap)
+            shares = (found.naive_better, found.our_better, found.our_worse)
+            shown = " | ".join(f"{100 * value:.1f}%" for value in shares)
+            print(f"| {name} | {n} | {found.naive_bias:+.2f} sd | {found.our_bias:+.2f} sd | {shown} |")
     print(f"\nThe difference that could have been seen ({repeats} sweeps):\n")
     print("| seeds | found at the true value (claimed 80%) | median estimate / true value |\n|---:|---:|---:|")
     for n in (3, 5, 10):

@@ -14,20 +14,24 @@ def group(scores: dict[float, list[float]], values: dict[float, list[float]] | N
     return pd.DataFrame(rows)
 
 
-def test_each_seed_is_reported_at_the_rate_the_others_chose():
-    # Without seed 0: means 0.5 and 1.0, so seed 0 is reported at rate 0.1 although 0.2 suits it better.
-    found = choose(group({0.1: [9.0, 0.5, 0.5], 0.2: [0.0, 1.0, 1.0], 0.4: [20.0, 20.0, 20.0]}))
-    assert found.values["0"] == 9.0
-    # Without seed 1: means 4.75 and 0.5, so seeds 1 and 2 are reported at rate 0.2.
-    assert (found.values["1"], found.values["2"]) == (1.0, 1.0)
-    assert found.usual == 0.2
-    assert not found.edge
+def test_each_half_of_the_seeds_is_reported_at_the_rate_of_the_other():
+    # Halves: seeds 0 and 2, seeds 1 and 3. Means on the even seeds: 0.5 and 2.0, so the odd ones get rate 0.1;
+    # on the odd seeds: 9.0 and 1.0, so the even ones get rate 0.2.
+    found = choose(group({0.1: [0.5, 9.0, 0.5, 9.0], 0.2: [2.0, 1.0, 2.0, 1.0], 0.4: [20.0] * 4}))
+    assert found.values == {"0": 2.0, "1": 9.0, "2": 2.0, "3": 9.0}
+    assert found.usual == 0.1
 
 
-def test_a_rate_that_diverges_elsewhere_is_not_chosen():
+def test_halves_follow_the_order_of_numbers():
+    scores = {0.1: [float(i % 2) for i in range(12)], 0.2: [float(1 - i % 2) for i in range(12)]}
+    found = choose(group(scores))
+    assert set(found.values.values()) == {1.0}
+
+
+def test_a_rate_that_diverges_in_the_other_half_is_not_chosen():
     found = choose(group({0.1: [1.0, 1.0, 1.0], 0.2: [0.5, 0.5, math.inf]}))
-    assert [found.values[s] for s in "01"] == [1.0, 1.0]
-    assert found.edge
+    assert found.values["1"] == 1.0
+    assert found.values["0"] == 0.5
 
 
 def test_the_seed_that_diverges_at_the_chosen_rate_has_no_value():
@@ -37,7 +41,7 @@ def test_the_seed_that_diverges_at_the_chosen_rate_has_no_value():
 
 
 def test_failed_trials_say_nothing_about_their_rate():
-    found = choose(group({0.1: [1.0, 1.0, 1.0], 0.2: [0.5, math.nan, 0.5]}))
+    found = choose(group({0.1: [1.0] * 4, 0.2: [0.5, math.nan, 0.5, 0.5]}))
     assert found.values["0"] == 0.5
 
 

@@ -1,0 +1,123 @@
+"""Every figure of a report, drawn: nothing overlaps, nothing is cut, and the marks stand where the numbers are."""
+
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from simulate import grid, write_sweep
+
+import analysis
+from analysis import figures, plots
+from analysis.cells import observe
+from analysis.columns import describe
+from analysis.compare import against, compare
+from analysis.questions import questions
+from analysis.report import answer
+
+
+@pytest.fixture
+def axis() -> Iterator["plots.Axes"]:
+    with matplotlib.rc_context(plots.STYLE):
+        figure = Figure(figsize=(6.4, 4))
+        FigureCanvasAgg(figure)
+        yield figure.add_subplot()
+
+
+def texts(figure: Figure) -> list[Text]:
+    """What can be seen: every text but the labels of ticks outside their axis' view."""
+    figure.canvas.draw()
+    hidden = set()
+    for axes in figure.axes:
+        for line in (axes.xaxis, axes.yaxis):
+            low, high = sorted(line.get_view_interval())
+            ticks = [*line.get_major_ticks(), *line.get_minor_ticks()]
+            hidden |= {id(tick.label1) for tick in ticks if not low <= tick.get_loc() <= high}
+    return [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip() and id(t) not in hidden]
+
+
+def overlapping(figure: Figure) -> list[tuple[str, str]]:
+    """Pairs of upright texts that cover each other by more than two pixels."""
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts(figure) if not text.get_rotation() % 90]
+    return [
+        (one, two)
+        for (one, a), (two, b) in combinations(boxes, 2)
+        if min(a.x1, b.x1) - max(a.x0, b.x0) > 2 and min(a.y1, b.y1) - max(a.y0, b.y0) > 2
+    ]
+
+
+@pytest.mark.parametrize(
+    "factors",
+    [
+        {"rank": [1, 2, 4, 8, 16], "targets": ["all_linear", "attention"]},
+        {"rank": list(range(1, 41)), "init": ["kaiming", "pissa"]},
+        {
+            "targets": ["q_proj+k_proj+v_proj+o_proj", "gate_proj+up_proj+down_proj", "all_linear", "$x_1$"],
+            "rank": [2, 4],
+        },
+        {"init": [f"initialisation_{i}" for i in range(12)]},
+    ],
+    ids=["two factors", "forty levels", "long names", "twelve words"],
+)
+def test_no_label_covers_another(factors: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn: dict[str, Figure] = {}
+
+    def keep(name: str, caption: str, size: tuple[float, float], paint, *given) -> figures.Drawing:
+        with matplotlib.rc_context(plots.STYLE):
+            drawn[name] = Figure(figsize=size)
+            FigureCanvasAgg(drawn[name])
+            paint(drawn[name].add_subplot(), *given)
+            assert overlapping(drawn[name]) == [], name
+        return figures.Drawing(name, caption, b"", b"")
+
+    monkeypatch.setattr(figures, "draw", keep)
+    sweep = analysis.load(write_sweep(tmp_path / "s", grid(seeds=range(3), **factors), np.random.default_rng(0)))
+    [question], _ = questions(sweep)
+    answer(sweep, question)
+    assert {"response", "curves_eval-loss", "forgetting", "perf_step_ms"} <= set(drawn)
+
+
+def test_curves_are_means_over_seeds(axis, rank_sweep: Path):
+    sweep = analysis.load(rank_sweep)
+    assert plots.learning_curves(axis, sweep.trials, sweep.history, "adapter.rank", "eval/loss") is axis
+    names = axis.get_legend_handles_labels()[1]
+    assert names == ["1 (n=5)", "2 (n=5)", "4 (n=5)", "full fine-tuning (n=5)"]
+    ids = sweep.trials.loc[sweep.trials["adapter.rank"] == 1, "trial_id"]
+    last = sweep.history[sweep.history["trial_id"].isin(ids) & (sweep.history["step"] == 200)]
+    assert axis.lines[0].get_ydata()[-1] == pytest.approx(last["eval/loss"].mean())
+
+
+def test_forest_fills_only_what_is_significant(axis, tmp_path: Path):
+    trials = grid(range(12), rank=[4], init=["kaiming", "gaussian", "pissa"])
+    sweep = analysis.load(write_sweep(tmp_path / "s", trials, np.random.default_rng(3)))
+    seen = observe(sweep.trials, ("adapter.init",), "eval/loss")
+    plots.forest(axis, compare(seen, against(seen, ("kaiming",))), describe("eval/loss"))
+    points = [line for line in axis.lines if line.get_marker() == "o"]
+    assert [line.get_markerfacecolor() == "white" for line in points] == [True, False, False]
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["gaussian", "pissa", "full"]
+
+
+def test_the_front_is_what_nothing_beats_in_both():
+    points = {("a",): (1.0, 5.0), ("b",): (2.0, 6.0), ("c",): (3.0, 2.0), ("d",): (3.0, 1.0), ("e",): (9.0, 1.0)}
+    assert plots._front(points, 1.0) == [("a",), ("d",)]
+    assert plots._front(points, -1.0) == [("a",), ("b",)]
+
+
+def test_a_far_base_does_not_set_the_scale(axis, rank_sweep: Path):
+    plots.response(axis, observe(analysis.load(rank_sweep).trials, ("adapter.rank", "adapter.targets"), "eval/loss"))
+    assert axis.get_ylim()[1] < 1.8
+    assert any(name.endswith("(off the scale)") for name in axis.get_legend_handles_labels()[1])
+
+
+def test_colours_are_ordered_for_numbers_and_distinct_for_words():
+    ranks = plots.colours(["1", "2", "4", "full"])
+    assert ranks["full"][0] == "#555555"
+    words = plots.colours(["a", "b", "c"])
+    assert [words[name][0] for name in "abc"] == list(plots.PALETTE[:3])
+    assert len({marker for _, marker in plots.colours([str(i) for i in range(8)]).values()}) == 8
+    assert plots.thinned([str(i) for i in range(50)], 4) == ["0", "16", "33", "49"]

@@ -1,0 +1,52 @@
+"""The statistics keep their promises on simulated sweeps; tolerances are three binomial standard errors."""
+
+import numpy as np
+import pytest
+
+from tests.analysis.simulation_study import (
+    detectable_honesty,
+    family_errors,
+    interval_coverage,
+    power,
+    tuning_errors,
+)
+
+
+def margin(rate: float, repeats: int) -> float:
+    return 3 * (rate * (1 - rate) / repeats) ** 0.5
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_intervals_cover_at_their_nominal_rate(n: int):
+    found = interval_coverage(np.random.default_rng(n), n, 2000)
+    assert found == pytest.approx(0.95, abs=margin(0.95, 2000))
+
+
+def test_false_verdicts_stay_below_five_percent_in_a_family():
+    plain, corrected, bold = family_errors(np.random.default_rng(1), 5, 8, 300)
+    assert corrected <= 0.05 + margin(0.05, 300)
+    assert bold <= 0.05
+    assert plain > corrected
+
+
+def test_pairing_finds_what_an_unpaired_test_misses():
+    paired, welch = power(np.random.default_rng(2), 5, 0.012, 1000)
+    assert paired > 0.6
+    assert welch < 0.25
+
+
+def test_tuning_does_not_flatter():
+    flat = tuning_errors(np.random.default_rng(3), 5, 6, 1000)
+    assert flat.naive_bias < -0.4
+    assert abs(flat.our_bias) < 0.07
+    assert flat.our_better <= 0.04 + margin(0.04, 1000)  # the worst case, see docs/statistics.md
+    assert flat.naive_better > flat.our_better
+    peaked = tuning_errors(np.random.default_rng(3), 5, 3, 1000, gap=0.03)
+    assert peaked.our_better == pytest.approx(0.025, abs=margin(0.025, 1000))
+    assert peaked.our_worse == pytest.approx(0.025, abs=margin(0.025, 1000))
+
+
+def test_the_detectable_difference_is_found_four_times_in_five():
+    found, ratio = detectable_honesty(np.random.default_rng(4), 5, 1000)
+    assert found == pytest.approx(0.8, abs=margin(0.8, 1000))
+    assert 0.85 < ratio < 1.0
