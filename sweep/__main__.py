@@ -4,18 +4,23 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from sweep import schema
+from sweep.record import Record
 from sweep.schema import ConfigError
+
+if TYPE_CHECKING:
+    from sweep.execution.job import Job
 
 log = logging.getLogger("sweep")
 
@@ -52,33 +57,42 @@ def sweep_folder(name: str) -> str:
     return f"outputs/{name}"
 
 
-def job(config: DictConfig) -> float | None:
-    """One Hydra job: train its trial, or find its record, and return ``eval/loss``."""
+def application() -> Callable[[DictConfig], float | None]:
+    """Hydra's task function, with the ``prepare`` hook of the packed launcher."""
+    prepared: dict[Path, Record] = {}
+
+    def job(config: DictConfig) -> float | None:
+        """Train one trial, or find its record, and return ``eval/loss``."""
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        record = prepared.get(folder) or _train_alone(config, folder)
+        if not record.finished:
+            assert record.error is not None
+            where = os.path.relpath(folder / "trial.log")
+            raise TrialFailedError(f"{folder.name} {record.status}: {record.error['message']} (see {where})")
+        return record.result["eval/loss"]
+
+    def prepare(configs: Sequence[DictConfig]) -> list[int]:
+        """Check every trial, then train them all; return the position of the first equal trial of each.
+
+        Raises ConfigError with every fault of every trial, before anything has started.
+        """
+        jobs = _checked(configs)
+        folder = Path(configs[0].hydra.sweep.dir).absolute()
+        for job, config in zip(jobs, configs, strict=True):
+            with read_write(config.hydra.sweep):
+                config.hydra.sweep.subdir = job.trial.label
+        records = _train_packed(jobs, folder, configs[0].hydra)
+        prepared.update({folder / job.trial.label: record for job, record in zip(jobs, records, strict=True)})
+        ids = [job.trial.id for job in jobs]
+        first = {trial_id: position for position, trial_id in reversed(list(enumerate(ids)))}
+        return [first[trial_id] for trial_id in ids]
+
+    job.prepare = prepare  # type: ignore[attr-defined]
+    return job
+
+
+def _checked(configs: Sequence[DictConfig]) -> "list[Job]":
     from sweep.execution.job import job_of
-    from sweep.execution.runner import run
-    from sweep.execution.store import Store
-
-    hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
-    store = Store(folder.parent, hydra_config.runtime.choices.get("ablation"))
-    [record] = run([job_of(configured(config))], store)
-    if not record.finished:
-        assert record.error is not None
-        raise TrialFailedError(f"{folder.name} {record.status}: {record.error['message']} (see {folder}/trial.log)")
-    log.info("%s: eval/loss %.4f", folder.relative_to(Path.cwd()), record.result["eval/loss"])
-    return record.result["eval/loss"]
-
-
-def prepare(configs: Sequence[DictConfig]) -> list[int]:
-    """The packed launcher's hook: check every trial, then train them all. Each job then finds its record.
-
-    Returns the position of the first equal trial for each of them.
-
-    Raises ConfigError with every fault of every trial, before anything has started.
-    """
-    from sweep.execution.job import Job, job_of
-    from sweep.execution.runner import run
-    from sweep.execution.store import Store
 
     jobs: list[Job] = []
     faults: dict[str, list[int]] = {}
@@ -91,14 +105,37 @@ def prepare(configs: Sequence[DictConfig]) -> list[int]:
     if faults:
         lines = [f"{fault} (in {len(numbers)} of {len(configs)} trials)" for fault, numbers in faults.items()]
         raise ConfigError(["nothing was started:", *lines])
-    hydra_config = configs[0].hydra
-    store = Store(Path(hydra_config.sweep.dir), hydra_config.runtime.choices.get("ablation"))
-    run(jobs, store)
-    ids = [job.trial.id for job in jobs]
-    return [ids.index(trial_id) for trial_id in ids]
+    return jobs
 
 
-job.prepare = prepare  # type: ignore[attr-defined]
+def _train_alone(config: DictConfig, folder: Path) -> Record:
+    from sweep.execution.job import job_of
+    from sweep.execution.runner import Limits, run
+    from sweep.execution.store import Store
+
+    store = Store(folder.parent, HydraConfig.get().runtime.choices.get("ablation"))
+    [record] = run([job_of(configured(config))], store, Limits())
+    if record.finished:
+        log.info("%s: eval/loss %.4f", os.path.relpath(folder), record.result["eval/loss"])
+    return record
+
+
+def _train_packed(jobs: "Sequence[Job]", folder: Path, hydra_node: DictConfig) -> list[Record]:
+    from sweep.execution.runner import Limits, describe, make_plan, run
+    from sweep.execution.store import Store
+
+    launcher = hydra_node.launcher
+    store = Store(folder, hydra_node.runtime.choices.get("ablation"))
+    limits = Limits(launcher.max_pack, launcher.workers)
+    if launcher.dry_run:
+        store = Store(Path(sweep_folder(jobs[0].config.name)), ablation=None)
+        print(describe(make_plan(jobs, store, limits), jobs))
+        sys.exit(0)
+    records = run(jobs, store, limits)
+    distinct = {record.trial_id: record for record in records}.values()
+    lost = sum(not record.finished for record in distinct)
+    log.info("%d of %d trials finished in %s", len(distinct) - lost, len(distinct), os.path.relpath(folder))
+    return records
 
 
 def main() -> None:
@@ -107,10 +144,21 @@ def main() -> None:
     OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
     if any(re.match(r"\+?ablation=.*,", argument) for argument in sys.argv[1:]):
         sys.exit("lora-sweep: an ablation chooses its own factors, so two cannot be swept at once; launch them one after the other")  # fmt: skip
+    if "--dry-run" in sys.argv:
+        sys.argv.remove("--dry-run")
+        sys.argv.insert(1, "--multirun")
+        with tempfile.TemporaryDirectory() as nowhere:  # Hydra's sweeper writes its multirun.yaml there
+            sys.argv += ["hydra/launcher=packed", "hydra.launcher.dry_run=true", f"hydra.sweep.dir={nowhere}"]
+            _run()
+    else:
+        _run()
+
+
+def _run() -> None:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("0", "")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what went wrong instead of printing it its own way
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF.absolute()), config_name="config")(job)()
+        hydra.main(version_base="1.3", config_path=str(CONF.absolute()), config_name="config")(application())()
     except (ConfigError, HydraException, OmegaConfBaseException, TrialFailedError) as error:
         if wants_traceback:
             raise

@@ -119,18 +119,18 @@ def fold(
     parameters, real = {}, {}
     for name, linear in linear_layers(model).items():
         trial_targets = [name in names for names in targets]
-        trains_bias = [_trains_bias(adapter, linear, hit) for adapter, hit in zip(adapters, trial_targets, strict=True)]
-        if not any(trial_targets) and not any(trains_bias):
+        biased = [trains_bias(adapter, linear, hit) for adapter, hit in zip(adapters, trial_targets, strict=True)]
+        if not any(trial_targets) and not any(biased):
             continue
         weight = weights[name] if weights else BaseWeight(linear.weight)
-        layer = _adapt(name, linear, weight, adapters, trial_targets, trains_bias, seeds)
+        layer = _adapt(name, linear, weight, adapters, trial_targets, biased, seeds)
         model.set_submodule(name, layer)
         layers[name] = layer
         ranks = [hit * (adapter.rank or 0) for hit, adapter in zip(trial_targets, adapters, strict=True)]
         sizes = {
             "lora_A": [rank * linear.in_features for rank in ranks],
             "lora_B": [rank * linear.out_features for rank in ranks],
-            "bias": [trained * linear.out_features for trained in trains_bias],
+            "bias": [trained * linear.out_features for trained in biased],
         }
         for part, size in sizes.items():
             parameter = getattr(layer, part)
@@ -149,7 +149,7 @@ def _adapt(
     weight: BaseWeight,
     adapters: Sequence[Adapter],
     targeted: Sequence[bool],
-    trains_bias: Sequence[bool],
+    biased: Sequence[bool],
     seeds: Sequence[int],
 ) -> LoRALinear:
     trials, device = len(adapters), linear.weight.device
@@ -167,7 +167,7 @@ def _adapt(
             lora_B[trial, :, : adapter.rank] = factors.lora_B
             if factors.from_base:
                 moved_A[trial], moved_B[trial], moved = lora_A[trial], lora_B[trial], True
-    bias = linear.bias.detach().repeat(trials, 1) if any(trains_bias) else None
+    bias = linear.bias.detach().repeat(trials, 1) if any(biased) else None
     dropout_rng: list[Generator] = [generator(seed, "dropout", name) for seed in seeds]
     return LoRALinear(
         linear,
@@ -178,7 +178,7 @@ def _adapt(
         dropout_rng=dropout_rng,
         moved=(moved_A.to(device), moved_B.to(device)) if moved else None,
         bias=None if bias is None else nn.Parameter(bias),
-        trains_bias=None if bias is None else torch.tensor(trains_bias, device=device),
+        trains_bias=None if bias is None else torch.tensor(biased, device=device),
     )
 
 
@@ -186,7 +186,8 @@ def _is_within(layers: Mapping[str, LoRALinear], stage: str) -> bool:
     return any(name == stage or name.startswith(f"{stage}.") for name in layers)
 
 
-def _trains_bias(adapter: Adapter, linear: nn.Linear, targeted: bool) -> bool:
+def trains_bias(adapter: Adapter, linear: nn.Linear, targeted: bool) -> bool:
+    """Whether ``adapter`` trains the bias of ``linear``, which it does or does not target."""
     if linear.bias is None:
         return False
     return adapter.bias == "all" or (adapter.bias == "lora_only" and targeted)

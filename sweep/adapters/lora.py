@@ -69,14 +69,14 @@ class LoRALinear(nn.Module):
         trials = len(self.lora_A)
         x_T_N_I = x.reshape(trials, -1, x.shape[-1])
         dropped_T_N_I = self._drop(x_T_N_I) if self.training and any(self.dropout) else None
-        shared_bias = self.base.bias if self.bias is None else None
         y_T_N_O = _AdaptedLinear.apply(
-            x_T_N_I, dropped_T_N_I, self.base.weight, shared_bias, self.lora_A, self.lora_B, self.scaling
+            x_T_N_I, dropped_T_N_I, self.base.weight, self.base.bias, self.lora_A, self.lora_B, self.scaling
         )
         if self.moved_A is not None and self.moved_B is not None:
             y_T_N_O = y_T_N_O - torch.bmm(torch.bmm(x_T_N_I, self.moved_A.mT) * self.scaling, self.moved_B.mT)
         if self.bias is not None and self.trains_bias is not None:
-            y_T_N_O = y_T_N_O + torch.where(self.trains_bias[:, None], self.bias, self.base.bias)[:, None]
+            # the difference, so that a neighbour without a bias of its own adds an exact zero
+            y_T_N_O = y_T_N_O + torch.where(self.trains_bias[:, None], self.bias - self.base.bias, 0.0)[:, None]
         return y_T_N_O.view(*x.shape[:-1], -1)
 
     def delta(self, trial: int) -> Tensor:

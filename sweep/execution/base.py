@@ -3,9 +3,7 @@
 import hashlib
 import json
 import logging
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from torch import nn
 from sweep import schema
 from sweep.adapters.fold import fold, linear_layers
 from sweep.adapters.init import BaseWeight
+from sweep.execution.threads import cores, threads
 from sweep.models.model import Model
 from sweep.record import replace_file
 from sweep.tasks.task import Task
@@ -92,7 +91,7 @@ def _cached(path: Path, task: Task) -> Model | None:
 def _pretrained(path: Path, task: Task, device: torch.device, on_step: Callable[[int], None]) -> Model:
     recipe = task.pretraining
     assert recipe is not None
-    with torch.random.fork_rng(devices=[]), threads(os.cpu_count() or 1):
+    with torch.random.fork_rng(devices=[]), threads(cores()):
         torch.manual_seed(recipe.seed)
         folded = fold(task.new_model().to(device), [FULL], targets=[()], seeds=[recipe.seed])
         setting = schema.Optimizer(
@@ -107,17 +106,6 @@ def _pretrained(path: Path, task: Task, device: torch.device, on_step: Callable[
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
     replace_file(path, save(tensors))
     return model
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let torch use ``count`` threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _sha256(model: nn.Module) -> str:

@@ -1,25 +1,73 @@
-"""Which trials train together: the plan of a sweep."""
+"""Which trials train together: the plan of a sweep, by what they share, what fits, and what gains."""
 
+import math
+import os
+import time
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
-from sweep.adapters.fold import bucket
+import torch
+
+from sweep.adapters.fold import Folded, bucket, fold, linear_layers, trains_bias
+from sweep.execution.job import Job
+from sweep.execution.resolve import device_of
+from sweep.execution.threads import threads
+from sweep.tasks.registry import build
+from sweep.tasks.task import Task
+from sweep.training.loop import train
 from sweep.trial import Trial
 
-MAX_PACK = 64
-
 OWN_SETTINGS = {"lr", "weight_decay", "schedule", "warmup_steps", "clip_norm"}
+PROBE_STEPS = 5
+PROBE_S = 0.1
+WORTH_PROBING_S = 2.0
+WORTH_WORKERS_S = 15.0
+"""Estimated work below which starting processes costs more than it saves."""
+GAIN = 0.9
+"""A bigger pack must take less than this fraction of the time for each trial, or the smaller one is kept."""
+MEMORY_SHARE = 0.5
+COPIES_OF_PARAMETERS = 7
+"""A trained number has a value, two gradients, two moments of Adam and two temporaries."""
+COPIES_OF_ACTIVATIONS = 3
 
 
-def plan(trials: Sequence[Trial], max_pack: int = MAX_PACK) -> list[list[int]]:
-    """Group the trials' positions into packs, keeping their order."""
-    groups: dict[Hashable, list[int]] = defaultdict(list)
-    for position, trial in enumerate(trials):
-        groups[_key(trial, position)].append(position)
-    return [group[i : i + max_pack] for group in groups.values() for i in range(0, len(group), max_pack)]
+@dataclass(frozen=True)
+class Pack:
+    """Trials that train together. ``step_s`` is one update of all of them, in seconds; NaN when not measured."""
+
+    jobs: tuple[Job, ...]
+    step_s: float
+    memory_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """Estimated training time."""
+        trial = self.jobs[0].trial
+        return 0.0 if trial.adapter.kind == "none" else self.step_s * trial.training.steps
+
+    def halves(self) -> tuple["Pack", "Pack"]:
+        """The same trials in two packs."""
+        middle = len(self.jobs) // 2
+        first, second = self.jobs[:middle], self.jobs[middle:]
+        return tuple(Pack(half, self.step_s / 2, self.memory_bytes // 2) for half in (first, second))  # type: ignore[return-value]
 
 
-def _key(trial: Trial, position: int) -> Hashable:
+def plan(jobs: Sequence[Job], max_pack: int, workers: int) -> list[Pack]:
+    """Group the jobs into packs, the longest first.
+
+    Within a group the pack grows by measurement: a few updates of 1, 4, 16, … trials, until a bigger pack no
+    longer pays, memory for ``workers`` packs at once would run out, or ``max_pack`` is reached.
+    """
+    groups: dict[Hashable, list[Job]] = defaultdict(list)
+    for job in jobs:
+        groups[_key(job.trial)].append(job)
+    packs = [pack for group in groups.values() for pack in _divide(group, max_pack, workers)]
+    return sorted(packs, key=lambda pack: -pack.seconds if math.isfinite(pack.seconds) else 0.0)
+
+
+def _key(trial: Trial) -> Hashable:
     """What the trials of a pack have in common.
 
     Rank bucket, bias and dropout decide which arithmetic a layer does; only trials that would do the same
@@ -32,6 +80,100 @@ def _key(trial: Trial, position: int) -> Hashable:
         case "lora":
             return (*common, bucket(adapter.rank or 1), adapter.bias, bool(adapter.dropout))
         case "none":
-            return common
+            return (trial.task, trial.data, adapter.kind)
         case "full":
-            return (*common, position)
+            return common
+
+
+def _divide(group: Sequence[Job], max_pack: int, workers: int) -> list[Pack]:
+    kind, task = group[0].trial.adapter.kind, build(group[0].trial.task, group[0].cache_folder)
+    device = device_of(group[0].config.device)
+    memory = _memory_of_one(group[0].trial, task)
+    fitting = int(MEMORY_SHARE * available_memory(device) / (memory * workers))
+    limit = 1 if kind == "full" else max(1, min(max_pack, fitting))
+    size, step_s = min(limit, len(group)), math.nan
+    if len(group) > 1 and kind != "none":
+        size, step_s = _best_size(group, limit, task, device)
+        if step_s * group[0].trial.training.steps * len(group) > WORTH_WORKERS_S:
+            size = min(size, math.ceil(len(group) / workers))
+    parts = [tuple(group[start : start + size]) for start in range(0, len(group), size)]
+    return [Pack(part, step_s * len(part), memory * len(part)) for part in parts]
+
+
+def _best_size(group: Sequence[Job], limit: int, task: Task, device: torch.device) -> tuple[int, float]:
+    """The pack size to use, and the seconds of one update for each trial in it."""
+    steps = group[0].trial.training.steps
+    size, each_s = 1, _probe(group[:1], task, device)
+    if each_s * steps * len(group) < WORTH_PROBING_S:
+        return min(limit, len(group)), each_s
+    while size < min(limit, len(group)):
+        bigger = min(4 * size, limit, len(group))
+        bigger_each_s = _probe(group[:bigger], task, device) / bigger
+        if bigger_each_s > GAIN * each_s:
+            break
+        size, each_s = bigger, bigger_each_s
+    return size, each_s
+
+
+def _probe(jobs: Sequence[Job], task: Task, device: torch.device) -> float:
+    """Seconds of one update of ``jobs`` packed, on a model that has not been pre-trained: the fastest of several."""
+    trials = [job.trial for job in jobs]
+    training = trials[0].training.model_copy(update={"steps": PROBE_STEPS})
+    ends: list[float] = []
+    with threads(1):
+        folded = _fold_untrained(jobs, task, device)
+        settings, seeds = [trial.optimizer for trial in trials], [trial.seed for trial in trials]
+        while len(ends) < PROBE_STEPS or (ends[-1] - ends[0] < PROBE_S and len(ends) < 20 * PROBE_STEPS):
+            train(
+                folded, task, task.target, settings, training, seeds, on_step=lambda _: ends.append(time.perf_counter())
+            )
+    return min(end - start for start, end in pairwise(ends))
+
+
+def _fold_untrained(jobs: Sequence[Job], task: Task, device: torch.device) -> Folded:
+    """The pack's model with adapters that start at random: their values do not matter for speed."""
+    adapters = [
+        job.trial.adapter.model_copy(update={"init": "kaiming"}) if job.trial.adapter.kind == "lora" else job.trial.adapter
+        for job in jobs
+    ]  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        model = task.new_model().to(device)
+    return fold(model, adapters, [job.resolved.targets for job in jobs], [job.trial.seed for job in jobs])
+
+
+def trainable_of(job: Job) -> int:
+    """How many numbers the trial of ``job`` trains, by the shapes of its model alone."""
+    adapter = job.trial.adapter
+    with torch.device("meta"):
+        model = build(job.trial.task, job.cache_folder).new_model()
+    if adapter.kind == "full":
+        return sum(parameter.numel() for parameter in model.parameters())
+    layers = linear_layers(model)
+    factors = sum((adapter.rank or 0) * sum(layers[name].weight.shape) for name in job.resolved.targets)
+    biases = sum(
+        layer.out_features
+        for name, layer in layers.items()
+        if trains_bias(adapter, layer, name in job.resolved.targets)
+    )
+    return factors + biases
+
+
+def _memory_of_one(trial: Trial, task: Task) -> int:
+    """Bytes that one more trial adds to a pack: its numbers, and the activations of its rows."""
+    with torch.device("meta"):
+        layers = linear_layers(task.new_model()).values()
+    widths = sum(layer.in_features + layer.out_features for layer in layers)
+    positions = task.target.held_out.targets[0].numel()
+    rows = trial.training.batch_size * positions
+    if trial.adapter.kind == "full":
+        parameters = sum(layer.weight.numel() for layer in layers)
+    else:
+        parameters = bucket(trial.adapter.rank or 1) * widths
+    return 4 * (COPIES_OF_PARAMETERS * parameters + COPIES_OF_ACTIVATIONS * rows * widths)
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that are free on ``device``."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,37 +1,33 @@
-"""Progress on the terminal: one bar for the base or the pack, one for the sweep; nothing when piped."""
+"""Progress on the terminal: one bar at a time on standard error; nothing when piped."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 
-class SweepProgress:
-    """Bars that are drawn on standard error while a sweep runs."""
+class ProgressBar:
+    """A bar that is drawn while a block runs."""
 
-    def __init__(self, progress: Progress, trials: int):
+    def __init__(self, progress: Progress, what: str, total: int):
         self._progress = progress
-        self._sweep = progress.add_task("trials", total=trials, visible=trials > 1)
-        self._work = progress.add_task("", visible=False)
+        self._bar = progress.add_task(what, total=total, text="")
 
-    def start(self, what: str, steps: int) -> None:
-        """Begin a piece of work of ``steps`` steps, such as a pack."""
-        self._progress.reset(self._work, description=what, total=steps, visible=True)
+    def advance(self, steps: int = 1) -> None:
+        """Count ``steps`` more steps as done."""
+        self._progress.advance(self._bar, steps)
 
-    def step(self, done: int) -> None:
-        """Show that ``done`` steps of the current work are done."""
-        self._progress.update(self._work, completed=done)
-
-    def trials_done(self, count: int) -> None:
-        """Count ``count`` more trials as done."""
-        self._progress.advance(self._sweep, count)
+    def say(self, text: str) -> None:
+        """Show ``text`` beside the bar."""
+        self._progress.update(self._bar, text=text)
 
 
 @contextmanager
-def sweep_progress(trials: int) -> Iterator[SweepProgress]:
-    """Show the progress of ``trials`` trials inside the block."""
+def progress_bar(what: str, total: int) -> Iterator[ProgressBar]:
+    """Show a bar of ``total`` steps inside the block."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description:>28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    numbers = (TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
+    columns = (TextColumn("{task.description}"), BarColumn(), *numbers)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield SweepProgress(progress, trials)
+        yield ProgressBar(progress, what, total)

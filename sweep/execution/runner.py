@@ -1,26 +1,56 @@
 """Run the trials of a launch: skip what is done, plan packs, train them, keep what they leave."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from sweep.adapters.fold import export
-from sweep.execution.base import Base, load_base, threads
-from sweep.execution.engine import failed, run_pack
-from sweep.execution.environment import environment
 from sweep.execution.job import Job
-from sweep.execution.pack import plan
-from sweep.execution.progress import SweepProgress, sweep_progress
-from sweep.execution.resolve import device_of
-from sweep.execution.sinks import PackSinks, wandb_sweep
+from sweep.execution.pack import WORTH_WORKERS_S, Pack, plan, trainable_of
+from sweep.execution.progress import progress_bar
+from sweep.execution.sinks import tracking_mode
 from sweep.execution.store import Store
+from sweep.execution.threads import cores
+from sweep.execution.train import base_of
+from sweep.execution.workers import run_packs
 from sweep.record import Record
 from sweep.tasks.registry import build
 
-if TYPE_CHECKING:
-    from sweep.trackers.wandb import WandbSweep
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of the plan: trials in a pack, and processes (None lets the amount of work decide)."""
+
+    max_pack: int = 256
+    workers: int | None = None
 
 
-def run(jobs: Sequence[Job], store: Store) -> list[Record]:
+@dataclass(frozen=True)
+class Plan:
+    """What a launch would do: the finished records by trial id, and the packs still to train."""
+
+    finished: dict[str, Record]
+    packs: list[Pack]
+    workers: int
+
+    @property
+    def seconds(self) -> float:
+        """Estimated training time with all workers; NaN where nothing was measured."""
+        return math.fsum(pack.seconds for pack in self.packs) / self.workers
+
+
+def make_plan(jobs: Sequence[Job], store: Store, limits: Limits) -> Plan:
+    """Find what is finished, drop exact duplicates, and plan the packs of the rest."""
+    finished = {job.trial.id: done for job in jobs if (done := store.finished(job))}
+    waiting = list({job.trial.id: job for job in jobs if job.trial.id not in finished}.values())
+    possible = limits.workers or (1 if waiting and "cuda" in waiting[0].config.device else cores())
+    packs = plan(waiting, limits.max_pack, possible)
+    work = sum(pack.seconds for pack in packs if math.isfinite(pack.seconds))
+    workers = possible if limits.workers or work > WORTH_WORKERS_S else 1
+    return Plan(finished, packs, max(1, min(workers, len(packs))))
+
+
+def run(jobs: Sequence[Job], store: Store, limits: Limits) -> list[Record]:
     """Train what is not yet finished, each distinct trial once.
 
     Returns:
@@ -28,54 +58,53 @@ def run(jobs: Sequence[Job], store: Store) -> list[Record]:
         ``diverged``; it stops no other.
 
     """
-    records = {job.trial.id: done for job in jobs if (done := store.finished(job))}
-    waiting = list({job.trial.id: job for job in jobs if job.trial.id not in records}.values())
-    if waiting:
-        mirror = wandb_sweep(waiting[0], store)
-        with sweep_progress(len(waiting)) as progress:
-            for positions in plan([job.trial for job in waiting]):
-                pack = [waiting[position] for position in positions]
-                records |= {record.trial_id: record for record in _train(pack, store, mirror, progress)}
-                progress.trials_done(len(pack))
+    planned = make_plan(jobs, store, limits)
+    records = dict(planned.finished)
+    if planned.packs:
+        records |= _execute(planned, store)
     return [records[job.trial.id] for job in jobs]
 
 
-def _train(pack: Sequence[Job], store: Store, mirror: "WandbSweep | None", progress: SweepProgress) -> list[Record]:
-    first = pack[0].trial
-    task = build(first.task, pack[0].cache_folder)
-    base = _base(pack[0], progress)
-    sinks = PackSinks(pack, store, mirror)
-    for position, job in enumerate(pack):
-        what = ", ".join(job.resolved.targets) or job.trial.adapter.kind
-        sinks.note(position, f"trial {job.trial.id} in a pack of {len(pack)} on base {base.sha256}, adapting {what}")
+def describe(planned: Plan, jobs: Sequence[Job]) -> str:
+    """The plan in words: a line for each pack with its size, trained parameters, memory and time."""
+    distinct = {job.trial.id for job in jobs}
+    lines = [
+        f"{len(jobs)} trials: {len(jobs) - len(distinct)} exact duplicates dropped, "
+        f"{len(planned.finished)} already finished, {len(distinct) - len(planned.finished)} to train"
+    ]
+    packs = Counter(_in_words(pack) for pack in planned.packs)
+    lines += [f"  {count:3d} × {words}" for words, count in packs.items()]
+    if planned.packs:
+        total = f"about {planned.seconds:.0f} s" if math.isfinite(planned.seconds) else "an unmeasured time"
+        lines.append(
+            f"{len(planned.packs)} packs on {planned.workers} processes: {total} of training, evaluation aside"
+        )
+    return "\n".join(lines)
 
-    def on_step(step: int) -> None:
-        progress.step(step)
-        sinks.flush()
 
-    progress.start(first.label if len(pack) == 1 else f"pack of {len(pack)}", first.training.steps)
-    with threads(1):
-        here = environment(device_of(pack[0].config.device), base.sha256)
-        try:
-            outcomes, folded = run_pack(pack, task, base, sinks.rows, on_step)
-            for position, job in enumerate(pack):
-                if job.config.save_adapter:
-                    store.save_adapter(job, export(folded, position))
-        except Exception as error:
-            outcomes = [failed(error)] * len(pack)
-    records = [store.record_of(job, outcome, here) for job, outcome in zip(pack, outcomes, strict=True)]
-    sinks.finish(records)
+def _in_words(pack: Pack) -> str:
+    first = pack.jobs[0].trial
+    sizes = sorted({trainable_of(job) for job in pack.jobs})
+    return (
+        f"{len(pack.jobs):3d} trials of {first.task.name} ({first.adapter.kind}), "
+        f"{first.training.steps if any(sizes) else 0} steps, training {' or '.join(f'{size:,}' for size in sizes)} "
+        f"numbers each, about {pack.memory_bytes / 1e6:,.0f} MB"
+        + (f" and {pack.seconds:.1f} s" if math.isfinite(pack.seconds) else "")
+    )
+
+
+def _execute(planned: Plan, store: Store) -> dict[str, Record]:
+    mode = tracking_mode(planned.packs[0].jobs[0])
+    for job in {pack.jobs[0].trial.task: pack.jobs[0] for pack in planned.packs}.values():
+        pretraining = build(job.trial.task, job.cache_folder).pretraining
+        with progress_bar(f"pre-training {job.trial.task.name}", pretraining.steps if pretraining else 0) as bar:
+            base_of(job, lambda step, bar=bar: bar.advance())  # type: ignore[misc]
+    trials = sum(len(pack.jobs) for pack in planned.packs)
+    steps = sum(len(pack.jobs) * pack.jobs[0].trial.training.steps for pack in planned.packs)
+    records: dict[str, Record] = {}
+    with progress_bar(f"training {trials} trials", steps) as bar:
+        for batch in run_packs(planned.packs, store, mode, planned.workers, bar.advance):
+            records |= {record.trial_id: record for record in batch}
+            lost = sum(not record.finished for record in records.values())
+            bar.say(f"{len(records)} done" + (f", {lost} of them failed" if lost else ""))
     return records
-
-
-def _base(job: Job, progress: SweepProgress) -> Base:
-    task = build(job.trial.task, job.cache_folder)
-    what, steps = f"pre-training {job.trial.task.name}", task.pretraining.steps if task.pretraining else 0
-
-    def on_step(step: int) -> None:
-        if step == 1:
-            progress.start(what, steps)
-        progress.step(step)
-
-    device = device_of(job.config.device)
-    return load_base(job.trial.task, job.trial.data, task, job.cache_folder, device, on_step)

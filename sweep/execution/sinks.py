@@ -11,21 +11,31 @@ from sweep.trackers.local import LocalTracker
 from sweep.trackers.tracker import Tracker
 
 if TYPE_CHECKING:
-    from sweep.trackers.wandb import WandbSweep
+    from sweep.trackers.wandb import Mode, WandbSweep
 
 FLUSH_EVERY_S = 0.5
 MIRRORED_ROWS = 100
 
 
-def wandb_sweep(job: Job, store: Store) -> "WandbSweep | None":
-    """The W&B mirror of the launch that ``job`` belongs to; None with ``tracker=none``."""
-    tracker, training = job.config.tracker, job.trial.training
-    if tracker.mode == "none":
+def tracking_mode(job: Job) -> "Mode | None":
+    """How the launch of ``job`` is mirrored to W&B, decided once: a server that cannot be reached means offline."""
+    mode = job.config.tracker.mode
+    if mode == "none":
         return None
-    from sweep.trackers.wandb import WandbSweep, choose_mode
+    from sweep.trackers.wandb import choose_mode
 
+    return choose_mode(mode)
+
+
+def wandb_sweep(job: Job, store: Store, mode: "Mode | None") -> "WandbSweep | None":
+    """The W&B mirror of the launch that ``job`` belongs to, in this process; None without a mode."""
+    if mode is None:
+        return None
+    from sweep.trackers.wandb import WandbSweep
+
+    training = job.trial.training
     every = max(1, training.steps // training.log_every // MIRRORED_ROWS)
-    return WandbSweep(store.folder, choose_mode(tracker.mode), job.config.name, store.ablation, every)
+    return WandbSweep(store.folder, mode, job.config.name, store.ablation, every)
 
 
 class PackSinks:

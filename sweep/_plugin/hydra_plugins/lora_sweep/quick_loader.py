@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
@@ -10,29 +11,43 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 
-class Composer:
-    """Gives the configuration that ``load_sweep_config`` gives, about ten times faster.
+class QuickLoader:
+    """Stands in for Hydra's config loader and gives the same configurations about ten times faster.
 
-    Composing costs Hydra some 150 ms a job, nearly all of it for the groups. Jobs that choose the same groups
-    share that work. What is not a plain value (a deletion, a setting of Hydra itself) goes Hydra's own way.
+    Composing costs Hydra some 150 ms a job, nearly all of it for the groups, and its sweeper composes every
+    job once more to see whether it can. Here jobs that choose the same groups share that work, and the
+    second request for a job is answered with the first one's result. What is not a plain value (a deletion,
+    a setting of Hydra itself) goes Hydra's own way.
     """
 
-    def __init__(self, loader: ConfigLoader, master: DictConfig):
-        self._loader, self._master = loader, master
+    def __init__(self, loader: ConfigLoader):
+        self._loader = loader
         self._parser = OverridesParser.create()
         self._by_groups: dict[tuple[str, ...], DictConfig] = {}
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
 
-    def compose(self, overrides: Sequence[str]) -> DictConfig:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
         """The configuration of one job, Hydra's node included."""
-        parsed = self._parser.parse_overrides(list(overrides))
+        key = tuple(sweep_overrides)
+        if key in self._composed:
+            return self._composed.pop(key)
+        config = self._compose(master_config, list(sweep_overrides))
+        self._composed[key] = config
+        return config
+
+    def _compose(self, master: DictConfig, overrides: list[str]) -> DictConfig:
+        parsed = self._parser.parse_overrides(overrides)
         if not isinstance(self._loader, ConfigLoaderImpl) or any(
             override.is_delete() or override.is_hydra_override() for override in parsed
         ):
-            return self._loader.load_sweep_config(self._master, list(overrides))
-        groups = tuple(_line(override) for override in parsed if self._is_group(override))
+            return self._loader.load_sweep_config(master, overrides)
         values = [override for override in parsed if not self._is_group(override)]
+        groups = tuple(_line(override) for override in parsed if self._is_group(override))
         if groups not in self._by_groups:
-            self._by_groups[groups] = self._loader.load_sweep_config(self._master, list(groups))
+            self._by_groups[groups] = self._loader.load_sweep_config(master, list(groups))
         config = copy.deepcopy(self._by_groups[groups])
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
         with read_write(config.hydra), open_dict(config.hydra):
@@ -44,11 +59,11 @@ class Composer:
                 item_sep=naming.item_sep,
                 exclude_keys=naming.exclude_keys,
             )
-        OmegaConf.copy_cache(from_config=self._master, to_config=config)
+        OmegaConf.copy_cache(from_config=master, to_config=config)
         return config
 
     def _is_group(self, override: Override) -> bool:
-        return override.package is not None or self._loader.repository.group_exists(override.key_or_group)
+        return override.package is not None or self._loader.repository.group_exists(override.key_or_group)  # type: ignore[attr-defined]
 
 
 def _line(override: Override) -> str:

@@ -1,0 +1,63 @@
+"""Train one pack where we are: base, sinks, engine, records."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from sweep.adapters.fold import export
+from sweep.execution.base import Base, load_base
+from sweep.execution.engine import failed, run_pack
+from sweep.execution.environment import environment
+from sweep.execution.job import Job
+from sweep.execution.resolve import device_of
+from sweep.execution.sinks import PackSinks
+from sweep.execution.store import Store
+from sweep.execution.threads import threads
+from sweep.record import Record
+from sweep.tasks.registry import build
+
+if TYPE_CHECKING:
+    from sweep.trackers.wandb import WandbSweep
+
+
+def base_of(job: Job, on_step: Callable[[int], None] = lambda step: None) -> Base:
+    """The base that ``job`` starts from, trained now if nobody has done so before."""
+    task = build(job.trial.task, job.cache_folder)
+    device = device_of(job.config.device)
+    return load_base(job.trial.task, job.trial.data, task, job.cache_folder, device, on_step)
+
+
+def train_pack(
+    pack: Sequence[Job], store: Store, mirror: "WandbSweep | None", on_step: Callable[[int], None]
+) -> list[Record]:
+    """Train the trials of ``pack`` together and write what they leave.
+
+    A pack that fails is halved and tried again, down to the trial that fails alone: only that one's record
+    says ``failed``, whether it ran out of memory or into a bug.
+    """
+    task = build(pack[0].trial.task, pack[0].cache_folder)
+    base = base_of(pack[0])
+    sinks = PackSinks(pack, store, mirror)
+    for position, job in enumerate(pack):
+        what = ", ".join(job.resolved.targets) or job.trial.adapter.kind
+        sinks.note(position, f"trial {job.trial.id} in a pack of {len(pack)} on base {base.sha256}, adapting {what}")
+
+    def stepped(step: int) -> None:
+        on_step(step)
+        sinks.flush()
+
+    with threads(1):
+        here = environment(device_of(pack[0].config.device), base.sha256)
+        try:
+            outcomes, folded = run_pack(pack, task, base, sinks.rows, stepped)
+            for position, job in enumerate(pack):
+                if job.config.save_adapter:
+                    store.save_adapter(job, export(folded, position))
+        except Exception as error:
+            if len(pack) > 1:
+                middle = len(pack) // 2
+                halves = (pack[:middle], pack[middle:])
+                return [record for half in halves for record in train_pack(half, store, mirror, on_step)]
+            outcomes = [failed(error)]
+    records = [store.record_of(job, outcome, here) for job, outcome in zip(pack, outcomes, strict=True)]
+    sinks.finish(records)
+    return records
