@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="default: all of the sweep's")
     parser.add_argument("--top", type=int, default=20, help="how many functions to list")
     parser.add_argument("overrides", nargs="*", help="further ones, such as tracker=none")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     sweep = {**SWEEPS, "one_step": ONE_STEP}[options.sweep]
     seeds = options.seeds or sweep.seeds
     overrides = [*sweep.overrides(seeds, name="profiled"), *options.overrides]
