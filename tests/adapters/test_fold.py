@@ -38,10 +38,11 @@ def models() -> list[tuple[Any, Tensor]]:
     return [(mlp(12, 20, 8), randn(6, 12)), (llama(), TOKENS)]
 
 
+@pytest.mark.parametrize("bias", ["none", "all", "lora_only"])
 @pytest.mark.parametrize("init", START_IS_BASE)
-def test_a_start_with_one_zero_factor_is_the_base_bit_for_bit(init: str) -> None:
+def test_a_start_with_one_zero_factor_is_the_base_bit_for_bit(init: str, bias: str) -> None:
     for model, x in models():
-        assert torch.equal(attach(model, lora(init=init)).outputs(x, sees=[0]), model(x))
+        assert torch.equal(attach(model, lora(init=init, bias=bias)).outputs(x, sees=[0]), model(x))
 
 
 @pytest.mark.parametrize("init", START_IS_NEAR)
