@@ -97,7 +97,8 @@ def observe(trials: pd.DataFrame, factors: Sequence[str], metric: str) -> Observ
     if tuned:
         frame, rates = _tune(trials, frame, [*factors, *rest], column, notes)
     elif column.tuned_on and len(counts) > 1 and LEARNING_RATE not in factors and _any_adapter(factors):
-        used = ordered(labels(trials, LEARNING_RATE)) if LEARNING_RATE in trials else []
+        rate = labels(trials, LEARNING_RATE) if LEARNING_RATE in trials else pd.Series(dtype=object)
+        used = ordered(rate[~rate.isin(["none", "unset"])])
         if used:
             at = f"a single learning rate ({used[0]})" if len(used) == 1 else "one learning rate a cell"
             notes.append(f"WARNING: cells are compared at {at}; a difference may vanish once the rate is tuned.")

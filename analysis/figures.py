@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from analysis import plots
 from analysis.cells import Observations, at_chosen_rates, observe
-from analysis.columns import TRAINABLE, describe
+from analysis.columns import LEARNING_RATE, TRAINABLE, describe
 from analysis.compare import Comparison
 from analysis.levels import REFERENCES
 from analysis.questions import Question
@@ -68,6 +68,10 @@ def _of_cells(question: Question, seen: Observations) -> list[Drawing]:
     if len(seen.filled) > 1:
         caption = f"{question.primary} by {_by(question)}. {OVER_SEEDS}"
         found.append(draw("response", caption, WIDE, plots.response, seen))
+    if question.tuned:
+        rates = observe(question.trials, (LEARNING_RATE, question.rows), question.primary)
+        caption = f"{question.primary} by learning rate and {describe(question.rows).label}. {OVER_SEEDS}"
+        found.append(draw("learning_rate", caption, WIDE, plots.response, rates))
     if len(seen.factors) == 2 and all(_plain(seen.levels[factor]) > 1 for factor in seen.factors):
         found.append(draw("heat", f"Mean {question.primary} by {_by(question)}.", WIDE, plots.heat_map, seen))
     return found

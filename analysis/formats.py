@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable
 
+from analysis.levels import REFERENCES
 from analysis.tables import Entry, Table
 
 _LATEX = {
@@ -80,7 +81,8 @@ def _place(table: Table, row: str, column: str) -> Entry | None:
 def _heads(table: Table) -> list[str]:
     if table.columns is None:
         return [f"{table.metric.label} {table.metric.arrow}".strip()]
-    return [f"{table.columns.label} {level}" for level in table.column_levels]
+    label = table.columns.label
+    return [level if level in REFERENCES else f"{label} {level}" for level in table.column_levels]
 
 
 def markdown(table: Table) -> str:

@@ -36,7 +36,8 @@ def labels(trials: pd.DataFrame, factor: str) -> pd.Series:
     """The level of ``factor`` in each trial, as text.
 
     Full fine-tuning and the untouched base have no rank, init or targets: under every ``adapter.*`` factor
-    they are the levels ``full`` and ``none``. Raises BadRequestError for an unknown factor.
+    they are the levels ``full`` and ``none``. The untouched base is not trained either, so that ``none`` is
+    also its level of every ``optimizer.*`` and ``training.*`` factor. Raises BadRequestError for an unknown factor.
     """
     if factor not in trials or not is_factor(factor):
         raise unknown("factor", factor, [name for name in trials.columns if is_factor(name)])
@@ -44,6 +45,8 @@ def labels(trials: pd.DataFrame, factor: str) -> pd.Series:
     text = text.astype(object).where(trials[factor].notna(), UNSET)
     if is_adapter(factor) and KIND in trials:
         text = text.where(~is_reference(trials), trials[KIND])
+    elif factor.startswith(("optimizer.", "training.")) and KIND in trials:
+        text = text.where(trials[KIND] != "none", "none")
     return text
 
 

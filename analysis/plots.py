@@ -7,19 +7,19 @@ also has its own marker, so that a grey print stays readable. Ordered factors (r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.cells import Cell, Observations
 from analysis.columns import KIND, SEED, Column, describe
 from analysis.compare import Comparison, number
 from analysis.labelling import place_labels
-from analysis.levels import REFERENCES, labels, ordered, short
+from analysis.levels import REFERENCES, is_adapter, labels, ordered, short
 from analysis.stats import summarise
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
@@ -104,6 +104,7 @@ def learning_curves(axis: Axes, trials: pd.DataFrame, history: pd.DataFrame, fac
         text = f"{REFERENCE_STYLE.get(name, (short(name),))[0]} (n={most})"
         axis.plot(steps, means, line, color=colour, marker=marker, markevery=every, markersize=4.5, label=text)
         axis.fill_between(steps, lows, highs, color=colour, alpha=0.18, linewidth=0)
+    _log_where_wide(axis, "y")
     axis.set_xlabel("step")
     axis.set_ylabel(describe(metric).title)
     _legend(axis, factor, len(shown) < len([item for item in levels if item != "none"]))
@@ -113,7 +114,8 @@ def learning_curves(axis: Axes, trials: pd.DataFrame, history: pd.DataFrame, fac
 def response(axis: Axes, observations: Observations) -> Axes:
     """The metric against the first factor, one line a level of the second, with 95% t intervals.
 
-    Full fine-tuning and the untouched base are horizontal lines.
+    Full fine-tuning and the untouched base are horizontal lines where the first factor is the adapter's; against
+    a learning rate full fine-tuning is a line like the others.
     """
     first = [level for level in observations.levels[observations.factors[0]] if level not in REFERENCES]
     second = _second_levels(observations)
@@ -127,6 +129,7 @@ def response(axis: Axes, observations: Observations) -> Axes:
         halves = [item.half if item.n > 1 else 0.0 for item in found if item.n]
         colour, marker = style[name]
         axis.errorbar(at, means, halves, color=colour, marker=marker, markersize=5, capsize=3, label=short(name))
+    _log_where_wide(axis, "y")
     _reference_lines(axis, observations)
     _ticks(axis, first)
     axis.set_xlim(-0.5, len(first) - 0.5)
@@ -232,6 +235,9 @@ def scatter(axis: Axes, across: Observations, up: Observations, front: bool = Fa
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=8))
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        _log_where_wide(axis, "x")
+    _log_where_wide(axis, "y")
     _reference_lines(axis, up, only=("none",))
     axis.set_xlabel(f"{across.metric.title} {across.metric.arrow}")
     axis.set_ylabel(f"{up.metric.title} {up.metric.arrow}")
@@ -268,7 +274,8 @@ def _spread(count: int, most: int) -> list[int]:
 def _second_levels(observations: Observations) -> list[str]:
     if len(observations.factors) == 1:
         return [""]
-    return [level for level in observations.levels[observations.factors[1]] if level not in REFERENCES]
+    apart = REFERENCES if is_adapter(observations.factors[0]) else ("none",)
+    return [level for level in observations.levels[observations.factors[1]] if level not in apart]
 
 
 def _reference_lines(axis: Axes, observations: Observations, only: Sequence[str] = REFERENCES) -> None:
@@ -278,7 +285,8 @@ def _reference_lines(axis: Axes, observations: Observations, only: Sequence[str]
             mean = observations.summary(cell).mean
             low, high = axis.dataLim.intervaly
             far = 1.5 * (high - low)
-            if cell[0] == "none" and not low - far <= mean <= high + far:
+            wide = axis.get_yscale() == "log"
+            if cell[0] == "none" and not (wide or low - far <= mean <= high + far):
                 axis.plot([], [], " ", label=f"{text}: {mean:.4g} (off the scale)")
             else:
                 axis.axhline(mean, color="#555555", linestyle=line, linewidth=1.2, label=text)
@@ -298,6 +306,18 @@ def _ticks(axis: Axes, levels: Sequence[str]) -> None:
     shown = [short(levels[i]) for i in at]
     slanted = sum(map(len, shown)) > 45
     axis.set_xticks(at, shown, rotation=30 if slanted else 0, ha="right" if slanted else "center")
+
+
+def _log_where_wide(axis: Axes, way: Literal["x", "y"]) -> None:
+    """A log scale for drawn values that are positive and span more than a factor of 20."""
+    low, high = axis.dataLim.intervalx if way == "x" else axis.dataLim.intervaly
+    if not (low > 0 and high > 20 * low):
+        return
+    axis.set(**{f"{way}scale": "log"})
+    line = axis.xaxis if way == "x" else axis.yaxis
+    line.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    line.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    line.set_minor_formatter(NullFormatter())
 
 
 def _legend(axis: Axes, factor: str, some: bool) -> None:

@@ -62,6 +62,11 @@ class Question:
         """The one or two factors of a table."""
         return self.factors[:2]
 
+    @property
+    def tuned(self) -> bool:
+        """Whether the learning rate was swept beside the factors."""
+        return LEARNING_RATE not in self.factors and LEARNING_RATE in swept(self.trials)
+
     def baseline(self, factor: str) -> str:
         """The level that others are compared with: the usual default where it was tried, else the first."""
         levels = ordered(labels(self.trials[self.trials["status"] == "finished"], factor))

@@ -13,6 +13,7 @@ import pandas as pd
 
 from analysis import formats, page, words
 from analysis.cells import observe
+from analysis.columns import LEARNING_RATE
 from analysis.compare import Comparison, against, compare, verdict_text
 from analysis.effects import Effects, effects
 from analysis.errors import BadRequestError
@@ -60,6 +61,8 @@ def answer(sweep: Sweep, question: Question) -> Answer:
 
     wanted = [(question.rows, question.columns, metric) for metric in (question.primary, *question.secondary)]
     wanted += [(factor, None, question.primary) for factor in question.factors[2:]]
+    if question.tuned:
+        wanted.append((LEARNING_RATE, question.rows, question.primary))
     for rows, columns, metric in wanted:
         table = attempt(_table, part, rows, columns, metric, baseline if rows == question.rows else ())
         if table is not None:
