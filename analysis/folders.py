@@ -5,10 +5,8 @@ from typing import Any
 
 import orjson
 
-from analysis.load import Raw, flatten
+from analysis.load import NOT_TRIALS, Raw, flatten
 from sweep import record
-
-NOT_TRIALS = ("report", "wandb")
 
 
 def trial_folders(folder: Path) -> list[Path]:
@@ -20,9 +18,14 @@ def trial_folders(folder: Path) -> list[Path]:
     for item in sorted(folder.iterdir()):
         if item.name.startswith(".") or item.name in NOT_TRIALS or not item.is_dir():
             continue
-        if any((item / mark).exists() for mark in (record.RECORD_FILE, record.HISTORY_FILE, ".hydra")):
+        if is_trial(item):
             found.append(item)
     return found
+
+
+def is_trial(folder: Path) -> bool:
+    """Whether a trial has begun to write into ``folder``."""
+    return any((folder / mark).exists() for mark in (record.RECORD_FILE, record.HISTORY_FILE, ".hydra"))
 
 
 def read_folder(folder: Path) -> Raw:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WANDB_SCHEME = "wandb:"
+NOT_TRIALS = ("report", "wandb")
 STATUSES = ("finished", "diverged", "failed")
 
 
@@ -89,12 +90,26 @@ def _load_one(source: str | Path) -> Sweep:
     from analysis import cache
     from analysis.folders import read_folder, trial_folders
 
+    if not trial_folders(folder):
+        _refuse_neighbours(folder)
     if not trial_folders(folder) and any(folder.rglob("*.wandb")):
         from analysis.wandb_runs import read_offline
 
         return assemble(folder.resolve().parent.name, read_offline(folder), folder)
     key = cache.fingerprint(folder)
     return cache.fetch(folder, key) or cache.keep(assemble(folder.resolve().name, read_folder(folder), folder), key)
+
+
+def _refuse_neighbours(folder: Path) -> None:
+    """Say which folder was meant where ``folder`` is one trial, or holds several sweeps."""
+    from analysis.folders import is_trial, trial_folders
+
+    if is_trial(folder):
+        raise BadRequestError(f"{folder} is one trial; its sweep is {folder.resolve().parent}")
+    inside = [item.name for item in sorted(folder.iterdir()) if item.is_dir() and item.name[0] != "."]
+    sweeps = [name for name in inside if name not in NOT_TRIALS and trial_folders(folder / name)]
+    if sweeps:
+        raise BadRequestError(f"{folder} holds several sweeps; name one or more of them: {named(sweeps, 20)}")
 
 
 def assemble(name: str, raw: Raw, folder: Path | None) -> Sweep:

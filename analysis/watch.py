@@ -35,7 +35,4 @@ def watch(
                 print(f"{time.strftime('%H:%M:%S')} wrote {path}", flush=True)
             except BadRequestError as error:
                 print(f"{time.strftime('%H:%M:%S')} waiting: {error}", flush=True)
-        try:
-            time.sleep(seconds)
-        except KeyboardInterrupt:
-            return
+        time.sleep(seconds)

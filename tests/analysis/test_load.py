@@ -103,5 +103,10 @@ def test_sources_without_a_finished_trial(tmp_path: Path):
     (tmp_path / "outputs" / "empty" / "trial" / ".hydra").mkdir(parents=True)
     with pytest.raises(BadRequestError, match="unfinished: trial"):
         analysis.load(tmp_path / "outputs" / "empty")
+    write_sweep(tmp_path / "outputs" / "full", grid(rank=[1], seeds=[0]), np.random.default_rng(0))
+    with pytest.raises(BadRequestError, match="holds several sweeps; name one or more of them: empty, full"):
+        analysis.load(tmp_path / "outputs")
+    with pytest.raises(BadRequestError, match="is one trial; its sweep is"):
+        analysis.load(tmp_path / "outputs" / "full" / "trial_00000")
     with pytest.raises(BadRequestError, match="no source"):
         analysis.load([])
