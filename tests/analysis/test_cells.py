@@ -25,7 +25,7 @@ def test_references_are_levels_of_every_adapter_factor(rank_sweep: Path):
     trials = analysis.load(rank_sweep).trials
     assert set(labels(trials, "adapter.rank")) == {"1", "2", "4", "full", "none"}
     assert set(labels(trials, "adapter.init")) == {"kaiming", "pissa", "full", "none"}
-    assert set(labels(trials, "optimizer.lr")) == {"0.001"}
+    assert set(labels(trials, "optimizer.lr")) == {"0.001", "none"}
 
 
 def test_swept_factors_leave_out_followers(tmp_path: Path):
