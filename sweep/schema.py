@@ -16,6 +16,7 @@ Scaling = Literal["alpha/rank", "alpha/sqrt_rank", "alpha"]
 Bias = Literal["none", "all", "lora_only"]
 Layers = Annotated[tuple[int, ...], Field(strict=False)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ConfigError(ValueError):
@@ -27,7 +28,7 @@ class ConfigError(ValueError):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Pretraining(_Strict):
@@ -176,7 +177,7 @@ class Optimizer(_Strict):
     name: Literal["adamw", "adam", "sgd"]
     lr: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
-    betas: Annotated[tuple[float, float], Field(strict=False)]
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)]
     eps: float = Field(gt=0)
     momentum: float = Field(ge=0, lt=1)
     schedule: Literal["constant", "linear", "cosine"]
@@ -215,15 +216,17 @@ class Config(_Strict):
     save_adapter: bool
     cache: str
 
-    @field_validator("name")
+    @field_validator("name", mode="before")
     @classmethod
-    def _plain_name(cls, value: str) -> str:
+    def _plain_name(cls, value: Any) -> Any:
         check_name(value)
         return value
 
 
-def check_name(name: str) -> None:
+def check_name(name: Any) -> None:
     """A sweep's name is one folder below ``outputs/``; anything else is a ValueError."""
+    if not isinstance(name, str):
+        raise ValueError("a name is text; give it a letter, as in name=run1")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}", name):
         raise ValueError("a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two")
 
