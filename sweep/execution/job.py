@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweep import schema
-from sweep.execution.resolve import Resolved, resolve, trial_of
+from sweep.execution.resolve import Resolved, device_of, resolve, trial_of
 from sweep.trial import Trial
 
 
@@ -24,5 +24,6 @@ class Job:
 
 def job_of(config: schema.Config) -> Job:
     """Resolve a validated configuration. Raises ConfigError when the trial cannot run."""
+    device_of(config.device)
     trial = trial_of(config)
     return Job(config, trial, resolve(trial, Path(config.cache)))
