@@ -25,7 +25,9 @@ class Store:
         return self.folder / job.trial.label
 
     def finished(self, job: Job) -> Record | None:
-        """The record of an earlier launch of this very trial, if it ran to its end."""
+        """The record of an earlier launch of this very trial, if it ran to its end and left all that is asked for."""
+        if job.config.save_adapter and not self._adapter(job).exists():
+            return None
         earlier = record.read(self.trial_folder(job))
         return earlier if earlier and earlier.finished and earlier.trial_id == job.trial.id else None
 
@@ -47,6 +49,9 @@ class Store:
 
     def save_adapter(self, job: Job, tensors: Mapping[str, Tensor]) -> None:
         """Keep the trained tensors as ``adapter/adapter_model.safetensors``."""
-        folder = self.trial_folder(job) / "adapter"
-        folder.mkdir(exist_ok=True)
-        replace_file(folder / "adapter_model.safetensors", save({name: t.cpu() for name, t in tensors.items()}))
+        path = self._adapter(job)
+        path.parent.mkdir(exist_ok=True)
+        replace_file(path, save({name: t.cpu() for name, t in tensors.items()}))
+
+    def _adapter(self, job: Job) -> Path:
+        return self.trial_folder(job) / "adapter" / "adapter_model.safetensors"
