@@ -1,10 +1,14 @@
 """Spread packs over the cores of one machine: one process and one thread for each pack at a time."""
 
 import multiprocessing
+import os
 import queue
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.queues import Queue
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +56,7 @@ def run_packs(
     context = multiprocessing.get_context("spawn")
     steps: Queue[int] = context.Queue()
     suspects: list[Pack] = []
-    with ProcessPoolExecutor(workers, context, _start_worker, (steps,)) as pool:
+    with ProcessPoolExecutor(workers, context, _start_worker, (steps,)) as pool, _children_end_with_us():
         waiting: dict[Future[list[Record]], Pack] = {}
         for pack in packs:
             waiting[pool.submit(_work, pack, store, mode)] = pack
@@ -74,7 +78,7 @@ def _one_by_one(
     pack: Pack, store: Store, mode: "Mode | None", context: Any, steps: "Queue[int]"
 ) -> Iterator[list[Record]]:
     """Train a pack whose process may have been killed in a process of its own; halve it if it is killed again."""
-    with ProcessPoolExecutor(1, context, _start_worker, (steps,)) as pool:
+    with ProcessPoolExecutor(1, context, _start_worker, (steps,)) as pool, _children_end_with_us():
         try:
             yield pool.submit(_work, pack, store, mode).result()
             return
@@ -91,12 +95,33 @@ def _one_by_one(
     yield [record]
 
 
+@contextmanager
+def _children_end_with_us() -> Iterator[None]:
+    """End the workers when the block is left early, by Ctrl-C for example; the pool would wait for all packs."""
+    try:
+        yield
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+
+
 _steps: "Queue[int] | None" = None
 
 
 def _start_worker(steps: "Queue[int]") -> None:
     global _steps
     _steps = steps
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Leave no orphan behind: a killed parent can neither give work nor take results."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(pack: Pack, store: Store, mode: "Mode | None") -> list[Record]:
