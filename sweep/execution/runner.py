@@ -1,5 +1,6 @@
 """Run the trials of a launch: skip what is done, plan packs, train them, keep what they leave."""
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from sweep.execution.job import Job
 from sweep.execution.pack import WORTH_WORKERS_S, Pack, plan, trainable_of
 from sweep.execution.progress import progress_bar
+from sweep.execution.resolve import device_of
 from sweep.execution.sinks import tracking_mode
 from sweep.execution.store import Store
 from sweep.execution.threads import cores
@@ -15,6 +17,8 @@ from sweep.execution.train import base_of
 from sweep.execution.workers import run_packs
 from sweep.record import Record
 from sweep.tasks.registry import build
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def make_plan(jobs: Sequence[Job], store: Store, limits: Limits) -> Plan:
     """Find what is finished, drop exact duplicates, and plan the packs of the rest."""
     finished = {job.trial.id: done for job in jobs if (done := store.finished(job))}
     waiting = list({job.trial.id: job for job in jobs if job.trial.id not in finished}.values())
-    possible = limits.workers or (1 if waiting and "cuda" in waiting[0].config.device else cores())
+    possible = limits.workers or (1 if waiting and device_of(waiting[0].config.device).type == "cuda" else cores())
     packs = plan(waiting, limits.max_pack, possible)
     work = sum(pack.seconds for pack in packs if math.isfinite(pack.seconds))
     workers = possible if limits.workers or work > WORTH_WORKERS_S else 1
@@ -59,19 +63,26 @@ def run(jobs: Sequence[Job], store: Store, limits: Limits) -> list[Record]:
 
     """
     planned = make_plan(jobs, store, limits)
+    if len(jobs) > 1:
+        log.info(summary(planned, jobs))
     records = dict(planned.finished)
     if planned.packs:
         records |= _execute(planned, store)
     return [records[job.trial.id] for job in jobs]
 
 
+def summary(planned: Plan, jobs: Sequence[Job]) -> str:
+    """How many trials there are, and how many of them need no training."""
+    distinct = len({job.trial.id for job in jobs})
+    return (
+        f"{len(jobs)} trials: {len(jobs) - distinct} exact duplicates dropped, "
+        f"{len(planned.finished)} already finished, {distinct - len(planned.finished)} to train"
+    )
+
+
 def describe(planned: Plan, jobs: Sequence[Job]) -> str:
     """The plan in words: a line for each pack with its size, trained parameters, memory and time."""
-    distinct = {job.trial.id for job in jobs}
-    lines = [
-        f"{len(jobs)} trials: {len(jobs) - len(distinct)} exact duplicates dropped, "
-        f"{len(planned.finished)} already finished, {len(distinct) - len(planned.finished)} to train"
-    ]
+    lines = [summary(planned, jobs)]
     packs = Counter(_in_words(pack) for pack in planned.packs)
     lines += [f"  {count:3d} × {words}" for words, count in packs.items()]
     if planned.packs:
