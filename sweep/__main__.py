@@ -5,13 +5,13 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
@@ -21,6 +21,7 @@ from sweep.schema import ConfigError
 
 if TYPE_CHECKING:
     from sweep.execution.job import Job
+    from sweep.execution.runner import Limits
 
 log = logging.getLogger("sweep")
 
@@ -77,15 +78,21 @@ def application() -> Callable[[DictConfig], float | None]:
         Raises ConfigError with every fault of every trial, before anything has started.
         """
         jobs = _checked(configs)
-        folder = Path(configs[0].hydra.sweep.dir).absolute()
+        by_sweep: dict[Path, list[Job]] = {}  # more than one where the name itself is swept
+        folders = []
         for job, config in zip(jobs, configs, strict=True):
             with read_write(config.hydra.sweep):
                 config.hydra.sweep.subdir = job.trial.label
-        records = _train_packed(jobs, folder, configs[0].hydra)
-        prepared.update({folder / job.trial.label: record for job, record in zip(jobs, records, strict=True)})
-        ids = [job.trial.id for job in jobs]
-        first = {trial_id: position for position, trial_id in reversed(list(enumerate(ids)))}
-        return [first[trial_id] for trial_id in ids]
+            sweep = Path(config.hydra.sweep.dir).absolute()
+            by_sweep.setdefault(sweep, []).append(job)
+            folders.append(sweep / job.trial.label)
+        if configs[0].hydra.launcher.dry_run:
+            _show_plan(jobs, configs[0].hydra)
+        for sweep, trials in by_sweep.items():
+            records = _train_packed(trials, sweep, configs[0].hydra)
+            prepared.update({sweep / job.trial.label: record for job, record in zip(trials, records, strict=True)})
+        first = {folder: position for position, folder in reversed(list(enumerate(folders)))}
+        return [first[folder] for folder in folders]
 
     job.prepare = prepare  # type: ignore[attr-defined]
     return job
@@ -120,22 +127,37 @@ def _train_alone(config: DictConfig, folder: Path) -> Record:
     return record
 
 
-def _train_packed(jobs: "Sequence[Job]", folder: Path, hydra_node: DictConfig) -> list[Record]:
-    from sweep.execution.runner import Limits, describe, make_plan, run
+def _show_plan(jobs: "Sequence[Job]", hydra_node: DictConfig) -> NoReturn:
+    from sweep.execution.runner import describe, make_plan
     from sweep.execution.store import Store
 
-    launcher = hydra_node.launcher
+    for name in dict.fromkeys(job.config.name for job in jobs):
+        trials = [job for job in jobs if job.config.name == name]
+        store = Store(Path(sweep_folder(name)), ablation=None)
+        print(f"{store.folder}: {describe(make_plan(trials, store, _limits(hydra_node)), trials)}")
+    sys.exit(0)
+
+
+def _train_packed(jobs: "Sequence[Job]", folder: Path, hydra_node: DictConfig) -> list[Record]:
+    from sweep.execution.runner import run
+    from sweep.execution.store import Store
+
     store = Store(folder, hydra_node.runtime.choices.get("ablation"))
-    limits = Limits(launcher.max_pack, launcher.workers)
-    if launcher.dry_run:
-        store = Store(Path(sweep_folder(jobs[0].config.name)), ablation=None)
-        print(describe(make_plan(jobs, store, limits), jobs))
-        sys.exit(0)
-    records = run(jobs, store, limits)
-    distinct = {record.trial_id: record for record in records}.values()
-    lost = sum(not record.finished for record in distinct)
-    log.info("%d of %d trials finished in %s", len(distinct) - lost, len(distinct), os.path.relpath(folder))
+    records = run(jobs, store, _limits(hydra_node))
+    distinct = {job.trial.label: record for job, record in zip(jobs, records, strict=True)}
+    where = os.path.relpath(folder)
+    for label, record in distinct.items():
+        if record.error and len(distinct) > 1:
+            log.warning("%s %s: %s", label, record.status, record.error["message"])
+    finished = sum(record.finished for record in distinct.values())
+    log.info("%d of %d trials finished; see them with: python -m analysis %s", finished, len(distinct), where)
     return records
+
+
+def _limits(hydra_node: DictConfig) -> "Limits":
+    from sweep.execution.runner import Limits
+
+    return Limits(hydra_node.launcher.max_pack, hydra_node.launcher.workers)
 
 
 def main() -> None:
@@ -163,18 +185,33 @@ def _run() -> None:
         if wants_traceback:
             raise
         sys.exit(f"lora-sweep: {_message(error)}")
+    except KeyboardInterrupt:
+        print("lora-sweep: interrupted; the same command goes on with what is not finished", file=sys.stderr)
+        sys.exit(130)
 
 
 def _message(error: BaseException) -> str:
     """The user's own mistake where there is one below, else what Hydra says, without its internals."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ConfigError):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    if key := re.match(r"Could not override '([\w.]+)'", str(error)):
-        return schema.unknown_key(key[1].split("."))
+    causes = list(_causes(error))
+    if faults := [cause for cause in causes if isinstance(cause, ConfigError)]:
+        return str(faults[0])
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+        return f"{group} = {choice!r}: must be one of {', '.join(error.options)}"
+    if group := re.search(r"'([\w/]+)'\. No match in the defaults list.*use (\S+)", str(error), re.DOTALL):
+        return f"{group[1]}: has no default choice to replace; write {group[2]}"
+    if unknown := re.match(r"Could not override '([\w.]+)'", str(error)):
+        return schema.unknown_key(unknown[1].split("."))
+    values = [cause for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key]
+    if values:
+        return f"{values[-1].full_key}: {(values[-1].msg or str(values[-1])).splitlines()[0]}"
     return str(error)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 if __name__ == "__main__":
