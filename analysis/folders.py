@@ -1,5 +1,6 @@
 """Reads a sweep's folder: one subfolder a trial, with ``record.json`` and ``history.jsonl``."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,11 @@ def is_trial(folder: Path) -> bool:
     return any((folder / mark).exists() for mark in (record.RECORD_FILE, record.HISTORY_FILE, ".hydra"))
 
 
-def read_folder(folder: Path) -> Raw:
-    """Read every trial of ``folder``: an unreadable record or line becomes a problem, never an exception."""
+def read_trials(folders: Iterable[Path]) -> Raw:
+    """Read the trials in ``folders``: an unreadable record or line becomes a problem, never an exception."""
     raw = Raw()
     torn: list[str] = []
-    for item in trial_folders(folder):
+    for item in folders:
         try:
             found = record.read(item)
         except ValueError as error:

@@ -88,16 +88,19 @@ def _load_one(source: str | Path) -> Sweep:
         raise BadRequestError(f"there is no folder {folder}{hint}")
 
     from analysis import cache
-    from analysis.folders import read_folder, trial_folders
+    from analysis.folders import read_trials, trial_folders
 
-    if not trial_folders(folder):
-        _refuse_neighbours(folder)
-    if not trial_folders(folder) and any(folder.rglob("*.wandb")):
-        from analysis.wandb_runs import read_offline
-
-        return assemble(folder.resolve().parent.name, read_offline(folder), folder)
     key = cache.fingerprint(folder)
-    return cache.fetch(folder, key) or cache.keep(assemble(folder.resolve().name, read_folder(folder), folder), key)
+    if stored := cache.fetch(folder, key):
+        return stored
+    trials = trial_folders(folder)
+    if not trials:
+        _refuse_neighbours(folder)
+        if any(folder.rglob("*.wandb")):
+            from analysis.wandb_runs import read_offline
+
+            return assemble(folder.resolve().parent.name, read_offline(folder), folder)
+    return cache.keep(assemble(folder.resolve().name, read_trials(trials), folder), key)
 
 
 def _refuse_neighbours(folder: Path) -> None:
