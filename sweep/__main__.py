@@ -198,8 +198,8 @@ def _message(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
         return f"{group} = {choice!r}: must be one of {', '.join(error.options)}"
-    if group := re.search(r"'([\w/]+)'\. No match in the defaults list.*use (\S+)", str(error), re.DOTALL):
-        return f"{group[1]}: has no default choice to replace; write {group[2]}"
+    if addable := re.search(r"'([\w/]+)'\. No match in the defaults list.*use (\S+)", str(error), re.DOTALL):
+        return f"{addable[1]}: has no default choice to replace; write {addable[2]}"
     if unknown := re.match(r"Could not override '([\w.]+)'", str(error)):
         return schema.unknown_key(unknown[1].split("."))
     values = [cause for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key]
