@@ -52,6 +52,14 @@ class Folded:
         """How many numbers the base has."""
         return sum(parameter.numel() for parameter in self.base.parameters())
 
+    def starts_at_base(self) -> bool:
+        """Whether every trial, as it stands, computes bit for bit what the base computes: BA = 0 exactly."""
+        return all(
+            layer.moved_A is None
+            and bool(((layer.lora_A == 0).flatten(1).all(1) | (layer.lora_B == 0).flatten(1).all(1)).all())
+            for layer in self.layers.values()
+        )
+
     def enable(self, enabled: bool) -> None:
         """Turn every adapter on or off; off, the model computes exactly what the base computes."""
         for layer in self.layers.values():
@@ -139,7 +147,11 @@ def fold(
             elif parameter is not None:
                 parameter.requires_grad_(False)
     spread = Spread()
-    spread.before(model.get_submodule(next(stage for stage in base.stages if _is_within(layers, stage))))
+    parting = model.get_submodule(next(stage for stage in base.stages if _is_within(layers, stage)))
+    if isinstance(parting, LoRALinear):
+        parting.spread = spread
+    else:
+        spread.before(parting)
     return Folded(base, model, len(adapters), parameters, real, spread, layers)
 
 

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from sweep.adapters.spread import Spread
+
 
 class LoRALinear(nn.Module):
     """y = W x + b + s·B A dropout(x) − s·B₀ A₀ x, with W and b shared and frozen (Hu et al. 2021).
@@ -61,16 +63,33 @@ class LoRALinear(nn.Module):
         self.bias = bias
         self.register_buffer("trains_bias", trains_bias, persistent=False)
         self.enabled = True
+        self.spread: Spread | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (T·N, …, I) to (T·N, …, O)."""
+        """Map (T·N, …, I) to (T·N, …, O).
+
+        With ``spread`` set, where the trials part at this layer, x holds the (D·N, …, I) rows of the distinct
+        inputs, and W x + b is computed on them alone.
+        """
+        shared = None
+        if self.spread is not None:
+            shared = self.spread.rows(self.base(x))
+            x = self.spread.rows(x)
         if not self.enabled:
-            return self.base(x)
+            return self.base(x) if shared is None else shared
         trials = len(self.lora_A)
         x_T_N_I = x.reshape(trials, -1, x.shape[-1])
         dropped_T_N_I = self._drop(x_T_N_I) if self.training and any(self.dropout) else None
+        shared_T_N_O = None if shared is None else shared.reshape(trials, -1, shared.shape[-1])
         y_T_N_O = _AdaptedLinear.apply(
-            x_T_N_I, dropped_T_N_I, self.base.weight, self.base.bias, self.lora_A, self.lora_B, self.scaling
+            x_T_N_I,
+            dropped_T_N_I,
+            shared_T_N_O,
+            self.base.weight,
+            self.base.bias,
+            self.lora_A,
+            self.lora_B,
+            self.scaling,
         )
         if self.moved_A is not None and self.moved_B is not None:
             y_T_N_O = y_T_N_O - torch.bmm(torch.bmm(x_T_N_I, self.moved_A.mT) * self.scaling, self.moved_B.mT)
@@ -107,7 +126,8 @@ class LoRALinear(nn.Module):
 class _AdaptedLinear(torch.autograd.Function):
     """x Wᵀ + b + ((x' Aᵀ)·s) Bᵀ with the low-rank product added in place, forwards and backwards.
 
-    x' is ``dropped`` or, without dropout, x. The shared product is one GEMM over the rows of all trials.
+    x' is ``dropped`` or, without dropout, x. The shared product is one GEMM over the rows of all trials, or
+    comes in as ``shared`` where it needs no gradient.
     """
 
     @staticmethod
@@ -115,6 +135,7 @@ class _AdaptedLinear(torch.autograd.Function):
         ctx: Any,
         x_T_N_I: Tensor,
         dropped_T_N_I: Tensor | None,
+        shared_T_N_O: Tensor | None,
         weight: Tensor,
         bias: Tensor | None,
         lora_A: Tensor,
@@ -123,7 +144,11 @@ class _AdaptedLinear(torch.autograd.Function):
     ) -> Tensor:
         inner_T_N_I = x_T_N_I if dropped_T_N_I is None else dropped_T_N_I
         u_T_N_R = torch.bmm(inner_T_N_I, lora_A.mT).mul_(scaling)
-        y_T_N_O = F.linear(x_T_N_I.flatten(0, 1), weight, bias).view(*x_T_N_I.shape[:2], -1)
+        if shared_T_N_O is None:
+            y_T_N_O = F.linear(x_T_N_I.flatten(0, 1), weight, bias).view(*x_T_N_I.shape[:2], -1)
+        else:
+            y_T_N_O = shared_T_N_O
+            ctx.mark_dirty(shared_T_N_O)
         y_T_N_O.baddbmm_(u_T_N_R, lora_B.mT)
         ctx.save_for_backward(inner_T_N_I, weight, lora_A, lora_B, u_T_N_R, scaling)
         return y_T_N_O
@@ -143,4 +168,4 @@ class _AdaptedLinear(torch.autograd.Function):
             grad_x.baddbmm_(gu_T_N_R, lora_A)
         grad_A = torch.bmm(gu_T_N_R.mT, inner_T_N_I)
         grad_B = torch.bmm(g_T_N_O.mT, u_T_N_R)
-        return grad_x, grad_dropped, None, None, grad_A, grad_B, None
+        return grad_x, grad_dropped, None, None, None, grad_A, grad_B, None

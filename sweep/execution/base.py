@@ -20,7 +20,7 @@ from sweep.execution.threads import cores, threads
 from sweep.models.model import Model
 from sweep.record import replace_file
 from sweep.tasks.task import Task
-from sweep.training.evaluate import evaluate
+from sweep.training.evaluate import evaluate_both
 from sweep.training.loop import train
 
 log = logging.getLogger(__name__)
@@ -32,12 +32,18 @@ NONE = schema.Adapter(kind="none")
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen pre-trained model, its decomposable weights, the hash of its bits, and its own scores."""
+    """A frozen pre-trained model, its decomposable weights, the hash of its bits, and what an evaluation gives."""
 
     model: Model
     weights: dict[str, BaseWeight]
     sha256: str
-    scores: dict[str, float]
+    metrics: dict[str, float]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The averaged metrics under their names in a record, such as ``eval/base_source_loss``."""
+        averages = {name: value for name, value in self.metrics.items() if isinstance(value, float)}
+        return {name.replace("eval/", "eval/base_", 1): value for name, value in averages.items()}
 
 
 def load_base(
@@ -67,7 +73,9 @@ def load_base(
             model = _cached(path, task) or _pretrained(path, task, device, on_step)
     model = model.to(device).eval().requires_grad_(False)
     weights = {name: BaseWeight(layer.weight) for name, layer in linear_layers(model).items()}
-    return Base(model, weights, _sha256(model), _scores(model, task))
+    alone = fold(model, [NONE], targets=[()], seeds=[0])
+    [metrics] = evaluate_both(alone, task)
+    return Base(model, weights, _sha256(model), metrics)
 
 
 def _key(config: schema.Task, data: str) -> str:
@@ -114,10 +122,3 @@ def _sha256(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _scores(model: Model, task: Task) -> dict[str, float]:
-    folded = fold(model, [NONE], targets=[()], seeds=[0])
-    target = evaluate(folded, task, task.target, "eval/base_")[0]
-    source = evaluate(folded, task, task.source, "eval/base_source_")[0]
-    return {name: value for name, value in (target | source).items() if isinstance(value, float)}  # no counts

@@ -10,7 +10,7 @@ from sweep.execution.base import Base
 from sweep.execution.job import Job
 from sweep.record import Status
 from sweep.tasks.task import Task
-from sweep.training.evaluate import evaluate
+from sweep.training.evaluate import evaluate_both
 from sweep.training.loop import Rows, Trained, train
 
 START_TOLERANCE = 1e-3
@@ -50,11 +50,6 @@ def run_pack(
     first: Rows = [{} for _ in jobs]
     last: Rows = [{} for _ in jobs]
 
-    def measure() -> Rows:
-        target = evaluate(folded, task, task.target)
-        source = evaluate(folded, task, task.source, "eval/source_")
-        return [here | there for here, there in zip(target, source, strict=True)]
-
     def remember(step: int, rows: Rows) -> None:
         for position, row in enumerate(rows):
             last[position] |= row
@@ -62,14 +57,23 @@ def run_pack(
                 first[position] = row
         on_rows(step, rows)
 
+    start = [dict(base.metrics) for _ in jobs] if folded.starts_at_base() else evaluate_both(folded, task)
+    remember(0, start)
     if folded.parameters:
+        settings = [trial.optimizer for trial in trials]
         trained = train(
-            folded, task, task.target, [trial.optimizer for trial in trials], training, seeds,
-            measure, remember, on_step,
-        )  # fmt: skip
+            folded,
+            task,
+            task.target,
+            settings,
+            training,
+            seeds,
+            evaluate=lambda: evaluate_both(folded, task),
+            on_rows=remember,
+            on_step=on_step,
+        )
     else:
         trained = Trained([0] * len(jobs), [None] * len(jobs), {"pack_size": len(jobs)})
-        remember(0, measure())
     closing = task.closing(folded, adapters)
     outcomes = []
     for position, diverged_at in enumerate(trained.diverged_at):

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from sweep.trackers.wandb import Mode, WandbSweep
 
 FLUSH_EVERY_S = 0.5
-MIRRORED_ROWS = 100
+MIRRORED_ROWS = 25
+"""Training losses that W&B gets of a trial, besides every evaluation; the local history has all of them."""
 
 
 def tracking_mode(job: Job) -> "Mode | None":

@@ -1,8 +1,10 @@
 """Toy regression: adapt a linear map (or a small MLP) to a planted shift of low rank, judged by an oracle."""
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +12,11 @@ from torch import Tensor, nn
 
 from sweep import schema
 from sweep.adapters.fold import Folded
+from sweep.adapters.init import DECOMPOSING
 from sweep.models.mlp import MLP
 from sweep.rng import generator
 from sweep.schema import Adapter
-from sweep.tasks.oracle import best_mse
+from sweep.tasks.oracle import best_mse, population_risk
 from sweep.tasks.task import Batch, Examples, Scores, Task
 
 
@@ -23,14 +26,16 @@ class ToyRegression(Task):
 
     teacher: MLP
     target: Examples
+    risks: tuple[float, ...] = ()
+    """The population risk of the best update of rank 0, 1, …, where the shift is known and the map is linear."""
 
     def new_model(self) -> MLP:
         """A map of the teacher's shape."""
         return MLP(self.teacher.widths)
 
     def base(self) -> MLP:
-        """The source domain's map, to which pre-training on unlimited data would converge."""
-        return self.teacher
+        """A copy of the source domain's map, to which pre-training on unlimited data would converge."""
+        return copy.deepcopy(self.teacher)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error over the outputs of each row."""
@@ -46,7 +51,8 @@ class ToyRegression(Task):
 
         ``eval/regret`` is (trained − oracle) / (base − oracle): 0 is the best that this rank can do, 1 is no
         better than the base. Only for a linear map with its layer adapted; the oracle of a trial whose
-        initialisation moved a part of the base works on what remained frozen.
+        initialisation moved a part of the base works on what remained frozen. ``eval/oracle_risk`` is the
+        expected held-out error of the best update of this rank to the base.
         """
         if len(self.teacher.linears) > 1:
             return super().closing(folded, adapters)
@@ -56,15 +62,25 @@ class ToyRegression(Task):
         [linear] = self.teacher.linears
         base_mse = best_mse(inputs.cpu(), targets.cpu(), linear.weight, linear.bias, rank=0)
         layer = folded.layers.get("layers.0")
+
+        @cache
+        def oracle_of(rank: int, free_bias: bool, moved_by: int | None) -> float:
+            frozen = linear.weight
+            if moved_by is not None and layer is not None:
+                frozen = frozen - layer.moved(moved_by).cpu()
+            return best_mse(inputs.cpu(), targets.cpu(), frozen, linear.bias, rank, free_bias)
+
         metrics = []
         for trial, adapter in enumerate(adapters):
             train_mse = F.mse_loss(outputs[trial], targets).item()
             rank = {"none": 0, "full": min(linear.weight.shape)}.get(adapter.kind, adapter.rank or 0)
-            frozen = linear.weight - layer.moved(trial).cpu() if layer else linear.weight
             free_bias = adapter.kind == "full" or adapter.bias in ("all", "lora_only")
-            oracle = best_mse(inputs.cpu(), targets.cpu(), frozen, linear.bias, rank, free_bias)
+            oracle = oracle_of(rank, free_bias, trial if adapter.init in DECOMPOSING else None)
             regret = (train_mse - oracle) / (base_mse - oracle) if base_mse > oracle else math.nan
-            metrics.append({"eval/train_mse": train_mse, "eval/oracle_mse": oracle, "eval/regret": regret})
+            own = {"eval/train_mse": train_mse, "eval/oracle_mse": oracle, "eval/regret": regret}
+            metrics.append(
+                own | ({"eval/oracle_risk": self.risks[min(rank, len(self.risks) - 1)]} if self.risks else {})
+            )
         return metrics
 
 
@@ -101,7 +117,10 @@ def _planted(config: schema.ToyRegression) -> ToyRegression:
     source, target = (
         Examples(draw(mapping, config.samples), draw(mapping, config.held_out)) for mapping in (source_map, target_map)
     )
-    return ToyRegression(source, target, source_map.requires_grad_(False))
+    risks: tuple[float, ...] = ()
+    if not config.hidden:
+        risks = tuple(population_risk(shift, root, config.noise, rank) for rank in range(min(shift.shape) + 1))
+    return ToyRegression(source, target, source_map.requires_grad_(False), risks)
 
 
 def _tutorial(config: schema.ToyRegression) -> ToyRegression:

@@ -8,7 +8,9 @@ from torch import Tensor
 from sweep.adapters.fold import Folded
 from sweep.tasks.task import Domain, Task
 
-POSITIONS_AT_ONCE = 8192  # rows times predictions in a row; bounds the memory of an evaluation
+POSITIONS_AT_ONCE = 256
+"""Predictions of each trial in one piece of an evaluation. Bounds the memory; it must not depend on the pack,
+because a matrix product of other sizes may take another path and differ in its last bits."""
 
 
 @torch.no_grad()
@@ -22,7 +24,7 @@ def evaluate(folded: Folded, task: Task, domain: Domain, prefix: str = "eval/") 
     held_out = domain.held_out
     means: dict[str, list[Tensor]] = defaultdict(list)
     counts: dict[str, list[Tensor]] = defaultdict(list)
-    rows = max(1, POSITIONS_AT_ONCE // (trials * held_out.targets[0].numel()))
+    rows = max(1, POSITIONS_AT_ONCE // held_out.targets[0].numel())
     was_training = model.training
     model.eval()
     for inputs, targets in zip(held_out.inputs.split(rows), held_out.targets.split(rows), strict=True):
@@ -38,3 +40,10 @@ def evaluate(folded: Folded, task: Task, domain: Domain, prefix: str = "eval/") 
     for trial, own in enumerate(metrics):
         own |= task.derive(own) | {name: values[trial] for name, values in summed.items()}
     return [{prefix + name: value for name, value in own.items()} for own in metrics]
+
+
+def evaluate_both(folded: Folded, task: Task) -> list[dict[str, float]]:
+    """Metrics of each trial on the target domain, ``eval/…``, and on the source domain, ``eval/source_…``."""
+    target = evaluate(folded, task, task.target)
+    source = evaluate(folded, task, task.source, "eval/source_")
+    return [here | there for here, there in zip(target, source, strict=True)]

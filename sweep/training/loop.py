@@ -55,8 +55,8 @@ def train(
         settings: the optimizer of each trial, of one kind.
         training: steps, batch size and intervals, the same for all.
         seeds: for the order of the data; trials with equal seeds see equal batches.
-        evaluate: metrics of each trial as the model stands, taken before the first update, every
-            ``eval_every`` updates and after the last.
+        evaluate: metrics of each trial as the model stands, taken every ``eval_every`` updates and after the
+            last.
         on_rows: receives the update's number and a row of metrics for each trial; the row of a trial that
             has diverged is empty.
         on_step: called after each update, for progress.
@@ -74,8 +74,6 @@ def train(
     first_bad = torch.zeros(folded.trials, dtype=torch.long, device=device)
     stopwatch, received = Stopwatch(device), dict.fromkeys(rows.parameters, False)
     folded.model.train()
-    if evaluate:
-        on_rows(0, evaluate())
     for step in range(1, training.steps + 1):
         stopwatch.start()
         loss_T = torch.zeros(folded.trials, device=device)
@@ -83,7 +81,8 @@ def train(
             inputs, targets = next(batches)
             part_T = task.loss(folded.outputs(inputs, sees), targets).view(folded.trials, -1).mean(1)
             part_T = part_T / training.accumulation
-            part_T.sum().backward()
+            if part_T.requires_grad:
+                part_T.sum().backward()
             loss_T += part_T.detach()
         received = rows.collect()
         if not any(received.values()):

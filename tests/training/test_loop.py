@@ -101,7 +101,7 @@ def test_an_epoch_shows_every_example_once() -> None:
     assert torch.equal(torch.cat([next(again).inputs for _ in range(5)])[:, 0], seen)
 
 
-def test_rows_come_at_their_intervals_and_at_the_ends() -> None:
+def test_rows_come_at_their_intervals_and_at_the_end() -> None:
     calls: list[int] = []
 
     def evaluate() -> list[dict[str, float]]:
@@ -115,18 +115,17 @@ def test_rows_come_at_their_intervals_and_at_the_ends() -> None:
     )  # fmt: skip
     [rows] = done.rows
     assert {step: sorted(row) for step, row in rows.items()} == {
-        0: ["eval/loss"],
         4: ["train/loss", "train/lr"],
         5: ["eval/loss", "train/loss", "train/lr"],
         8: ["train/loss", "train/lr"],
         10: ["eval/loss", "train/loss", "train/lr"],
     }
     assert rows[8]["train/lr"] == pytest.approx(0.5 * 0.3)
-    assert len(calls) == 3
+    assert len(calls) == 2
     assert steps == list(range(1, 11))
 
 
-@pytest.mark.parametrize("lr", [1e10, 1e30, float("inf")])
+@pytest.mark.parametrize("lr", [1e10, 1e30, 1e300])
 def test_divergence_is_one_trials_own(lr: float) -> None:
     def pack(*rates: float) -> Any:
         folded = attach(mlp(12, 20, 8), *(lora(init="pissa"),) * len(rates))
