@@ -13,7 +13,7 @@ import orjson
 from analysis.load import Sweep
 from sweep import record
 
-VERSION = 1
+VERSION = 2
 FOLDER = ".analysis"
 
 

@@ -35,10 +35,11 @@ MARKUP = """
 <label>metric <select id="metric"></select></label>
 <button id="clear" type="button">clear all</button> <b id="count"></b></div>
 <canvas id="parallel" role="img" aria-label="parallel coordinates of the trials; drag on an axis to filter"></canvas>
-<p class="soft">Colour follows the last axis. Drag along an axis to keep a range; click on it to let go.</p>
-<div class="two"><div><canvas id="curve" role="img" aria-label="learning curves by group"></canvas>
+<p class="soft">Colour follows the order on the last axis. Drag along an axis to keep a range; click on it to let go.</p>
+<div><canvas id="curve" role="img" aria-label="learning curves by group"></canvas>
 <p class="soft" id="note"></p></div>
-<div><h3>What differs</h3><div id="difference" class="scroll"></div></div></div>
+<h3>What differs</h3>
+<div id="difference" class="scroll"></div>
 <div class="bar"><button id="back" type="button">‹ back</button> <span id="pages"></span>
 <button id="next" type="button">next ›</button></div>
 <div id="trials" class="scroll"></div>

@@ -34,6 +34,14 @@ function niceTicks(low, high, wanted) {
   return ticks;
 }
 
+function logTicks(low, high) {
+  const ticks = [];
+  for (let e = Math.floor(Math.log10(low)); e <= Math.log10(high); e++) {
+    for (const m of [1, 2, 5]) if (m * 10 ** e >= low && m * 10 ** e <= high) ticks.push(m * 10 ** e);
+  }
+  return ticks;
+}
+
 function groupColours(levels) {
   const numbers = levels.length > 2 && levels.every((level) => level !== "" && !isNaN(level));
   return levels.map((_, i) => numbers
@@ -78,8 +86,9 @@ function drawCurves(canvas, title, steps, series) {
   if (y0 === y1) { y0 -= 0.5; y1 += 0.5; }
   const x0 = steps[0], x1 = steps[steps.length - 1];
   const X = (s) => left + (width - left - right) * (x1 > x0 ? (s - x0) / (x1 - x0) : 0.5);
-  const Y = (y) => top + (height - top - bottom) * (1 - (y - y0) / (y1 - y0));
-  for (const t of niceTicks(y0, y1, 5)) {
+  const wide = y0 > 0 && y1 > 20 * y0, scale = wide ? Math.log : (y) => y;
+  const Y = (y) => top + (height - top - bottom) * (1 - (scale(y) - scale(y0)) / (scale(y1) - scale(y0)));
+  for (const t of wide ? logTicks(y0, y1) : niceTicks(y0, y1, 5)) {
     pen.fillStyle = "#e6e6e6"; pen.fillRect(left, Y(t), width - left - right, 1);
     pen.fillStyle = "#444"; pen.textAlign = "right"; pen.fillText(tidy(t), left - 6, Y(t) + 4);
   }
@@ -110,10 +119,12 @@ function drawParallel(canvas, rows, axes, brushes) {
   const top = 34, bottom = 14, left = 46, right = 74, tall = height - top - bottom;
   const places = axes.map((_, j) => left + ((width - left - right) * j) / Math.max(1, axes.length - 1));
   const last = axes[axes.length - 1], paths = VIRIDIS.map(() => new Path2D());
+  const ends = rows.map(last.position).filter((p) => p !== null).sort((a, b) => a - b);
+  const limits = VIRIDIS.slice(1).map((_, i) => ends[Math.floor(((i + 1) * ends.length) / VIRIDIS.length)]);
   for (const row of rows) {
     const end = last.position(row);
     if (end === null) continue;
-    const path = paths[Math.min(VIRIDIS.length - 1, Math.floor(end * VIRIDIS.length))];
+    const path = paths[limits.filter((limit) => end >= limit).length];
     let started = false;
     axes.forEach((axis, j) => {
       const p = axis.position(row);

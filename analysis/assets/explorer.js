@@ -39,13 +39,16 @@ async function start() {
 
   function level(name, row) { const v = column[name][row]; return v === null ? "unset" : String(v); }
 
-  function range(name) {
+  function range(name, rows) {
     let low = Infinity, high = -Infinity;
-    for (const v of column[name]) if (v !== null) { if (v < low) low = v; if (v > high) high = v; }
+    for (const row of rows) {
+      const v = column[name][row];
+      if (v !== null) { if (v < low) low = v; if (v > high) high = v; }
+    }
     return [low, high];
   }
 
-  function axisOf(name) {
+  function axisOf(name, rows) {
     const item = meaning[name], values = column[name];
     if (item.levels) {
       const place = new Map(item.levels.map((v, i) => [v, item.levels.length > 1 ? i / (item.levels.length - 1) : 0.5]));
@@ -53,7 +56,7 @@ async function start() {
       return { key: name, name: item.label, position: (row) => place.get(values[row]) ?? null,
         ticks: item.levels.filter((_, i) => i % every === 0).map((v) => [v, place.get(v)]) };
     }
-    const [least, most] = range(name), log = name.startsWith("params/") && most > 20;
+    const [least, most] = range(name, rows), log = name.startsWith("params/") && most > 20;
     const scale = (v) => (log ? Math.log10(1 + v) : v), low = scale(least), wide = scale(most) - low || 1;
     const marks = least > most ? [] : log ? [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((e) => 10 ** e).filter((t) => t >= least && t <= most)
       : niceTicks(least, most, 5);
@@ -61,21 +64,28 @@ async function start() {
       position: (row) => (values[row] === null ? null : (scale(values[row]) - low) / wide) };
   }
 
-  const axesFor = () => [...new Set([...data.factors, ...data.costs, state.metric])].map(axisOf);
+  function axesFor(rows) {
+    return [...new Set([...data.factors, ...data.costs, state.metric])].map((name) => axisOf(name, rows));
+  }
 
-  function visible(axes) {
+  function chosen() {
     const tests = [];
     for (const [name, levels] of Object.entries(state.filters)) {
       if (levels.length && column[name]) { const set = new Set(levels); tests.push((row) => set.has(level(name, row))); }
     }
+    return passing(Array.from({ length: count }, (_, row) => row), tests);
+  }
+
+  function brushed(rows, axes) {
+    const tests = [];
     for (const axis of axes) {
       const brush = state.brushes[axis.key];
       if (brush) tests.push((row) => { const p = axis.position(row); return p !== null && p >= brush[0] - 1e-9 && p <= brush[1] + 1e-9; });
     }
-    const rows = [];
-    for (let row = 0; row < count; row++) if (tests.every((test) => test(row))) rows.push(row);
-    return rows;
+    return passing(rows, tests);
   }
+
+  function passing(rows, tests) { return tests.length ? rows.filter((row) => tests.every((test) => test(row))) : rows; }
 
   function filters() {
     for (const name of [...data.factors, "status"]) {
@@ -118,7 +128,7 @@ async function start() {
     const shown = order.slice(0, MOST_CURVES), tints = groupColours(shown);
     const series = shown.map((name, i) => ({ name, colour: tints[i],
       ...bandsBySeed(groups.get(name), curve, (row) => level("seed", row), data.quantiles) }));
-    const title = meaning[curve.metric].label + " by " + meaning[state.group].label + ": mean and 95% t interval over seeds";
+    const title = meaning[curve.metric].label + " by " + meaning[state.group].label + ": mean and 95% t interval over seeds, after averaging each seed's trials";
     drawCurves($("curve"), title, curve.steps, series);
     const other = curve.metric === state.metric ? "" : meaning[state.metric].label + " was not logged while training. ";
     $("note").textContent = other + (order.length > shown.length ? shown.length + " of " + order.length + " levels are drawn." : "");
@@ -209,7 +219,7 @@ async function start() {
   }
 
   function draw() {
-    const began = performance.now(), axes = axesFor(), rows = visible(axes);
+    const began = performance.now(), kept = chosen(), axes = axesFor(kept), rows = brushed(kept, axes);
     for (const button of document.querySelectorAll("#filters button")) {
       const on = (state.filters[button.dataset.factor] || []).includes(button.dataset.level);
       button.setAttribute("aria-pressed", on);
