@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from sweep.adapters.fold import export
 from sweep.execution.base import Base, load_base
-from sweep.execution.engine import failed, run_pack
+from sweep.execution.engine import Outcome, failed, run_pack
 from sweep.execution.environment import environment
 from sweep.execution.job import Job
 from sweep.execution.resolve import device_of
@@ -45,6 +45,7 @@ def train_pack(
         on_step(step)
         sinks.flush()
 
+    outcomes: list[Outcome] = []
     with threads(1):
         here = environment(device_of(pack[0].config.device), base.sha256)
         try:
@@ -53,11 +54,11 @@ def train_pack(
                 if job.config.save_adapter:
                     store.save_adapter(job, export(folded, position))
         except Exception as error:
-            if len(pack) > 1:
-                middle = len(pack) // 2
-                halves = (pack[:middle], pack[middle:])
-                return [record for half in halves for record in train_pack(half, store, mirror, on_step)]
-            outcomes = [failed(error)]
+            outcomes = [failed(error)] if len(pack) == 1 else []
+    if not outcomes:  # and no longer inside the except block, whose traceback holds the memory of the whole pack
+        middle = len(pack) // 2
+        halves = (pack[:middle], pack[middle:])
+        return [record for half in halves for record in train_pack(half, store, mirror, on_step)]
     records = [store.record_of(job, outcome, here) for job, outcome in zip(pack, outcomes, strict=True)]
     sinks.finish(records)
     return records
