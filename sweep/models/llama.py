@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sweep.models.fused import RMSNorm, rotate
 from sweep.models.model import Model
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -23,7 +24,7 @@ class Llama(Model):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, width)
         self.blocks = nn.ModuleList(Block(width, heads, hidden) for _ in range(layers))
-        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.norm = RMSNorm(width, eps=1e-6)
         self.head = nn.Linear(width, vocabulary, bias=False)
         cos_S_E, sin_S_E = rotations(context, width // heads)
         self.register_buffer("cos", cos_S_E, persistent=False)
@@ -52,9 +53,9 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, hidden: int):
         super().__init__()
-        self.input_norm = nn.RMSNorm(width, eps=1e-6)
+        self.input_norm = RMSNorm(width, eps=1e-6)
         self.attention = Attention(width, heads)
-        self.post_attention_norm = nn.RMSNorm(width, eps=1e-6)
+        self.post_attention_norm = RMSNorm(width, eps=1e-6)
         self.mlp = FeedForward(width, hidden)
 
     def forward(self, x_B_S_D: Tensor, cos_S_E: Tensor, sin_S_E: Tensor) -> Tensor:
@@ -105,9 +106,3 @@ def rotations(length: int, head_width: int) -> tuple[Tensor, Tensor]:
     frequency = 10000 ** -(torch.arange(0, head_width, 2, dtype=torch.float32) / head_width)
     angle_S_E = torch.outer(torch.arange(length, dtype=torch.float32), frequency).repeat(1, 2)
     return angle_S_E.cos(), angle_S_E.sin()
-
-
-def rotate(x_B_H_S_E: Tensor, cos_S_E: Tensor, sin_S_E: Tensor) -> Tensor:
-    """Rotate the pairs (i, i + E/2) of each head by their position's angles."""
-    first, second = x_B_H_S_E.chunk(2, dim=-1)
-    return x_B_H_S_E * cos_S_E + torch.cat((-second, first), dim=-1) * sin_S_E
