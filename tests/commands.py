@@ -1,0 +1,88 @@
+"""Ways to use the product as its user does: its command lines, its configurations, and what a sweep leaves."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from sweep import record, schema
+from sweep.__main__ import CONF, configured, sweep_folder, trial_folder
+from sweep.execution.job import Job, job_of
+from sweep.record import Record
+
+ROOT = Path(__file__).parents[1]
+TOY = ("task=toy_regression", "training.steps=20", "training.eval_every=10", "tracker=none")
+
+
+def command(module: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m module`` in ``cwd`` and wait for its end."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "HYDRA_"))}
+    everything = kept | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "OMP_NUM_THREADS": "1"} | environment
+    line = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(line, cwd=cwd, env=everything, capture_output=True, text=True, timeout=300, check=False)
+
+
+def sweep(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m sweep`` and expect it to succeed."""
+    done = command("sweep", *arguments, cwd=cwd, **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@contextmanager
+def hydra_loader() -> Iterator[ConfigLoaderImpl]:
+    """Hydra's own loader on ``conf/``, with the resolvers of the command line."""
+    OmegaConf.register_new_resolver("trial_folder", trial_folder, replace=True)
+    OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
+    with initialize_config_dir(str(CONF.absolute()), version_base="1.3", job_name="sweep"):
+        loader = GlobalHydra.instance().config_loader()
+        assert isinstance(loader, ConfigLoaderImpl)
+        yield loader
+
+
+def config(*overrides: str) -> schema.Config:
+    """The validated configuration that the command line would make of ``overrides``."""
+    with hydra_loader():
+        return configured(compose("config", list(overrides)))
+
+
+def jobs(*each: str, common: tuple[str, ...] = TOY, cache: Path) -> list[Job]:
+    """A job for each string of overrides, separated by spaces, on top of ``common``."""
+    with hydra_loader():
+        composed = [compose("config", [*common, f"cache={cache}", *overrides.split()]) for overrides in each]
+    return [job_of(configured(one)) for one in composed]
+
+
+def records(folder: Path) -> dict[str, Record]:
+    """The records of a sweep by their folders' names."""
+    found = {path.parent.name: record.read(path.parent) for path in sorted(folder.glob("*/record.json"))}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def untimed(one: Record) -> dict[str, Any]:
+    """Everything in a record but how fast it was, and where an error was raised."""
+    values = asdict(one)
+    del values["perf"]
+    if values["error"]:
+        del values["error"]["traceback"]
+    return values
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a trial's history."""
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def tree(folder: Path) -> set[str]:
+    """Every file and folder below ``folder``, as relative paths."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}

@@ -1,0 +1,114 @@
+"""Every file in conf/ is composed, validated and counted, and every ablation asks what its file says."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from hydra_plugins.lora_sweep.quick_loader import QuickLoader
+from omegaconf import OmegaConf
+
+from sweep.__main__ import configured
+from sweep.execution.job import Job, job_of
+from tests.commands import config, hydra_loader, sweep
+
+CONF = Path(__file__).parents[1] / "conf"
+GROUPS = {
+    "ablation": {"alpha", "defaults", "init", "lr", "quickstart", "rank", "targets"},
+    "adapter": {"full", "lora", "none"},
+    "optimizer": {"adam", "adamw", "sgd"},
+    "task": {"mnist", "toy_regression", "transformer", "transformer_tiny"},
+    "tracker": {"none", "wandb", "wandb_online"},
+    "training": {"default"},
+}
+CHOICES = [(group, choice) for group, choices in GROUPS.items() for choice in sorted(choices)]
+
+
+def test_no_file_is_forgotten() -> None:
+    found: dict[str, set[str]] = {}
+    for path in CONF.rglob("*.yaml"):
+        found.setdefault(path.parent.name, set()).add(path.stem)
+    assert found == {**GROUPS, "conf": {"config"}}
+    assert len(CHOICES) == 21
+
+
+def test_no_file_names_code() -> None:
+    assert not [path for path in CONF.rglob("*.yaml") if "_target_" in path.read_text()]
+
+
+@pytest.mark.parametrize(("group", "choice"), [pair for pair in CHOICES if pair[0] != "ablation"])
+def test_every_choice_is_valid_and_has_its_effect(group: str, choice: str) -> None:
+    chosen = config(f"{group}={choice}")
+    means: dict[str, Any] = {
+        "adapter": chosen.adapter.kind,
+        "optimizer": chosen.optimizer.name,
+        "task": chosen.task.name,
+        "tracker": chosen.tracker.mode,
+        "training": "default",
+    }
+    names = {"transformer_tiny": "transformer", "wandb": "offline", "wandb_online": "online"}
+    assert means[group] == names.get(choice, choice)
+
+
+@pytest.mark.parametrize("task", sorted(GROUPS["task"]))
+def test_a_task_brings_the_training_that_suits_it(task: str) -> None:
+    says = yaml.safe_load((CONF / "task" / f"{task}.yaml").read_text())["training"]
+    assert config(f"task={task}").training.model_dump(include=set(says)) == says
+
+
+def expand(*arguments: str) -> Iterator[Job]:
+    """Every job that Hydra's sweeper makes of these arguments, in its order."""
+    parser = OverridesParser.create()
+    with hydra_loader() as loader:
+        master = loader.load_configuration("config", list(arguments), RunMode.MULTIRUN)
+        assert master.hydra.mode == RunMode.MULTIRUN
+        assert master.hydra.launcher._target_.endswith("PackedLauncher")
+        params = OmegaConf.to_container(master.hydra.sweeper.params)
+        swept = parser.parse_overrides([*(f"{key}={value}" for key, value in params.items()), *arguments])
+        quick = QuickLoader(loader)
+        [batch] = BasicSweeper.split_arguments(swept, None)
+        for overrides in batch:
+            yield job_of(configured(quick.load_sweep_config(master, list(overrides))))
+
+
+# of each: jobs, and the distinct trials among them of lora, full and none
+# jobs = kinds × levels × … × seeds; distinct = lora + full (learning rates × seeds) + none (seeds)
+SIZES = {
+    "alpha": (3 * 3 * 2 * 3 * 5, 3 * 2 * 3 * 5, 3 * 5, 5),
+    "defaults": (3 * 3 * 3, 3 * 3, 3 * 3, 3 * 3),  # tasks
+    "init": (3 * 7 * 3 * 5, 7 * 3 * 5, 3 * 5, 5),
+    "lr": (3 * 2 * 5 * 5, 2 * 5 * 5, 5 * 5, 5),
+    "quickstart": (3 * 3 * 2 * 5, 3 * 2 * 5, 5, 5),
+    "rank": (3 * 4 * 3 * 5, 4 * 3 * 5, 3 * 5, 5),
+    "targets": (3 * 4 * 3 * 3, 4 * 3 * 3, 3 * 3, 3),
+}
+
+
+@pytest.mark.parametrize("ablation", sorted(GROUPS["ablation"]))
+def test_an_ablation_has_the_trials_and_baselines_that_it_says(ablation: str) -> None:
+    jobs = list(expand(f"+ablation={ablation}"))
+    distinct = {job.trial.id: job for job in jobs}
+    kinds = [job.trial.adapter.kind for job in distinct.values()]
+    assert (len(jobs), kinds.count("lora"), kinds.count("full"), kinds.count("none")) == SIZES[ablation]
+    assert len({job.trial.label for job in distinct.values()}) == len(distinct)
+    name = ablation if ablation in ("quickstart", "defaults") else f"{ablation}-{jobs[0].trial.task.name}"
+    assert {job.config.name for job in jobs} == {name}
+
+
+@pytest.mark.parametrize("ablation", sorted(GROUPS["ablation"]))
+def test_an_ablation_begins_with_its_question(ablation: str) -> None:
+    lines = (CONF / "ablation" / f"{ablation}.yaml").read_text().splitlines()
+    assert re.fullmatch(r"# [A-Z].*\?", lines[1])
+
+
+def test_cfg_job_shows_what_would_run_and_does_nothing(tmp_path: Path) -> None:
+    done = sweep("+ablation=rank", "task=toy_regression", "--cfg", "job", "--resolve", cwd=tmp_path)
+    shown = yaml.safe_load(done.stdout)
+    assert shown["name"] == "rank-toy_regression"
+    assert set(shown) == {"name", "seed", "device", "save_adapter", "cache", *GROUPS} - {"ablation"}
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,116 @@
+import json
+import math
+import os
+import stat
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from sweep import record
+from sweep.record import Record
+
+WHOLE = Record(
+    trial_id="0123456789abcdef",
+    name="study",
+    status="finished",
+    trial={"adapter": {"rank": 4, "targets": ["a", "b"]}, "seed": 0},
+    ablation="rank",
+    params={"trainable": 10, "total": 110, "trainable_ratio": 10 / 110},
+    result={"eval/loss": 0.1 + 0.2, "eval/accuracy": 1e-300},
+    perf={"step_ms": 1.5},
+    environment={"python": "3.11", "wandb": None},
+    notes=("π ≈ 3", "second"),
+    error=None,
+)
+
+
+def test_a_record_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    record.write(WHOLE, tmp_path)
+    assert record.read(tmp_path) == WHOLE
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_where_nothing_was_written_nothing_is_read(tmp_path: Path) -> None:
+    assert record.read(tmp_path) is None
+    assert record.read(tmp_path / "none") is None
+
+
+def test_what_is_no_number_is_null(tmp_path: Path) -> None:
+    values = {"eval/loss": math.nan, "eval/max": math.inf, "eval/ok": 0.5}
+    record.write(Record("t", "n", "diverged", trial={"deep": [{"x": -math.inf}]}, result=values), tmp_path)
+    found = json.loads((tmp_path / "record.json").read_text(), parse_constant=pytest.fail)
+    assert found["result"] == {"eval/loss": None, "eval/max": None, "eval/ok": 0.5}
+    assert found["trial"] == {"deep": [{"x": None}]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b'{"format": 99}', b'{"format": 1}', b'{"format": 1, "extra": 0}', b"\xff\xfe"],
+)
+def test_a_damaged_record_is_named_with_the_way_out(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"record\.json is not .*delete it to run that trial again"):
+        record.read(tmp_path)
+
+
+def test_a_write_that_is_interrupted_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record.write(WHOLE, tmp_path)
+
+    def out_of_space(descriptor: int) -> None:
+        [temporary] = [path for path in tmp_path.iterdir() if path.name != "record.json"]
+        assert temporary.stat().st_size > 0
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", out_of_space)
+    with pytest.raises(OSError, match="No space left"):
+        record.write(Record("other", "n", "failed", trial={}), tmp_path)
+    assert record.read(tmp_path) == WHOLE
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_a_file_appears_whole_after_it_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = []
+    fsync, rename = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        fsync(descriptor)
+        order.append("fsync")
+
+    def renamed(self: Path, target: Path) -> Path:
+        assert self.read_bytes() == b"whole"
+        assert not target.exists()
+        order.append("rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    record.replace_file(tmp_path / "file", b"whole")
+    assert order == ["fsync", "rename"]
+    assert (tmp_path / "file").read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_others_may_read_what_the_umask_lets_them(mask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        record.write(WHOLE, tmp_path)
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "record.json").stat().st_mode) == mode
+
+
+def test_only_a_trial_that_ran_to_its_end_is_finished() -> None:
+    of = {status: Record("t", "n", status, trial={}).finished for status in ("finished", "diverged", "failed")}
+    assert of == {"finished": True, "diverged": False, "failed": False}
+
+
+def test_a_record_is_plain_json(tmp_path: Path) -> None:
+    record.write(WHOLE, tmp_path)
+    text = (tmp_path / "record.json").read_text(encoding="utf-8")
+    assert text.endswith("}\n")
+    assert "π" in text
+    assert json.loads(text) == {**asdict(WHOLE), "notes": list(WHOLE.notes)}

