@@ -156,7 +156,7 @@ def verdict_text(observations: Observations, baseline: Cell, comparisons: Sequen
     width = max((len("/".join(item.cell)) for item in comparisons), default=0)
     for item in comparisons:
         d = item.difference
-        p = f", p{p_text(item.p_holm)}" if item.p_holm == item.p_holm else ""
+        p = f", p{p_text(item.p_holm)}, d={number(d.effect, True)}" if item.p_holm == item.p_holm else ""
         interval = f" [{number(d.low, True)}, {number(d.high, True)}]" if d.n > 1 else ""
         lines.append(
             f"  {'/'.join(item.cell):<{width}}  {number(d.mean, True)}{interval} (n={d.n}{p}): "
@@ -164,7 +164,8 @@ def verdict_text(observations: Observations, baseline: Cell, comparisons: Sequen
         )
     n = max((item.difference.n for item in comparisons), default=0)
     lines.append(
-        f"Paired differences at equal seeds with 95% t intervals; paired t test, Holm-corrected over "
+        f"Paired differences at equal seeds with 95% t intervals; d: in standard deviations of the differences.\n"
+        f"Paired t test, Holm-corrected over "
         f"{len(comparisons)} comparison{'s' if len(comparisons) != 1 else ''}."
     )
     if n >= ENOUGH_SEEDS and smallest_rank_p(n) >= ALPHA:

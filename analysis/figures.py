@@ -20,6 +20,7 @@ from analysis.compare import Comparison
 from analysis.levels import REFERENCES
 from analysis.questions import Question
 from analysis.stats import INTERVAL_NAME
+from analysis.style import STYLE
 
 OVER_SEEDS = f"Points and bands are means with a {INTERVAL_NAME} over seeds."
 SOURCE_LOSS = "eval/source_loss"
@@ -41,7 +42,7 @@ def draw(name: str, caption: str, size: tuple[float, float], paint: Callable[...
 
     The same drawing gives the same bytes: no date, no version, and seeded SVG identifiers.
     """
-    with matplotlib.rc_context(plots.STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size)
         FigureCanvasAgg(figure)
         paint(figure.add_subplot(), *given)

@@ -1,69 +1,34 @@
 """Plots of a sweep: each function draws on the axis it is given and returns it.
 
-Colours are the eight of Okabe and Ito (2008), chosen to be told apart by colour-blind readers; every series
-also has its own marker, so that a grey print stays readable. Ordered factors (rank) get an ordered scale.
+Pass an axis that was made under ``analysis.style.STYLE``, which ``analysis.figures.draw`` does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.cells import Cell, Observations
-from analysis.columns import KIND, SEED, Column, describe
+from analysis.columns import SEED, Column, describe
 from analysis.compare import Comparison, number
 from analysis.labelling import place_labels
 from analysis.levels import REFERENCES, is_adapter, labels, ordered, short
 from analysis.stats import summarise
-
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-MOST_SERIES = len(PALETTE)
-REFERENCE_STYLE: dict[Any, Any] = {"full": ("full fine-tuning", "--"), "none": ("untouched base", ":")}
-STYLE: dict[Any, Any] = {
-    "figure.dpi": 100,
-    "savefig.dpi": 200,
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "text.parse_math": False,
-    "svg.hashsalt": "lora-sweep",
-    "figure.constrained_layout.use": True,
-}
-
-
-def colours(levels: Sequence[str]) -> dict[str, tuple[object, str]]:
-    """A colour and a marker for each level: an ordered scale for three or more numbers, else the palette."""
-    plain = [level for level in levels if level not in REFERENCES]
-    numbers = len(plain) > 2 and all(_number(level) is not None for level in plain)
-    scale = matplotlib.colormaps["viridis"]
-    found: dict[str, tuple[object, str]] = {}
-    for index, level in enumerate(plain):
-        place = 0.88 * index / max(1, len(plain) - 1)
-        colour = scale(place) if numbers else PALETTE[index % len(PALETTE)]
-        found[level] = (colour, MARKERS[index % len(MARKERS)])
-    found.update({level: ("#555555", "*") for level in levels if level in REFERENCES})
-    return found
-
-
-def thinned(levels: Sequence[str], most: int = MOST_SERIES) -> list[str]:
-    """At most ``most`` levels, evenly spread with both ends kept."""
-    if len(levels) <= most:
-        return list(levels)
-    return [levels[round(i * (len(levels) - 1) / (most - 1))] for i in range(most)]
+from analysis.style import (
+    PALETTE,
+    REFERENCE_STYLE,
+    colours,
+    legend,
+    level_ticks,
+    log_where_wide,
+    reference_lines,
+    spread,
+    thinned,
+)
 
 
 def learning_curves(axis: Axes, trials: pd.DataFrame, history: pd.DataFrame, factor: str, metric: str) -> Axes:
@@ -104,10 +69,10 @@ def learning_curves(axis: Axes, trials: pd.DataFrame, history: pd.DataFrame, fac
         text = f"{REFERENCE_STYLE.get(name, (short(name),))[0]} (n={most})"
         axis.plot(steps, means, line, color=colour, marker=marker, markevery=every, markersize=4.5, label=text)
         axis.fill_between(steps, lows, highs, color=colour, alpha=0.18, linewidth=0)
-    _log_where_wide(axis, "y")
+    log_where_wide(axis, "y")
     axis.set_xlabel("step")
     axis.set_ylabel(describe(metric).title)
-    _legend(axis, factor, len(shown) < len([item for item in levels if item != "none"]))
+    legend(axis, factor, len(shown) < len([item for item in levels if item != "none"]))
     return axis
 
 
@@ -129,15 +94,15 @@ def response(axis: Axes, observations: Observations) -> Axes:
         halves = [item.half if item.n > 1 else 0.0 for item in found if item.n]
         colour, marker = style[name]
         axis.errorbar(at, means, halves, color=colour, marker=marker, markersize=5, capsize=3, label=short(name))
-    _log_where_wide(axis, "y")
-    _reference_lines(axis, observations)
-    _ticks(axis, first)
+    log_where_wide(axis, "y")
+    reference_lines(axis, observations)
+    level_ticks(axis, first)
     axis.set_xlim(-0.5, len(first) - 0.5)
     axis.set_xlabel(describe(observations.factors[0]).label)
     axis.set_ylabel(f"{observations.metric.title} {observations.metric.arrow}")
     if len(second) > 1 or axis.get_legend_handles_labels()[1]:
         title = observations.factors[1] if len(observations.factors) > 1 else ""
-        _legend(axis, title, len(shown) < len(second))
+        legend(axis, title, len(shown) < len(second))
     return axis
 
 
@@ -150,8 +115,8 @@ def heat_map(axis: Axes, observations: Observations) -> Axes:
     name = "cividis" if observations.metric.better == "higher" else "cividis_r"
     image = axis.imshow(np.ma.masked_invalid(means), cmap=name, aspect="auto")
     axis.grid(False)
-    _ticks(axis, columns)
-    at = _spread(len(rows), 20)
+    level_ticks(axis, columns)
+    at = spread(len(rows), 20)
     axis.set_yticks(at, [short(rows[i]) for i in at])
     axis.set_xlabel(describe(observations.factors[1]).label)
     axis.set_ylabel(describe(observations.factors[0]).label)
@@ -236,13 +201,13 @@ def scatter(axis: Axes, across: Observations, up: Observations, front: bool = Fa
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.xaxis.set_minor_formatter(NullFormatter())
     else:
-        _log_where_wide(axis, "x")
-    _log_where_wide(axis, "y")
-    _reference_lines(axis, up, only=("none",))
+        log_where_wide(axis, "x")
+    log_where_wide(axis, "y")
+    reference_lines(axis, up, only=("none",))
     axis.set_xlabel(f"{across.metric.title} {across.metric.arrow}")
     axis.set_ylabel(f"{up.metric.title} {up.metric.arrow}")
     if len(groups) > 1 or axis.get_legend_handles_labels()[1] != [""]:
-        _legend(axis, up.factors[-1] if len(up.factors) > 1 else "", False)
+        legend(axis, up.factors[-1] if len(up.factors) > 1 else "", False)
     named = next((groups[group] for group in ordered(groups) if group not in REFERENCES), [])[:12]
     if front:
         named = _front(points, up.metric.sign)
@@ -256,7 +221,7 @@ def scatter(axis: Axes, across: Observations, up: Observations, front: bool = Fa
 
 def bars(axis: Axes, observations: Observations) -> Axes:
     """A measure of cost (speed, memory) by cell: horizontal bars with 95% t intervals, 20 cells at most."""
-    cells = [observations.filled[i] for i in _spread(len(observations.filled), 20)]
+    cells = [observations.filled[i] for i in spread(len(observations.filled), 20)]
     found = [observations.summary(cell) for cell in cells]
     halves = [item.half if item.n > 1 else 0.0 for item in found]
     axis.barh(range(len(cells)), [item.mean for item in found], xerr=halves, color="#9ecae1", ecolor="#333333")
@@ -267,29 +232,11 @@ def bars(axis: Axes, observations: Observations) -> Axes:
     return axis
 
 
-def _spread(count: int, most: int) -> list[int]:
-    return [int(item) for item in thinned([str(i) for i in range(count)], most)]
-
-
 def _second_levels(observations: Observations) -> list[str]:
     if len(observations.factors) == 1:
         return [""]
     apart = REFERENCES if is_adapter(observations.factors[0]) else ("none",)
     return [level for level in observations.levels[observations.factors[1]] if level not in apart]
-
-
-def _reference_lines(axis: Axes, observations: Observations, only: Sequence[str] = REFERENCES) -> None:
-    for cell in observations.filled:
-        if cell[0] in only and cell[0] in REFERENCE_STYLE and observations.factors[0] != KIND:
-            text, line = REFERENCE_STYLE[cell[0]]
-            mean = observations.summary(cell).mean
-            low, high = axis.dataLim.intervaly
-            far = 1.5 * (high - low)
-            wide = axis.get_yscale() == "log"
-            if cell[0] == "none" and not (wide or low - far <= mean <= high + far):
-                axis.plot([], [], " ", label=f"{text}: {mean:.4g} (off the scale)")
-            else:
-                axis.axhline(mean, color="#555555", linestyle=line, linewidth=1.2, label=text)
 
 
 def _front(points: dict[Cell, tuple[float, float]], sign: float) -> list[Cell]:
@@ -299,40 +246,3 @@ def _front(points: dict[Cell, tuple[float, float]], sign: float) -> list[Cell]:
         if not best or sign * points[cell][1] < sign * points[best[-1]][1]:
             best.append(cell)
     return best
-
-
-def _ticks(axis: Axes, levels: Sequence[str]) -> None:
-    at = _spread(len(levels), 12)
-    shown = [short(levels[i]) for i in at]
-    slanted = sum(map(len, shown)) > 45
-    axis.set_xticks(at, shown, rotation=30 if slanted else 0, ha="right" if slanted else "center")
-
-
-def _log_where_wide(axis: Axes, way: Literal["x", "y"]) -> None:
-    """A log scale for drawn values that are positive and span more than a factor of 20."""
-    low, high = axis.dataLim.intervalx if way == "x" else axis.dataLim.intervaly
-    if not (low > 0 and high > 20 * low):
-        return
-    axis.set(**{f"{way}scale": "log"})
-    line = axis.xaxis if way == "x" else axis.yaxis
-    line.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
-    line.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    line.set_minor_formatter(NullFormatter())
-
-
-def _legend(axis: Axes, factor: str, some: bool) -> None:
-    title = describe(factor).label if factor else None
-    if some:
-        title = f"{title} (some levels)"
-    handles, names = axis.get_legend_handles_labels()
-    last = tuple(text for text, _ in REFERENCE_STYLE.values())
-    order = sorted(range(len(names)), key=lambda i: names[i].startswith(last))
-    handles, names = [handles[i] for i in order], [names[i] for i in order]
-    axis.legend(handles, names, title=title, loc="center left", bbox_to_anchor=(1.01, 0.5), alignment="left")
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

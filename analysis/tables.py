@@ -78,9 +78,10 @@ def build(
     if baseline:
         found = compare(observations, against(observations, tuple(baseline)))
         marks = {item.cell: "*" for item in found if item.significant}
+        base = " / ".join(baseline)
+        how = f"paired t tests at equal seeds, Holm-corrected over {len(found)}"
         notes.append(
-            f"* differs from {' / '.join(baseline)}: paired t test at equal seeds, Holm-corrected over "
-            f"{len(found)} comparisons, p < 0.05."
+            f"* differs from {base} ({how}, p < 0.05)." if marks else f"No cell is distinguishable from {base} ({how})."
         )
     best = clear_best(observations, observations.cells)
     notes.append(

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from simulate import grid, write_sweep
 
 import analysis
-from analysis import figures, plots
+from analysis import figures, plots, style
 from analysis.cells import observe
 from analysis.columns import describe
 from analysis.compare import against, compare
@@ -23,7 +23,7 @@ from analysis.report import answer
 
 @pytest.fixture
 def axis() -> Iterator["plots.Axes"]:
-    with matplotlib.rc_context(plots.STYLE):
+    with matplotlib.rc_context(style.STYLE):
         figure = Figure(figsize=(6.4, 4))
         FigureCanvasAgg(figure)
         yield figure.add_subplot()
@@ -68,7 +68,7 @@ def test_no_label_covers_another(factors: dict, tmp_path: Path, monkeypatch: pyt
     drawn: dict[str, Figure] = {}
 
     def keep(name: str, caption: str, size: tuple[float, float], paint, *given) -> figures.Drawing:
-        with matplotlib.rc_context(plots.STYLE):
+        with matplotlib.rc_context(style.STYLE):
             drawn[name] = Figure(figsize=size)
             FigureCanvasAgg(drawn[name])
             paint(drawn[name].add_subplot(), *given)
@@ -115,9 +115,9 @@ def test_a_far_base_does_not_set_the_scale(axis, rank_sweep: Path):
 
 
 def test_colours_are_ordered_for_numbers_and_distinct_for_words():
-    ranks = plots.colours(["1", "2", "4", "full"])
+    ranks = style.colours(["1", "2", "4", "full"])
     assert ranks["full"][0] == "#555555"
-    words = plots.colours(["a", "b", "c"])
-    assert [words[name][0] for name in "abc"] == list(plots.PALETTE[:3])
-    assert len({marker for _, marker in plots.colours([str(i) for i in range(8)]).values()}) == 8
-    assert plots.thinned([str(i) for i in range(50)], 4) == ["0", "16", "33", "49"]
+    words = style.colours(["a", "b", "c"])
+    assert [words[name][0] for name in "abc"] == list(style.PALETTE[:3])
+    assert len({marker for _, marker in style.colours([str(i) for i in range(8)]).values()}) == 8
+    assert style.thinned([str(i) for i in range(50)], 4) == ["0", "16", "33", "49"]
