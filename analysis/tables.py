@@ -79,7 +79,7 @@ def build(
         found = compare(observations, against(observations, tuple(baseline)))
         marks = {item.cell: "*" for item in found if item.significant}
         base = " / ".join(baseline)
-        how = f"paired t tests at equal seeds, Holm-corrected over {len(found)}"
+        how = f"paired t tests at equal seeds, Holm-corrected over {len(found)} comparisons"
         notes.append(
             f"* differs from {base} ({how}, p < 0.05)." if marks else f"No cell is distinguishable from {base} ({how})."
         )

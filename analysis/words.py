@@ -120,7 +120,11 @@ def _ratio(question: Question, cell: Sequence[str]) -> str:
 def _distinct(clear: bool, n: int) -> str:
     if n < ENOUGH_SEEDS:
         return "; with so few seeds this ranks nothing."
-    return "; it is distinguishable from every other." if clear else "; it is not distinguishable from every other."
+    return (
+        "; it is distinguishable from every other LoRA cell."
+        if clear
+        else "; it is not distinguishable from every other LoRA cell."
+    )
 
 
 def _source(name: str) -> str:
