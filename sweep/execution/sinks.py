@@ -36,7 +36,7 @@ def wandb_sweep(job: Job, store: Store, mode: "Mode | None") -> "WandbSweep | No
 
     training = job.trial.training
     every = max(1, training.steps // training.log_every // MIRRORED_ROWS)
-    return WandbSweep(store.folder, mode, job.config.name, store.ablation, every)
+    return WandbSweep(store.folder, mode, job.config.name, store.ablation, every, job.config.tracker.project)
 
 
 class PackSinks:

@@ -80,6 +80,7 @@ class WandbTracker:
         ablation: str | None,
         config: Mapping[str, Any],
         every: int,
+        project: str = PROJECT,
     ) -> None:
         self._name = name
         self._files = folder / "wandb"
@@ -92,7 +93,7 @@ class WandbTracker:
             folder.mkdir(parents=True, exist_ok=True)  # wandb would silently write to /tmp instead
             set_aside(folder, trial_id)
             self._run = wandb.init(
-                project=os.environ.get("WANDB_PROJECT", PROJECT),
+                project=project,
                 dir=folder,
                 mode=mode,
                 id=f"{trial_id}-{secrets.token_hex(ATTEMPT_BYTES)}",
@@ -163,12 +164,15 @@ class WandbSweep:
     trial.
     """
 
-    def __init__(self, folder: Path, mode: Mode, group: str, ablation: str | None, every: int) -> None:
+    def __init__(
+        self, folder: Path, mode: Mode, group: str, ablation: str | None, every: int, project: str = PROJECT
+    ) -> None:
         self._folder = folder
         self._mode = mode
         self._group = group
         self._ablation = ablation
         self._every = every
+        self._project = project
         self._trackers: dict[str, WandbTracker] = {}
 
     def open(self, trial_id: str, name: str, config: Mapping[str, Any]) -> WandbTracker:
@@ -185,7 +189,9 @@ class WandbSweep:
         return tracker
 
     def _tracker(self, trial_id: str, name: str, config: Mapping[str, Any]) -> WandbTracker:
-        return WandbTracker(self._folder, self._mode, trial_id, name, self._group, self._ablation, config, self._every)
+        return WandbTracker(
+            self._folder, self._mode, trial_id, name, self._group, self._ablation, config, self._every, self._project
+        )
 
 
 def finish_all(outcomes: Iterable[tuple[WandbTracker, Record]]) -> None:
