@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra import version
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, env_override
 from hydra.types import HydraContext, TaskFunction
@@ -35,7 +36,8 @@ def run_job(context: HydraContext, task_function: TaskFunction, config: DictConf
         OmegaConf.set_struct(task_config, True)
         OmegaConf.copy_cache(from_config=config, to_config=task_config)
         folder.mkdir(parents=True, exist_ok=True)
-        if config.hydra.job.chdir:
+        chdir = config.hydra.job.chdir
+        if chdir or (chdir is None and not version.base_at_least("1.2")):
             os.chdir(folder)
         configure_log(config.hydra.job_logging, config.hydra.verbose)
         if config.hydra.output_subdir is not None:
