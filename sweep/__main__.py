@@ -166,6 +166,9 @@ def main() -> None:
     OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
     if any(re.match(r"\+?ablation=.*,", argument) for argument in sys.argv[1:]):
         sys.exit("lora-sweep: an ablation chooses its own factors, so two cannot be swept at once; launch them one after the other")  # fmt: skip
+    sys.argv[1:] = sorted(sys.argv[1:], key=_is_override)  # argparse wants them in one piece, so options come first
+    if {"--cfg", "-c"} & set(sys.argv) and {"--multirun", "-m"} & set(sys.argv):
+        sys.exit("lora-sweep: --cfg shows one trial, without -m; --dry-run shows the plan of a sweep")
     if "--dry-run" in sys.argv:
         sys.argv.remove("--dry-run")
         sys.argv.insert(1, "--multirun")
@@ -174,6 +177,10 @@ def main() -> None:
             _run()
     else:
         _run()
+
+
+def _is_override(argument: str) -> bool:
+    return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
 
 
 def _run() -> None:
