@@ -10,9 +10,9 @@ import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from hydra_plugins.lora_sweep.quick_loader import QuickLoader
 from omegaconf import OmegaConf
 
+from hydra_plugins.lora_sweep.quick_loader import QuickLoader
 from sweep.__main__ import configured
 from sweep.execution.job import Job, job_of
 from tests.commands import config, hydra_loader, sweep

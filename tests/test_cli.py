@@ -1,0 +1,200 @@
+"""The command line as its user meets it: what it refuses, what it says, and what it leaves alone."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sweep import __main__ as command_line
+from tests.commands import ROOT, TOY, command, records, sweep, tree
+
+PACKED = "hydra/launcher=packed"
+
+
+def run_here(arguments: tuple[str, ...], folder: Path, monkeypatch: pytest.MonkeyPatch) -> str | int | None:
+    """Run the command line in this process; return what it exits with."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["sweep", *arguments])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("adapter.rnk=4",), "adapter.rnk: unknown key; did you mean adapter.rank?"),
+        (("+adapter.rnk=4",), "adapter.rnk: unknown key; did you mean adapter.rank?"),
+        (("adapter.rank=0",), "adapter.rank = 0: must be greater than or equal to 1"),
+        (("adapter.rank=0", "seed=-1"), "seed = -1: must be greater than or equal to 0\nadapter.rank = 0: must be greater than or equal to 1"),
+        (("adapter.rank=11",), "adapter.rank = 11: no targeted layer can hold it; the largest possible rank here is 10"),
+        (("task=toy",), "task = 'toy': must be one of mnist, toy_regression, transformer, transformer_tiny"),
+        (("hydra/launcher=pack",), "hydra/launcher = 'pack': must be one of basic, packed"),
+        (("+ablation=size",), "ablation = 'size': must be one of alpha, defaults, init, lr, quickstart, rank, targets"),
+        (("ablation=rank",), "ablation: has no default choice to replace; write +ablation=rank"),
+        (("-m", "+ablation=rank,init"), "an ablation chooses its own factors, so two cannot be swept at once; launch them one after the other"),
+        (("optimizer.lr=${nothing}",), "optimizer.lr: Interpolation key 'nothing' not found"),
+        (("optimizer.lr=???",), "optimizer.lr: Missing mandatory value: lr"),
+        (("-m", "--cfg", "job"), "--cfg shows one trial, without -m; --dry-run shows the plan of a sweep"),
+        (("name=../../x",), "name = '../../x': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two"),
+        (("name=",), "name = '': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two"),
+        (("-m", "name=../../x", "seed=0,1"), "name = '../../x': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_refused_before_anything_exists(
+    arguments: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_here((*TOY, *arguments), tmp_path, monkeypatch) == f"lora-sweep: {says}"
+    assert tree(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((*TOY, "adapter.init=loftq"), "adapter.init = 'loftq': must be 'kaiming', "),
+        (
+            ("task=transformer_tiny", "task.source_text=none.txt"),
+            "task.source_text = 'none.txt': No such file or directory",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_1(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    done = command("sweep", *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"lora-sweep: {says}")
+    assert len(done.stderr.splitlines()) == 1
+    assert tree(tmp_path) == set()
+
+
+def test_a_mistake_in_a_basic_sweep_makes_no_trial(tmp_path: Path) -> None:
+    done = command("sweep", *TOY, "adapter.rnk=4,8", "-m", "name=bad", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "lora-sweep: adapter.rnk: unknown key; did you mean adapter.rank?\n")
+    assert tree(tmp_path) == {"outputs", "outputs/bad", "outputs/bad/multirun.yaml"}
+
+
+def test_options_may_stand_between_overrides(tmp_path: Path) -> None:
+    done = sweep("task=mnist", "--cfg", "job", "seed=7", "~tracker.project", "--resolve", "name=x", cwd=tmp_path)
+    assert "seed: 7" in done.stdout
+    assert "project" not in done.stdout
+    assert "name: x" in done.stdout
+
+
+def test_every_fault_of_every_trial_is_told_at_once(tmp_path: Path) -> None:
+    ranks = "adapter.rank=4,0,99,x"
+    done = command("sweep", "-m", *TOY, PACKED, "name=bad", ranks, "adapter.init=kaiming,zero", cwd=tmp_path)
+    assert done.returncode == 1
+    header, *faults = done.stderr.splitlines()
+    assert header == "lora-sweep: nothing was started:"
+    assert faults == [
+        "adapter.init = 'zero': must be 'kaiming', 'gaussian', 'normal', 'both_random', 'init_b', 'orthogonal', "
+        "'pissa', 'milora' or 'olora' (in 4 of 8 trials)",
+        "adapter.rank = 0: must be greater than or equal to 1 (in 2 of 8 trials)",
+        "adapter.rank = 99: no targeted layer can hold it; the largest possible rank here is 10 (in 1 of 8 trials)",
+        "adapter.rank = 'x': must be a valid integer (in 2 of 8 trials)",
+    ]
+    assert tree(tmp_path) == {"outputs", "outputs/bad", "outputs/bad/multirun.yaml"}
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
+    arguments = (*TOY, "name=plan", "adapter.rank=2,4", "adapter=lora,full,none", "seed=0,1,1", "--dry-run")
+    done = sweep(*arguments, cwd=tmp_path)
+    first, *packs, last = done.stdout.splitlines()
+    assert first == "outputs/plan: 18 trials: 10 exact duplicates dropped, 0 already finished, 8 to train"
+    assert sorted(" ".join(line.split(", about")[0].split()) for line in packs) == sorted(
+        f"{count} × {size} trials of toy_regression ({kind}), {steps} steps, training {numbers} numbers each"
+        for count, size, kind, steps, numbers in (
+            (1, 2, "lora", 20, "148"),  # rank × (64 + 10)
+            (1, 2, "lora", 20, "296"),
+            (2, 1, "full", 20, "650"),  # 64 × 10 + 10
+            (1, 2, "none", 0, "0"),
+        )
+    )
+    assert last.startswith("5 packs on 1 processes: ")
+    assert tree(tmp_path) == set()
+
+
+def test_a_dry_run_knows_what_is_finished(tmp_path: Path) -> None:
+    sweep(*TOY, "name=plan", "seed=1", cwd=tmp_path)
+    before = tree(tmp_path)
+    done = sweep(*TOY, "name=plan", "seed=0,1", "--dry-run", cwd=tmp_path)
+    assert "outputs/plan: 2 trials: 0 exact duplicates dropped, 1 already finished, 1 to train" in done.stdout
+    assert tree(tmp_path) == before
+
+
+def test_a_dry_run_refuses_what_a_run_refuses(tmp_path: Path) -> None:
+    done = command("sweep", *TOY, "adapter.rank=0,1", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "adapter.rank = 0: must be greater than or equal to 1 (in 1 of 2 trials)" in done.stderr
+    assert tree(tmp_path) == set()
+
+
+def test_each_swept_name_is_a_sweep_of_its_own(tmp_path: Path) -> None:
+    done = sweep("-m", *TOY, PACKED, "name=a,b", "seed=0,1,1", cwd=tmp_path)
+    first, second = records(tmp_path / "outputs/a"), records(tmp_path / "outputs/b")
+    assert list(first) == list(second)
+    assert len(first) == 2
+    assert {one.name for one in first.values()} == {"a"}
+    assert {one.name for one in second.values()} == {"b"}
+    assert "2 of 2 trials finished; see them with: python -m analysis outputs/a" in done.stdout
+    assert "2 of 2 trials finished; see them with: python -m analysis outputs/b" in done.stdout
+
+
+def test_an_adapter_that_was_not_kept_is_trained_when_it_is_asked_for(tmp_path: Path) -> None:
+    [folder] = [tmp_path / "outputs/kept" / name for name in sweep_one(tmp_path)]
+    assert not (folder / "adapter").exists()
+    sweep_one(tmp_path, "save_adapter=true")
+    saved = folder / "adapter" / "adapter_model.safetensors"
+    written = saved.stat().st_mtime_ns
+    sweep_one(tmp_path, "save_adapter=true")
+    assert saved.stat().st_mtime_ns == written
+
+
+def sweep_one(folder: Path, *more: str) -> list[str]:
+    sweep(*TOY, "name=kept", *more, cwd=folder)
+    return list(records(folder / "outputs/kept"))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_sweep_leaves_no_process_behind(how: signal.Signals, tmp_path: Path) -> None:
+    long = ("task=toy_regression", "tracker=none", "training.steps=1000000", "name=long", "seed=0,1", "hydra.launcher.workers=2")  # fmt: skip
+    line = [sys.executable, "-m", "sweep", "-m", *long, PACKED, "hydra.launcher.max_pack=1"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(line, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(lambda: len(list(tmp_path.glob("outputs/long/*/trial.log"))) == 2)
+    assert len(group(process.pid)) >= 3
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)  # as a terminal does
+    else:
+        process.send_signal(how)
+    errors = process.communicate(timeout=60)[1]
+    wait_for(lambda: group(process.pid) == [])
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert errors == "lora-sweep: interrupted; the same command goes on with what is not finished\n"
+    assert not list(tmp_path.glob("outputs/long/*/record.json"))
+
+
+def group(leader: int) -> list[int]:
+    """The processes of a group that are still there, dead ones that nobody has waited for aside."""
+    alive = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(pgrp) == leader and state != "Z":
+            alive.append(int(stat.parent.name))
+    return alive
+
+
+def wait_for(condition: object, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.05)
