@@ -5,17 +5,18 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from sweep import schema
+from sweep.messages import readable
 from sweep.record import Record
 from sweep.schema import ConfigError
 
@@ -191,34 +192,10 @@ def _run() -> None:
     except (ConfigError, HydraException, OmegaConfBaseException, TrialFailedError) as error:
         if wants_traceback:
             raise
-        sys.exit(f"lora-sweep: {_message(error)}")
+        sys.exit(f"lora-sweep: {readable(error)}")
     except KeyboardInterrupt:
         print("lora-sweep: interrupted; the same command goes on with what is not finished", file=sys.stderr)
         sys.exit(130)
-
-
-def _message(error: BaseException) -> str:
-    """The user's own mistake where there is one below, else what Hydra says, without its internals."""
-    causes = list(_causes(error))
-    if faults := [cause for cause in causes if isinstance(cause, ConfigError)]:
-        return str(faults[0])
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-        return f"{group} = {choice!r}: must be one of {', '.join(error.options)}"
-    if addable := re.search(r"'([\w/]+)'\. No match in the defaults list.*use (\S+)", str(error), re.DOTALL):
-        return f"{addable[1]}: has no default choice to replace; write {addable[2]}"
-    if unknown := re.match(r"Could not override '([\w.]+)'", str(error)):
-        return schema.unknown_key(unknown[1].split("."))
-    values = [cause for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key]
-    if values:
-        return f"{values[-1].full_key}: {(values[-1].msg or str(values[-1])).splitlines()[0]}"
-    return str(error)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 if __name__ == "__main__":

@@ -42,10 +42,15 @@ class Pack:
     memory_bytes: int
 
     @property
+    def steps(self) -> int:
+        """Updates of each trial; the untouched base has none."""
+        trial = self.jobs[0].trial
+        return 0 if trial.adapter.kind == "none" else trial.training.steps
+
+    @property
     def seconds(self) -> float:
         """Estimated training time."""
-        trial = self.jobs[0].trial
-        return 0.0 if trial.adapter.kind == "none" else self.step_s * trial.training.steps
+        return self.step_s * self.steps if self.steps else 0.0
 
     def halves(self) -> tuple["Pack", "Pack"]:
         """The same trials in two packs."""

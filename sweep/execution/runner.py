@@ -98,7 +98,7 @@ def _in_words(pack: Pack) -> str:
     sizes = sorted({trainable_of(job) for job in pack.jobs})
     return (
         f"{len(pack.jobs):3d} trials of {first.task.name} ({first.adapter.kind}), "
-        f"{first.training.steps if any(sizes) else 0} steps, training {' or '.join(f'{size:,}' for size in sizes)} "
+        f"{pack.steps} steps, training {' or '.join(f'{size:,}' for size in sizes)} "
         f"numbers each, about {pack.memory_bytes / 1e6:,.0f} MB"
         + (f" and {pack.seconds:.1f} s" if math.isfinite(pack.seconds) else "")
     )
@@ -111,7 +111,7 @@ def _execute(planned: Plan, store: Store) -> dict[str, Record]:
         with progress_bar(f"pre-training {job.trial.task.name}", pretraining.steps if pretraining else 0) as bar:
             base_of(job, lambda step, bar=bar: bar.advance())  # type: ignore[misc]
     trials = sum(len(pack.jobs) for pack in planned.packs)
-    steps = sum(len(pack.jobs) * pack.jobs[0].trial.training.steps for pack in planned.packs)
+    steps = sum(len(pack.jobs) * pack.steps for pack in planned.packs)
     records: dict[str, Record] = {}
     with progress_bar(f"training {trials} trials", steps) as bar:
         for batch in run_packs(planned.packs, store, mode, planned.workers, bar.advance):

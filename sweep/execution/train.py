@@ -1,6 +1,6 @@
 """Train one pack where we are: base, sinks, engine, records."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from sweep.adapters.fold import export
@@ -19,11 +19,18 @@ if TYPE_CHECKING:
     from sweep.trackers.wandb import WandbSweep
 
 
+_bases: dict[Hashable, Base] = {}
+"""The bases that this process has used; with each go the decompositions of its weights."""
+
+
 def base_of(job: Job, on_step: Callable[[int], None] = lambda step: None) -> Base:
     """The base that ``job`` starts from, trained now if nobody has done so before."""
-    task = build(job.trial.task, job.cache_folder)
-    device = device_of(job.config.device)
-    return load_base(job.trial.task, job.trial.data, task, job.cache_folder, device, on_step)
+    trial, device = job.trial, device_of(job.config.device)
+    key = (trial.task, trial.data, job.cache_folder, device)
+    if key not in _bases:
+        task = build(trial.task, job.cache_folder)
+        _bases[key] = load_base(trial.task, trial.data, task, job.cache_folder, device, on_step)
+    return _bases[key]
 
 
 def train_pack(
