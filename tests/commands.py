@@ -70,8 +70,8 @@ def records(folder: Path) -> dict[str, Record]:
 
 
 def untimed(one: Record) -> dict[str, Any]:
-    """Everything in a record but how fast it was, and where an error was raised."""
-    values = asdict(one)
+    """Everything in a record, as its file holds it, but how fast it was and where an error was raised."""
+    values = record.finite(asdict(one))
     del values["perf"]
     if values["error"]:
         del values["error"]["traceback"]

@@ -1,0 +1,165 @@
+"""Which trials train together, by what they share, what fits and what gains."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from sweep.execution import pack
+from sweep.execution.job import Job
+from sweep.execution.pack import Pack, plan, trainable_of
+from sweep.execution.runner import Limits, Plan, describe, make_plan
+from sweep.execution.store import Store
+from sweep.record import Record, write
+from tests.commands import jobs
+
+GIB = 2**30
+
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Pretend measurements: a fixed time for an update and some for each trial, and a large memory."""
+    figures = {"fixed_s": 1.0, "trial_s": 0.001, "memory": 64 * GIB}
+    monkeypatch.setattr(pack, "_probe", lambda group, task, device: figures["fixed_s"] + figures["trial_s"] * len(group))  # fmt: skip
+    monkeypatch.setattr(pack, "available_memory", lambda device: figures["memory"])
+    return figures
+
+
+def sizes(packs: list[Pack]) -> list[int]:
+    return sorted(len(one.jobs) for one in packs)
+
+
+def seeds(count: int, *overrides: str) -> list[str]:
+    return [" ".join((f"seed={seed}", *overrides)) for seed in range(count)]
+
+
+def planned(each: list[str], cache: Path, max_pack: int = 256, workers: int = 1) -> list[Pack]:
+    wanted = jobs(*each, cache=cache)
+    packs = plan(wanted, max_pack, workers)
+    assert sorted(id(job) for one in packs for job in one.jobs) == sorted(map(id, wanted))  # each exactly once
+    return packs
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "together"),
+    [
+        ("", "optimizer.lr=0.5", True),
+        ("", "optimizer.weight_decay=0.1 optimizer.clip_norm=1 optimizer.schedule=cosine optimizer.warmup_steps=3", True),
+        ("", "adapter.alpha=1", True),
+        ("", "adapter.init=pissa", True),
+        ("", "adapter.scaling=alpha", True),
+        ("", "adapter.targets=mlp", True),
+        ("adapter.rank=5", "adapter.rank=8", True),
+        ("adapter.rank=4", "adapter.rank=8", False),
+        ("", "adapter.bias=all", False),
+        ("", "adapter.dropout=0.1", False),
+        ("adapter.dropout=0.2", "adapter.dropout=0.1", True),
+        ("", "optimizer=sgd", False),
+        ("", "optimizer.betas=[0.8,0.9]", False),
+        ("", "training.steps=21", False),
+        ("", "training.batch_size=16", False),
+        ("", "task.noise=0.3", False),
+        ("", "adapter=full", False),
+        ("", "adapter=none", False),
+        ("adapter=full", "adapter=full seed=1", False),
+        ("adapter=none", "adapter=none seed=1", True),
+    ],
+)  # fmt: skip
+def test_what_trains_together(first: str, second: str, together: bool, tmp_path: Path) -> None:
+    assert len(planned([first, second], tmp_path)) == (1 if together else 2)
+
+
+def test_no_pack_is_above_the_limit(tmp_path: Path) -> None:
+    assert sizes(planned(seeds(10), tmp_path, max_pack=4)) == [2, 4, 4]
+
+
+def test_packs_fit_the_memory_of_all_workers_together(tmp_path: Path, measured: dict[str, float]) -> None:
+    [whole] = planned(seeds(8), tmp_path)
+    each = whole.memory_bytes // 8
+    for workers, memory, expected in ((1, 4 * each, [2, 2, 2, 2]), (2, 8 * each, [2, 2, 2, 2]), (1, 0, [1] * 8)):
+        measured["memory"] = memory
+        assert sizes(planned(seeds(8), tmp_path, workers=workers)) == expected
+
+
+def test_a_pack_that_gains_nothing_stays_small(tmp_path: Path, measured: dict[str, float]) -> None:
+    measured.update(fixed_s=0.0, trial_s=1.0)
+    assert sizes(planned(seeds(6), tmp_path)) == [1] * 6
+    measured.update(fixed_s=3.0, trial_s=1.0)  # 4 s alone, 1.75 s each of four, 1.5 s of six: less than a tenth more
+    assert sizes(planned(seeds(6), tmp_path)) == [6]
+    measured.update(fixed_s=1.0, trial_s=1.0)  # 2 s alone, 1.25 s each of four, 1.17 s of six
+    assert sizes(planned(seeds(6), tmp_path)) == [2, 4]
+
+
+def test_long_work_is_spread_over_the_workers(tmp_path: Path, measured: dict[str, float]) -> None:
+    assert sizes(planned(seeds(8), tmp_path, workers=2)) == [4, 4]
+    measured.update(fixed_s=1e-6, trial_s=0.0)
+    assert sizes(planned(seeds(8), tmp_path, workers=2)) == [8]
+
+
+def test_the_longest_pack_comes_first(tmp_path: Path) -> None:
+    each = [*seeds(2, "training.steps=10"), *seeds(2, "training.steps=30"), *seeds(2, "adapter=none")]
+    packs = planned(each, tmp_path)
+    assert [one.jobs[0].trial.adapter.kind for one in packs] == ["lora", "lora", "none"]
+    assert [one.seconds for one in packs] == pytest.approx([30 * 1.002, 10 * 1.002, 0.0])
+
+
+def test_halves_have_all_trials_once(tmp_path: Path) -> None:
+    [whole] = planned(seeds(5), tmp_path)
+    first, second = whole.halves()
+    assert first.jobs + second.jobs == whole.jobs
+    assert abs(len(first.jobs) - len(second.jobs)) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "numbers"),
+    [
+        ("adapter.rank=4", 4 * (64 + 16) + 4 * (16 + 10)),
+        ("adapter.rank=4 adapter.targets=[layers.1]", 4 * (16 + 10)),
+        ("adapter.rank=4 adapter.bias=all", 4 * (64 + 16) + 4 * (16 + 10) + 16 + 10),
+        ("adapter.rank=4 adapter.bias=lora_only adapter.targets=[layers.0]", 4 * (64 + 16) + 16),
+        ("adapter=full", 64 * 16 + 16 + 16 * 10 + 10),
+    ],
+)
+def test_trained_numbers_are_counted_without_training(overrides: str, numbers: int, tmp_path: Path) -> None:
+    [one] = jobs(f"task.hidden=[16] {overrides}", cache=tmp_path)
+    assert trainable_of(one) == numbers
+
+
+def test_a_plan_leaves_out_what_is_finished_and_what_is_twice(tmp_path: Path) -> None:
+    one, two, again, three = jobs("seed=1", "seed=2", "seed=1 name=other", "seed=3", cache=tmp_path)
+    store = Store(tmp_path / "sweep", None)
+    finish(store, two, "finished")
+    finish(store, three, "failed")
+    whole = make_plan([one, two, again, three], store, Limits(workers=1))
+    assert list(whole.finished) == [two.trial.id]
+    assert {job.trial.id for pack in whole.packs for job in pack.jobs} == {one.trial.id, three.trial.id}
+    first, *rest = describe(whole, [one, two, again, three]).splitlines()
+    assert first == "4 trials: 1 exact duplicates dropped, 1 already finished, 2 to train"
+    assert rest[0].startswith("    1 ×   2 trials of toy_regression (lora), 20 steps, training 592 numbers each")
+
+
+def finish(store: Store, job: Job, status: str) -> None:
+    folder = store.trial_folder(job)
+    folder.mkdir(parents=True)
+    write(Record(job.trial.id, "n", status, trial={}), folder)  # type: ignore[arg-type]
+
+
+def test_the_estimate_is_shared_by_the_workers(tmp_path: Path) -> None:
+    packs = planned(seeds(4), tmp_path, max_pack=2)
+    assert Plan({}, packs, 2).seconds == pytest.approx(20 * (2 * 1.002) / 2)
+    assert math.isnan(Plan({}, planned(["seed=0"], tmp_path), 1).seconds)
+
+
+@pytest.mark.parametrize(("wanted", "packs", "expected"), [(None, 256, 1), (1, 2, 1), (2, 2, 2), (8, 2, 2)])
+def test_processes(wanted: int | None, packs: int, expected: int, tmp_path: Path, measured: dict[str, float]) -> None:
+    measured.update(fixed_s=1e-6)
+    chosen = make_plan(jobs(*seeds(4), cache=tmp_path), Store(tmp_path, None), Limits(packs, wanted))
+    assert chosen.workers == expected
+
+
+def test_one_process_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where ``device=auto`` finds it."""
+    waiting = jobs(*seeds(4), cache=tmp_path)
+    monkeypatch.setattr("sweep.execution.runner.device_of", lambda name: torch.device("cuda"))
+    assert make_plan(waiting, Store(tmp_path, None), Limits(max_pack=1)).workers == 1

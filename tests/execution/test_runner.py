@@ -1,0 +1,176 @@
+"""One launch: every trial gets its record, and what happens to one happens to no other."""
+
+import gc
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sweep import record
+from sweep.execution import engine, train
+from sweep.execution.job import Job
+from sweep.execution.runner import Limits, run
+from sweep.execution.store import Store
+from sweep.record import Record
+from tests.commands import history, jobs, records, untimed
+
+ALONE = Limits(max_pack=1, workers=1)
+TOGETHER = Limits(workers=1)
+MIXED = [
+    *(f"seed={seed} optimizer.lr={lr}" for seed in (0, 1, 2) for lr in (0.01, 0.02)),
+    "adapter.rank=2 adapter.init=pissa",
+    "adapter=full",
+    "adapter=none",
+]
+
+
+def results(found: Sequence[Record]) -> list[dict[str, Any]]:
+    return [untimed(one) for one in found]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[Job]], list[dict[str, Any]]]:
+    """What trials leave when each is trained on its own; each distinct trial is trained once."""
+    store = Store(tmp_path_factory.mktemp("alone"), None)
+    return lambda wanted: results(run(wanted, store, ALONE))
+
+
+def test_records_come_in_the_order_of_the_jobs(tmp_path: Path, alone: Callable[[list[Job]], list[dict[str, Any]]]) -> None:  # fmt: skip
+    wanted = jobs(*MIXED, cache=tmp_path)
+    found = run(wanted, Store(tmp_path / "sweep", None), TOGETHER)
+    assert [one.trial_id for one in found] == [job.trial.id for job in wanted]
+    assert results(found) == alone(wanted)
+    assert [one.perf["pack_size"] for one in found] == [6, 6, 6, 6, 6, 6, 1, 1, 1]
+    assert {name: untimed(one) for name, one in records(tmp_path / "sweep").items()} == {
+        job.trial.label: untimed(one) for job, one in zip(wanted, found, strict=True)
+    }
+
+
+def test_what_is_finished_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = jobs("seed=0", "seed=1", "seed=0", "seed=2", cache=tmp_path)
+    trained: list[int] = []
+    own = train.run_pack
+
+    def watched(pack: Sequence[Job], *rest: Any) -> Any:
+        trained.extend(job.trial.seed for job in pack)
+        return own(pack, *rest)
+
+    monkeypatch.setattr(train, "run_pack", watched)
+    store = Store(tmp_path / "sweep", None)
+    first = run(wanted, store, TOGETHER)
+    assert sorted(trained) == [0, 1, 2]
+    assert run(wanted, store, TOGETHER) == first
+    assert sorted(trained) == [0, 1, 2]
+    (store.trial_folder(wanted[1]) / "record.json").unlink()
+    again = run(wanted, store, TOGETHER)
+    assert trained[3:] == [1]
+    assert results(again) == results(first)
+
+
+class BoomError(Exception):
+    """Something that nobody has thought of."""
+
+
+def test_one_trial_that_raises_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Callable[[list[Job]], list[dict[str, Any]]]
+) -> None:
+    wanted = jobs(*(f"seed={seed}" for seed in range(5)), cache=tmp_path)
+    healthy = alone(wanted)
+    own = engine.train
+
+    def breaks_on_seed_3(*arguments: Any, **more: Any) -> Any:
+        seeds = next(part for part in arguments if isinstance(part, list) and all(isinstance(x, int) for x in part))
+        if 3 in seeds:
+            raise BoomError("seed 3 is unlucky")
+        return own(*arguments, **more)
+
+    monkeypatch.setattr(engine, "train", breaks_on_seed_3)
+    store = Store(tmp_path / "sweep", None)
+    found = run(wanted, store, TOGETHER)
+    assert [one.status for one in found] == ["finished", "finished", "finished", "failed", "finished"]
+    assert [untimed(one) for one in found if one.finished] == [healthy[n] for n in (0, 1, 2, 4)]
+    error = found[3].error
+    assert error is not None
+    assert (error["type"], error["message"]) == ("BoomError", "seed 3 is unlucky")
+    assert "breaks_on_seed_3" in error["traceback"]
+    assert found[3].result == {}
+    assert record.read(store.trial_folder(wanted[3])) == found[3]
+    assert "failed: BoomError: seed 3 is unlucky" in (store.trial_folder(wanted[3]) / "trial.log").read_text()
+    monkeypatch.undo()
+    assert results(run(wanted, store, TOGETHER)) == healthy
+
+
+def test_a_trial_that_diverges_ends_alone_and_keeps_its_history(
+    tmp_path: Path, alone: Callable[[list[Job]], list[dict[str, Any]]]
+) -> None:
+    wanted = jobs(*(f"optimizer.lr={lr} training.log_every=1" for lr in ("1e-2", "1e30", "2e-2")), cache=tmp_path)
+    store = Store(tmp_path / "sweep", None)
+    found = run(wanted, store, TOGETHER)
+    assert [one.status for one in found] == ["finished", "diverged", "finished"]
+    assert results(found) == alone(wanted)
+    lost = found[1]
+    assert lost.perf["pack_size"] == 3
+    assert lost.result == {}
+    assert lost.error is not None
+    assert lost.error["message"] == "the loss was NaN or infinite at step 2"
+    rows = history(store.trial_folder(wanted[1]))
+    assert [row["step"] for row in rows] == [0, 1]
+    assert all(isinstance(value, int | float) for row in rows for value in row.values())
+    assert len(history(store.trial_folder(wanted[0]))) == 21
+
+
+def test_a_pack_that_is_too_large_is_halved_once_its_memory_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Callable[[list[Job]], list[dict[str, Any]]]
+) -> None:
+    wanted = jobs(*(f"seed={seed}" for seed in range(7)), cache=tmp_path)
+    healthy = alone(wanted)
+    own, tried, held = train.run_pack, [], []
+
+    def small_memory(pack: Sequence[Job], *rest: Any) -> Any:
+        assert not [tensor for tensor in held if tensor() is not None], "the last attempt still holds its memory"
+        tried.append(len(pack))
+        if len(pack) > 2:
+            activations = torch.zeros(1000)
+            held.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return own(pack, *rest)
+
+    monkeypatch.setattr(train, "run_pack", small_memory)
+    gc.disable()
+    try:
+        found = run(wanted, Store(tmp_path / "sweep", None), TOGETHER)
+    finally:
+        gc.enable()
+    assert tried == [7, 3, 1, 2, 4, 2, 2]
+    assert [one.perf["pack_size"] for one in found] == [1, 2, 2, 2, 2, 2, 2]
+    assert results(found) == healthy
+
+
+def test_a_trial_too_large_on_its_own_fails_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*arguments: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(train, "run_pack", no_memory)
+    found = run(jobs("seed=0", "seed=1", cache=tmp_path), Store(tmp_path / "sweep", None), TOGETHER)
+    assert [one.status for one in found] == ["failed", "failed"]
+    assert {one.error["type"] for one in found if one.error} == {"OutOfMemoryError"}
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_the_adapter_is_kept_on_request(kind: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    store = Store(tmp_path / "sweep", None)
+    wanted = jobs(*(f"adapter={kind} adapter.rank={rank} seed={seed} save_adapter=true" for rank in (2, 3) for seed in (0, 1)), cache=tmp_path)  # fmt: skip
+    found = run(wanted, store, TOGETHER)
+    for job, one in zip(wanted, found, strict=True):
+        tensors = load_file(store.trial_folder(job) / "adapter" / "adapter_model.safetensors")
+        assert sum(tensor.numel() for tensor in tensors.values()) == one.params["trainable"]
+
+
+def test_no_mirror_without_a_tracker(tmp_path: Path) -> None:
+    run(jobs("seed=0", cache=tmp_path), Store(tmp_path / "sweep", None), TOGETHER)
+    assert not (tmp_path / "sweep" / "wandb").exists()

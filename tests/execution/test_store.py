@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sweep import record
+from sweep.execution.engine import Outcome, failed
+from sweep.execution.job import Job
+from sweep.execution.store import Store
+from tests.commands import jobs
+
+ENVIRONMENT = {"torch": "2"}
+DONE = Outcome("finished", {"trainable": 1}, {"eval/loss": 0.5}, {"step_ms": 1.0})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "sweep", "rank")
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    [one] = jobs("adapter.rank=2 seed=3 name=study", cache=tmp_path)
+    return one
+
+
+def leave(store: Store, job: Job, outcome: Outcome) -> None:
+    folder = store.trial_folder(job)
+    folder.mkdir(parents=True, exist_ok=True)
+    record.write(store.record_of(job, outcome, ENVIRONMENT), folder)
+
+
+def test_a_record_says_what_the_trial_was(store: Store, job: Job) -> None:
+    made = store.record_of(job, DONE, ENVIRONMENT)
+    assert (made.trial_id, made.name, made.status, made.ablation) == (job.trial.id, "study", "finished", "rank")
+    assert made.trial == job.trial.science()
+    assert (made.trial["adapter"]["rank"], made.trial["seed"], made.environment) == (2, 3, ENVIRONMENT)
+    assert (made.params, made.result, made.perf) == ({"trainable": 1}, {"eval/loss": 0.5}, {"step_ms": 1.0})
+
+
+def test_notes_of_the_plan_and_of_the_training_are_kept(store: Store, tmp_path: Path) -> None:
+    [high] = jobs("task.hidden=[16] adapter.rank=12", cache=tmp_path)
+    made = store.record_of(high, Outcome("finished", notes=("from training",)), ENVIRONMENT)
+    assert made.notes == (*high.resolved.notes, "from training")
+    assert len(made.notes) == 2
+
+
+def test_a_failure_keeps_class_message_and_traceback(store: Store, job: Job) -> None:
+    def broken() -> None:
+        raise KeyError("what is missing")
+
+    with pytest.raises(KeyError) as caught:
+        broken()
+    error = store.record_of(job, failed(caught.value), ENVIRONMENT).error
+    assert error is not None
+    assert (error["type"], error["message"]) == ("KeyError", "'what is missing'")
+    assert "in broken" in error["traceback"]
+
+
+def test_only_a_finished_record_of_this_very_trial_counts(store: Store, job: Job, tmp_path: Path) -> None:
+    assert store.finished(job) is None
+    for status in ("failed", "diverged"):
+        leave(store, job, Outcome(status))  # type: ignore[arg-type]
+        assert store.finished(job) is None
+    leave(store, job, DONE)
+    found = store.finished(job)
+    assert found is not None
+    assert found.trial_id == job.trial.id
+    [other] = jobs("adapter.rank=2 seed=4", cache=tmp_path)
+    store.trial_folder(job).rename(store.trial_folder(other))
+    assert store.finished(other) is None
+    assert Store(tmp_path / "elsewhere", "rank").finished(job) is None
+
+
+def test_a_damaged_record_is_not_passed_over(store: Store, job: Job) -> None:
+    leave(store, job, DONE)
+    (store.trial_folder(job) / "record.json").write_text("{")
+    with pytest.raises(ValueError, match="delete it to run that trial again"):
+        store.finished(job)
+
+
+def test_an_adapter_that_is_asked_for_must_be_there(store: Store, job: Job, tmp_path: Path) -> None:
+    [keeping] = jobs("adapter.rank=2 seed=3 name=study save_adapter=true", cache=tmp_path)
+    assert store.trial_folder(keeping) == store.trial_folder(job)
+    leave(store, job, DONE)
+    assert store.finished(keeping) is None
+    tensors = {"layers.0.lora_A": torch.arange(6.0).view(2, 3)}
+    store.save_adapter(keeping, tensors)
+    assert store.finished(keeping) == store.finished(job) is not None
+    saved = load_file(store.trial_folder(job) / "adapter" / "adapter_model.safetensors")
+    assert list(saved) == ["layers.0.lora_A"]
+    assert torch.equal(saved["layers.0.lora_A"], tensors["layers.0.lora_A"])
