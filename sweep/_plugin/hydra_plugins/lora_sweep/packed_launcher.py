@@ -51,7 +51,7 @@ class PackedLauncher(Launcher):
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
             config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
             with open_dict(config):
-                config.hydra.job.id = f"{config.hydra.job.name}_{number}"
+                config.hydra.job.id = number
                 config.hydra.job.num = number
             configs.append(config)
         stands_for = list(range(len(configs)))
