@@ -44,6 +44,10 @@ class _Task(_Strict):
     target_only: ClassVar[tuple[str, ...]] = ()
     """Settings that leave the base as it is: they concern the domain to adapt to, or the evaluation."""
 
+    def own_paths(self) -> set[str]:
+        """Settings that say where the user's own data lie; what they are is in the data's fingerprint."""
+        return set()
+
 
 class ToyRegression(_Task):
     """Regression on a planted low-rank shift of a linear map (``hidden: []``) or of a small MLP.
@@ -92,6 +96,10 @@ class Mnist(_Task):
     digit: int = Field(ge=0, le=9)
     pretraining: Pretraining
 
+    def own_paths(self) -> set[str]:
+        """The folder with the digits, if it is the user's."""
+        return set() if self.data in ("embedded", "full") else {"data"}
+
 
 class Transformer(_Task):
     """A character-level Llama-style decoder, pre-trained on one text and adapted to another.
@@ -112,6 +120,10 @@ class Transformer(_Task):
     source_text: str | None
     target_text: str | None
     pretraining: Pretraining
+
+    def own_paths(self) -> set[str]:
+        """The texts that are the user's."""
+        return {name for name in ("source_text", "target_text") if getattr(self, name) is not None}
 
     @model_validator(mode="after")
     def _check(self) -> "Transformer":

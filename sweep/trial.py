@@ -49,11 +49,13 @@ class Trial:
 
     @cached_property
     def id(self) -> str:
-        """16 hex digits of the SHA-256 of what can change the result.
+        """16 hex digits of the SHA-256 of what can change the result: the data, not where they lie.
 
         Of an untouched base that is the task alone: no optimizer or training ever runs.
         """
         science = self.science()
+        for name in self.task.own_paths():
+            del science["task"][name]
         if self.adapter.kind == "none":
             del science["optimizer"], science["training"]
         return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:16]

@@ -90,6 +90,18 @@ def test_full_and_none_drop_what_means_nothing_to_them() -> None:
     assert trial(TOY, "adapter=none", "seed=1").id != trial(TOY, "adapter=none").id
 
 
+def test_the_same_data_elsewhere_are_the_same_trial(tmp_path: Path) -> None:
+    ids = set()
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        text = tmp_path / place / "a.txt"
+        text.write_text("abc " * 300)
+        ids.add(trial_of(config("task=transformer_tiny", f"task.source_text={text}", f"task.target_text={text}")).id)
+    ids |= {trial("task=mnist", f"task.data={place}").id for place in ("/here", "/there")}
+    assert len(ids) == 2
+    assert trial("task=mnist", "task.data=full").id != trial("task=mnist").id
+
+
 def test_other_text_is_another_trial(tmp_path: Path) -> None:
     text = tmp_path / "a.txt"
     ids = []
