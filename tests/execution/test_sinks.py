@@ -1,0 +1,70 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import wandb
+
+from sweep.execution.sinks import PackSinks, tracking_mode, wandb_sweep
+from sweep.execution.store import Store
+from sweep.record import Record
+from tests.commands import history, jobs, records
+
+WANDB = ("task=toy_regression", "tracker=wandb")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "environment", "project"),
+    [
+        ("", None, "lora-sweep"),
+        ("", "mine", "mine"),
+        ("tracker.project=asked", None, "asked"),
+        ("tracker.project=asked", "mine", "asked"),
+    ],
+)
+def test_the_project_that_is_asked_for(
+    overrides: str, environment: str | None, project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: dict[str, Any] = {}
+
+    def init(**settings: Any) -> Any:
+        opened.update(settings)
+        return SimpleNamespace(settings=SimpleNamespace(sync_dir=tmp_path), define_metric=lambda *args, **more: None)
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    if environment:
+        monkeypatch.setenv("WANDB_PROJECT", environment)
+    [job] = jobs(overrides, common=WANDB, cache=tmp_path)
+    PackSinks([job], store := Store(tmp_path, None), wandb_sweep(job, store, tracking_mode(job)))
+    assert opened["project"] == project
+    assert opened["group"] == "toy_regression"
+
+
+def test_rows_go_to_their_own_trial_and_an_empty_one_to_none(tmp_path: Path) -> None:
+    pack = jobs("seed=0", "seed=1", cache=tmp_path)
+    store = Store(tmp_path / "sweep", None)
+    sinks = PackSinks(pack, store, mirror=None)
+    sinks.rows(0, [{"eval/loss": 0.0}, {"eval/loss": 1.0}])
+    sinks.rows(1, [{"train/loss": 0.5}, {}])
+    sinks.finish([Record(job.trial.id, "n", "finished", trial={}) for job in pack])
+    rows = [history(store.trial_folder(job)) for job in pack]
+    assert rows == [
+        [{"step": 0, "eval/loss": 0.0}, {"step": 1, "train/loss": 0.5}],
+        [{"step": 0, "eval/loss": 1.0}],
+    ]
+    assert [one.trial_id for one in records(tmp_path / "sweep").values()] == [job.trial.id for job in pack]
+
+
+def test_rows_are_on_disk_within_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("sweep.execution.sinks.time.monotonic", lambda: now)
+    [job] = jobs("seed=0", cache=tmp_path)
+    store = Store(tmp_path / "sweep", None)
+    sinks = PackSinks([job], store, mirror=None)
+    sinks.rows(0, [{"eval/loss": 0.0}])
+    sinks.flush()
+    assert history(store.trial_folder(job)) == []
+    now = 101.0
+    sinks.flush()
+    assert len(history(store.trial_folder(job))) == 1
