@@ -1,6 +1,7 @@
 """The packed launcher: Hydra's own tests of a launcher, and what it shows an application before the first job."""
 
 import pytest
+from hydra import version
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
@@ -11,6 +12,12 @@ from hydra_plugins.lora_sweep.packed_launcher import PackedLauncher
 def test_hydra_discovers_it() -> None:
     assert "PackedLauncher" in [plugin.__name__ for plugin in Plugins.instance().discover(Launcher)]
     assert issubclass(PackedLauncher, Launcher)
+
+
+@pytest.fixture(autouse=True)
+def hydras_own_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra's suites expect the defaults of 1.1, and an earlier test of this process may have chosen others."""
+    monkeypatch.setattr(version.VersionBase.instance(), "version_base", version.__compat_version__)
 
 
 @pytest.mark.filterwarnings("default")
