@@ -193,6 +193,8 @@ def _run() -> None:
         if wants_traceback:
             raise
         sys.exit(f"lora-sweep: {readable(error)}")
+    except BrokenPipeError:  # whoever read our output has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("lora-sweep: interrupted; the same command goes on with what is not finished", file=sys.stderr)
         sys.exit(130)
