@@ -76,28 +76,37 @@ def expand(*arguments: str) -> Iterator[Job]:
             yield job_of(configured(quick.load_sweep_config(master, list(overrides))))
 
 
-# of each: jobs, and the distinct trials among them of lora, full and none
-# jobs = kinds × levels × … × seeds; distinct = lora + full (learning rates × seeds) + none (seeds)
+# of one seed: jobs, and the distinct trials among them of lora, full and none; and the number of seeds
+# jobs = kinds × levels × …; distinct = lora + full (learning rates) + none (one)
 SIZES = {
-    "alpha": (3 * 3 * 2 * 3 * 5, 3 * 2 * 3 * 5, 3 * 5, 5),
-    "defaults": (3 * 3 * 3, 3 * 3, 3 * 3, 3 * 3),  # tasks
-    "init": (3 * 7 * 3 * 5, 7 * 3 * 5, 3 * 5, 5),
-    "lr": (3 * 2 * 5 * 5, 2 * 5 * 5, 5 * 5, 5),
-    "quickstart": (3 * 3 * 2 * 5, 3 * 2 * 5, 5, 5),
-    "rank": (3 * 4 * 3 * 5, 4 * 3 * 5, 3 * 5, 5),
-    "targets": (3 * 4 * 3 * 3, 4 * 3 * 3, 3 * 3, 3),
+    "alpha": (3 * 3 * 2 * 3, 3 * 2 * 3, 3, 1, 5),
+    "defaults": (3 * 3, 3, 3, 3, 3),  # three tasks
+    "init": (3 * 7 * 3, 7 * 3, 3, 1, 5),
+    "lr": (3 * 2 * 5, 2 * 5, 5, 1, 5),
+    "quickstart": (3 * 3 * 2, 3 * 2, 1, 1, 5),
+    "rank": (3 * 4 * 3, 4 * 3, 3, 1, 5),
+    "targets": (3 * 4 * 3, 4 * 3, 3, 1, 3),
 }
 
 
 @pytest.mark.parametrize("ablation", sorted(GROUPS["ablation"]))
 def test_an_ablation_has_the_trials_and_baselines_that_it_says(ablation: str) -> None:
-    jobs = list(expand(f"+ablation={ablation}"))
+    params = yaml.safe_load((CONF / "ablation" / f"{ablation}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    seeds = [int(seed) for seed in params["seed"].split(",")]
+    assert seeds == list(range(SIZES[ablation][-1]))
+    jobs = list(expand(f"+ablation={ablation}", "seed=0"))
     distinct = {job.trial.id: job for job in jobs}
     kinds = [job.trial.adapter.kind for job in distinct.values()]
-    assert (len(jobs), kinds.count("lora"), kinds.count("full"), kinds.count("none")) == SIZES[ablation]
+    assert (len(jobs), *(kinds.count(kind) for kind in ("lora", "full", "none"))) == SIZES[ablation][:-1]
     assert len({job.trial.label for job in distinct.values()}) == len(distinct)
     name = ablation if ablation in ("quickstart", "defaults") else f"{ablation}-{jobs[0].trial.task.name}"
     assert {job.config.name for job in jobs} == {name}
+
+
+def test_a_question_is_asked_for_every_seed() -> None:
+    quickstart = list(expand("+ablation=quickstart"))
+    assert len(quickstart) == 90
+    assert len({job.trial.id for job in quickstart}) == 30 + 5 + 5
 
 
 @pytest.mark.parametrize("ablation", sorted(GROUPS["ablation"]))
