@@ -189,7 +189,7 @@ def _run() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what went wrong instead of printing it its own way
     try:
         hydra.main(version_base="1.3", config_path=str(CONF.absolute()), config_name="config")(application())()
-    except (ConfigError, HydraException, OmegaConfBaseException, TrialFailedError) as error:
+    except (ConfigError, HydraException, OmegaConfBaseException, TrialFailedError, OSError) as error:
         if wants_traceback:
             raise
         sys.exit(f"lora-sweep: {readable(error)}")

@@ -1,6 +1,7 @@
 """The command line as its user meets it: what it refuses, what it says, and what it leaves alone."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -152,6 +153,19 @@ def test_an_adapter_that_was_not_kept_is_trained_when_it_is_asked_for(tmp_path: 
     assert not adapter.exists()
     sweep(*TOY, "name=kept", "save_adapter=true", cwd=tmp_path)
     assert [path.name for path in adapter.iterdir()] == ["adapter_model.safetensors"]
+
+
+def test_a_damaged_record_or_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep(*TOY, "name=old", cwd=tmp_path)
+    [damaged] = tmp_path.glob("outputs/old/*/record.json")
+    damaged.write_text("{")
+    said = run_here((*TOY, "name=old"), tmp_path, monkeypatch)
+    assert isinstance(said, str)
+    assert re.fullmatch(r"lora-sweep: .*record\.json is not valid JSON .*; delete it to run that trial again", said)
+    (tmp_path / "outputs/file").touch()
+    said = run_here((*TOY, "name=file"), tmp_path, monkeypatch)
+    assert isinstance(said, str)
+    assert re.fullmatch(r"lora-sweep: .*Not a directory: 'outputs/file/.*'", said)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

@@ -11,6 +11,7 @@ from sweep import record
 from sweep.execution.engine import Outcome
 from sweep.execution.job import Job
 from sweep.record import Record, replace_file
+from sweep.schema import ConfigError
 
 
 class Store:
@@ -25,10 +26,16 @@ class Store:
         return self.folder / job.trial.label
 
     def finished(self, job: Job) -> Record | None:
-        """The record of an earlier launch of this very trial, if it ran to its end and left all that is asked for."""
+        """The record of an earlier launch of this very trial, if it ran to its end and left all that is asked for.
+
+        Raises ConfigError for a record that cannot be read.
+        """
         if job.config.save_adapter and not self._adapter(job).exists():
             return None
-        earlier = record.read(self.trial_folder(job))
+        try:
+            earlier = record.read(self.trial_folder(job))
+        except ValueError as error:
+            raise ConfigError([str(error)]) from None
         return earlier if earlier and earlier.finished and earlier.trial_id == job.trial.id else None
 
     def record_of(self, job: Job, outcome: Outcome, environment: dict[str, Any]) -> Record:
