@@ -14,7 +14,7 @@ test: $(VENV)/.ready-dev ## lint, type check, tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 bench: $(VENV)/.ready-dev ## print speed ratios against a careful one-by-one peer
 	$(RUN) -m benchmarks.sweeps

@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from sweep import schema
@@ -30,18 +31,21 @@ class Trial:
         return cls(config.task, config.adapter, config.optimizer, config.training, config.seed, data)
 
     def science(self) -> dict[str, Any]:
-        """The full resolved value, as plain JSON types."""
+        """The full resolved value, as plain JSON types; of the user's own files the names, not the folders."""
         parts = {
             "task": self.task,
             "adapter": self.adapter,
             "optimizer": self.optimizer,
             "training": self.training,
         }
-        return {
+        science: dict[str, Any] = {
             "seed": self.seed,
             "data": self.data,
             **{key: part.model_dump(mode="json") for key, part in parts.items()},
         }
+        for name in self.task.own_paths():
+            science["task"][name] = Path(science["task"][name]).name
+        return science
 
     def flat(self) -> dict[str, Any]:
         """The full resolved value with dotted keys, such as ``adapter.rank``, for trackers and tables."""

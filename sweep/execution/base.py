@@ -79,7 +79,7 @@ def load_base(
 
 
 def _key(config: schema.Task, data: str) -> str:
-    science = config.model_dump(mode="json", exclude=set(config.target_only))
+    science = config.model_dump(mode="json", exclude=set(config.target_only) | config.own_paths())
     text = json.dumps({"format": FORMAT, "task": science, "data": data}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

