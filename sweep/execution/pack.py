@@ -23,8 +23,10 @@ OWN_SETTINGS = {"lr", "weight_decay", "schedule", "warmup_steps", "clip_norm"}
 PROBE_STEPS = 5
 PROBE_S = 0.1
 WORTH_PROBING_S = 2.0
-WORTH_WORKERS_S = 15.0
+WORTH_WORKERS_S = 4.0
 """Estimated work below which starting processes costs more than it saves."""
+TRIAL_S = 0.03
+"""What a trial costs besides its training: opening and closing its W&B run, and its record."""
 GAIN = 0.9
 """A bigger pack must take less than this fraction of the time for each trial, or the smaller one is kept."""
 MEMORY_SHARE = 0.5
@@ -52,6 +54,12 @@ class Pack:
         """Estimated training time."""
         return self.step_s * self.steps if self.steps else 0.0
 
+    @property
+    def work(self) -> float:
+        """Estimated seconds of everything that is known to take time, to decide about worker processes."""
+        training = self.seconds if math.isfinite(self.seconds) else 0.0
+        return training + TRIAL_S * len(self.jobs)
+
     def halves(self) -> tuple["Pack", "Pack"]:
         """The same trials in two packs."""
         middle = len(self.jobs) // 2
@@ -69,7 +77,7 @@ def plan(jobs: Sequence[Job], max_pack: int, workers: int) -> list[Pack]:
     for job in jobs:
         groups[_key(job.trial)].append(job)
     packs = [pack for group in groups.values() for pack in _divide(group, max_pack, workers)]
-    return sorted(packs, key=lambda pack: -pack.seconds if math.isfinite(pack.seconds) else 0.0)
+    return sorted(packs, key=lambda pack: -pack.work)
 
 
 def _key(trial: Trial) -> Hashable:
@@ -99,7 +107,7 @@ def _divide(group: Sequence[Job], max_pack: int, workers: int) -> list[Pack]:
     size, step_s = min(limit, len(group)), math.nan
     if len(group) > 1 and kind != "none":
         size, step_s = _best_size(group, limit, task, device)
-        if step_s * group[0].trial.training.steps * len(group) > WORTH_WORKERS_S:
+        if Pack(tuple(group), step_s * len(group), 0).work > WORTH_WORKERS_S:
             size = min(size, math.ceil(len(group) / workers))
     parts = [tuple(group[start : start + size]) for start in range(0, len(group), size)]
     return [Pack(part, step_s * len(part), memory * len(part)) for part in parts]

@@ -14,11 +14,14 @@ from sweep.execution.sinks import tracking_mode
 from sweep.execution.store import Store
 from sweep.execution.threads import cores
 from sweep.execution.train import base_of
-from sweep.execution.workers import run_packs
+from sweep.execution.workers import run_packs, warm_up
 from sweep.record import Record
 from sweep.tasks.registry import build
 
 log = logging.getLogger(__name__)
+
+WORTH_WARMING_UP = 8
+"""Trials above which workers are made ready before it is known whether the work needs them."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,12 @@ def make_plan(jobs: Sequence[Job], store: Store, limits: Limits) -> Plan:
     """Find what is finished, drop exact duplicates, and plan the packs of the rest."""
     finished = {job.trial.id: done for job in jobs if (done := store.finished(job))}
     waiting = list({job.trial.id: job for job in jobs if job.trial.id not in finished}.values())
+    if len(waiting) > WORTH_WARMING_UP:
+        warm_up(mirrored=waiting[0].config.tracker.mode != "none")
     possible = limits.workers or (1 if waiting and device_of(waiting[0].config.device).type == "cuda" else cores())
     packs = plan(waiting, limits.max_pack, possible)
-    work = sum(pack.seconds for pack in packs if math.isfinite(pack.seconds))
-    workers = possible if limits.workers or work > WORTH_WORKERS_S else 1
+    worth = sum(pack.work for pack in packs) > WORTH_WORKERS_S
+    workers = possible if limits.workers or worth else 1
     return Plan(finished, packs, max(1, min(workers, len(packs))))
 
 

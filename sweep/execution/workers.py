@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.queues import Queue
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,13 @@ class WorkerKilledError(RuntimeError):
     """The process that trained a trial was ended from outside, by the system's memory killer for example."""
 
 
+def warm_up(mirrored: bool) -> None:
+    """Begin to import what workers need, in a process that they will be forked from, while this one plans."""
+    modules = ["sweep.execution.train", *(["sweep.trackers.wandb"] if mirrored else [])]
+    multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
+    forkserver.ensure_running()
+
+
 def run_packs(
     packs: Sequence[Pack], store: Store, mode: "Mode | None", workers: int, on_steps: OnStep
 ) -> Iterator[list[Record]]:
@@ -53,7 +61,7 @@ def run_packs(
         for pack in packs:
             yield train_pack(pack.jobs, store, mirror, lambda step, pack=pack: on_steps(len(pack.jobs)))  # type: ignore[misc]
         return
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     steps: Queue[int] = context.Queue()
     suspects: list[Pack] = []
     with ProcessPoolExecutor(workers, context, _start_worker, (steps,)) as pool, _children_end_with_us():
