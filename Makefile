@@ -17,7 +17,7 @@ test: $(VENV)/.ready-dev ## lint, type check, tests
 	$(RUN) -m pytest -n 2 --dist loadfile
 
 bench: $(VENV)/.ready-dev ## print speed ratios against a careful one-by-one peer
-	$(RUN) -m benchmarks.sweeps
+	$(RUN) benchmarks/sweeps.py --quick
 
 clean: ## remove the environment and everything that was trained
 	rm -rf $(VENV) outputs/* outputs/.cache

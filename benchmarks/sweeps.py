@@ -12,7 +12,6 @@ import json
 import math
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -36,7 +35,7 @@ from sweep.tasks.registry import build
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 CACHE = Path(os.environ.get("LORA_SWEEP_CACHE", ROOT / "outputs" / ".cache"))
-MEMORY_EVERY_S = 0.25
+SAMPLE_EVERY_S = 0.25
 PROBE_STEPS = 20
 
 
@@ -102,7 +101,7 @@ SWEEPS = {
     "transformer": Sweep(
         title="transformer, batch 16",
         task="transformer",
-        factors={"adapter.rank": (2, 8), "adapter.targets": ("attention", "all_linear")},
+        factors={"adapter.rank": (2, 8), "adapter.targets": ("attention", "all_linear"), "optimizer.lr": (3e-3,)},
         seeds=4,
         steps=100,
         batch_size=16,
@@ -153,7 +152,7 @@ class Side:
 
 def measure(command: Sequence[str], folder: Path, **environment: str) -> Cost:
     """Run a command in ``folder`` to its end. Raises RuntimeError with the end of its output when it fails."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s: dict[int, float] = {}  # by process; sampled, because nobody waits for what a fork server starts
     began = time.perf_counter()
     with (folder / "output.txt").open("w") as output:
         process = subprocess.Popen(
@@ -166,23 +165,27 @@ def measure(command: Sequence[str], folder: Path, **environment: str) -> Cost:
         peak = 0.0
         while True:
             try:
-                process.wait(MEMORY_EVERY_S)
+                process.wait(SAMPLE_EVERY_S)
                 break
             except subprocess.TimeoutExpired:
-                peak = max(peak, _memory_mb(process.pid))
+                peak = max(peak, _sample(process.pid, cpu_s))
     wall_s = time.perf_counter() - began
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{(folder / 'output.txt').read_text()[-3000:]}")
-    return Cost(wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, peak)
+    return Cost(wall_s, sum(cpu_s.values()), peak)
 
 
-def _memory_mb(pid: int) -> float:
-    """Memory of a process and its children in MB; pages that several share count once, where the system can tell."""
+def _sample(pid: int, cpu_s: dict[int, float]) -> float:
+    """Note the CPU seconds of a process and its descendants, and return their memory in MB.
+
+    Pages that several share count once, where the system can tell.
+    """
     total = 0
     try:
         parent = psutil.Process(pid)
         for process in (parent, *parent.children(recursive=True)):
+            times = process.cpu_times()
+            cpu_s[process.pid] = times.user + times.system
             memory = process.memory_full_info()
             total += getattr(memory, "pss", memory.rss)
     except psutil.Error:
