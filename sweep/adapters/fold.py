@@ -66,7 +66,9 @@ class Folded:
             layer.enabled = enabled
 
     def merged(self, trial: int) -> Model:
-        """A plain copy of the base with the trial's update added to its weights: no adapter, no extra cost."""
+        """A plain model with the trial's update added to its weights: no adapter, no extra cost."""
+        if self.parameters and not self.layers:
+            return copy.deepcopy(self.model)  # fully fine-tuned: there is nothing to merge
         merged = copy.deepcopy(self.base)
         for name, layer in self.layers.items():
             plain = linear_layers(merged)[name]
@@ -74,6 +76,17 @@ class Folded:
             if (bias := layer.own_bias(trial)) is not None:
                 plain.bias.data.copy_(bias)
         return merged
+
+    def unmerged(self, merged: Model, trial: int) -> Model:
+        """A copy of ``merged`` with the trial's update taken out again: the base, within rounding."""
+        assert self.layers, "only an adapter can be taken out again"
+        unmerged = copy.deepcopy(merged)
+        for name, layer in self.layers.items():
+            plain = linear_layers(unmerged)[name]
+            plain.weight.data -= layer.delta(trial)
+            if layer.base.bias is not None:
+                plain.bias.data.copy_(layer.base.bias)
+        return unmerged
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:

@@ -92,6 +92,12 @@ def test_merged_equals_unmerged(init: str, bias: str) -> None:
         scale = max(1.0, together[trial].abs().max().item())
         # both_random makes activations of order 1000, on which rounding is relative
         torch.testing.assert_close(merged(x), together[trial], atol=1e-6 * scale, rtol=1e-6)
+        again = folded.unmerged(merged, trial)
+        assert not equal(bits(merged), bits(model))
+        for name, tensor in model.state_dict().items():
+            # adding and subtracting an update of this size rounds twice
+            largest = max(1.0, merged.state_dict()[name].abs().max().item())
+            torch.testing.assert_close(again.state_dict()[name], tensor, atol=1e-6 * largest, rtol=0.0)
 
 
 def test_pissa_with_its_adapter_off_is_the_original_model_unlike_in_peft() -> None:
@@ -159,6 +165,7 @@ def test_a_full_fine_tuning_trains_a_copy_of_everything() -> None:
     assert how.trainable == [12 * 20 + 20 + 20 * 8 + 8]
     assert equal(bits(model), before)
     assert not equal(bits(folded.model), before)
+    assert equal(bits(folded.merged(0)), bits(folded.model))
 
 
 def test_trials_that_see_different_rows_are_each_computed_on_their_own() -> None:
