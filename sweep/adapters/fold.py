@@ -70,8 +70,9 @@ class Folded:
         if self.parameters and not self.layers:
             return copy.deepcopy(self.model)  # fully fine-tuned: there is nothing to merge
         merged = copy.deepcopy(self.base)
+        linears = linear_layers(merged)
         for name, layer in self.layers.items():
-            plain = linear_layers(merged)[name]
+            plain = linears[name]
             plain.weight.data += layer.delta(trial)
             if (bias := layer.own_bias(trial)) is not None:
                 plain.bias.data.copy_(bias)
@@ -81,8 +82,9 @@ class Folded:
         """A copy of ``merged`` with the trial's update taken out again: the base, within rounding."""
         assert self.layers, "only an adapter can be taken out again"
         unmerged = copy.deepcopy(merged)
+        linears = linear_layers(unmerged)
         for name, layer in self.layers.items():
-            plain = linear_layers(unmerged)[name]
+            plain = linears[name]
             plain.weight.data -= layer.delta(trial)
             if layer.base.bias is not None:
                 plain.bias.data.copy_(layer.base.bias)

@@ -47,14 +47,11 @@ def run_pack(
     seeds = [trial.seed for trial in trials]
     training = trials[0].training
     folded = fold(base.model, adapters, [job.resolved.targets for job in jobs], seeds, base.weights)
-    first: Rows = [{} for _ in jobs]
     last: Rows = [{} for _ in jobs]
 
     def remember(step: int, rows: Rows) -> None:
         for position, row in enumerate(rows):
             last[position] |= row
-            if step == 0:
-                first[position] = row
         on_rows(step, rows)
 
     start = [dict(base.metrics) for _ in jobs] if folded.starts_at_base() else evaluate_both(folded, task)
@@ -78,7 +75,7 @@ def run_pack(
     outcomes = []
     for position, diverged_at in enumerate(trained.diverged_at):
         params = _params(folded, position, trained.trainable[position])
-        notes = _start_note(first[position], base)
+        notes = _start_note(start[position], base)
         result = base.scores | last[position] | closing[position]
         if diverged_at is None and not math.isfinite(result["eval/loss"]):
             diverged_at = training.steps
@@ -98,8 +95,8 @@ def _params(folded: Folded, position: int, trainable: int) -> dict[str, float]:
     return {"trainable": trainable, "total": total, "trainable_ratio": trainable / total}
 
 
-def _start_note(first: dict[str, float], base: Base) -> tuple[str, ...]:
-    start, untouched = first["eval/loss"], base.scores["eval/base_loss"]
-    if abs(start - untouched) <= START_TOLERANCE * max(1.0, abs(untouched)):
+def _start_note(start: dict[str, float], base: Base) -> tuple[str, ...]:
+    loss, untouched = start["eval/loss"], base.metrics["eval/loss"]
+    if abs(loss - untouched) <= START_TOLERANCE * max(1.0, abs(untouched)):
         return ()
-    return (f"adapter start is not the base model: eval/loss {start:.4g} before the first step, {untouched:.4g} without the adapter",)  # fmt: skip
+    return (f"adapter start is not the base model: eval/loss {loss:.4g} before the first step, {untouched:.4g} without the adapter",)  # fmt: skip
