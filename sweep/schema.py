@@ -32,11 +32,15 @@ class _Strict(BaseModel):
 
 
 class Pretraining(_Strict):
-    """How a base is trained from scratch on the source domain: AdamW with a cosine schedule."""
+    """How a base is trained from scratch on the source domain.
+
+    With ``cosine`` by AdamW (decay 0.01, gradients clipped at 1) after a warm-up; with ``constant`` by plain Adam.
+    """
 
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     lr: float = Field(gt=0)
+    schedule: Literal["cosine", "constant"]
     seed: int = Field(ge=0)
 
 
@@ -198,11 +202,16 @@ class Optimizer(_Strict):
 
 
 class Training(_Strict):
-    """How long and how much. ``steps`` are optimizer updates, each over ``accumulation`` batches."""
+    """How long and how much. ``steps`` are optimizer updates, each over ``accumulation`` batches.
+
+    ``checkpointing`` keeps only the inputs of a transformer's blocks for the backward pass and computes the
+    rest again there: less memory, more time, the same bits.
+    """
 
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     accumulation: int = Field(ge=1)
+    checkpointing: bool
     log_every: int = Field(ge=1)
     eval_every: int | None = Field(ge=1)
 

@@ -43,7 +43,14 @@ def optimizer(**changes: Any) -> schema.Optimizer:
 
 def training(**changes: Any) -> schema.Training:
     """Twenty steps of batch 8, each logged, with ``changes``."""
-    defaults = {"steps": 20, "batch_size": 8, "accumulation": 1, "log_every": 1, "eval_every": None}
+    defaults = {
+        "steps": 20,
+        "batch_size": 8,
+        "accumulation": 1,
+        "checkpointing": False,
+        "log_every": 1,
+        "eval_every": None,
+    }
     return schema.Training.model_validate(defaults | changes)
 
 
@@ -64,7 +71,7 @@ def tutorial(**changes: Any) -> schema.ToyRegression:
 
 def digits(**changes: Any) -> schema.Mnist:
     """Embedded digits turned by 60 degrees, and a small network, with ``changes``."""
-    pretraining = {"steps": 20, "batch_size": 16, "lr": 1e-3, "seed": 0}
+    pretraining = {"steps": 20, "batch_size": 16, "lr": 1e-3, "schedule": "cosine", "seed": 0}
     defaults = {
         "name": "mnist", "data": "embedded", "hidden": (24, 16), "shift": "rotate", "angle": 60.0, "digit": 9,
         "pretraining": pretraining,
@@ -74,7 +81,7 @@ def digits(**changes: Any) -> schema.Mnist:
 
 def text(**changes: Any) -> schema.Transformer:
     """The built-in texts and a decoder of two narrow layers, with ``changes``."""
-    pretraining = {"steps": 5, "batch_size": 4, "lr": 1e-2, "seed": 0}
+    pretraining = {"steps": 5, "batch_size": 4, "lr": 1e-2, "schedule": "cosine", "seed": 0}
     defaults = {
         "name": "transformer", "layers": 2, "width": 16, "heads": 2, "hidden": 24, "context": 12,
         "eval_windows": 24, "source_text": None, "target_text": None, "pretraining": pretraining,

@@ -96,6 +96,10 @@ def test_a_baseline_minds_no_lora_setting_but_a_misspelt_one(kind: str) -> None:
     assert fault(TOY, f"adapter={kind}", "+adapter.rnk=4") == "adapter.rnk: unknown key; did you mean adapter.rank?"
 
 
+def test_checkpointing_is_refused_where_there_is_nothing_to_checkpoint() -> None:
+    assert fault(TOY, "training.checkpointing=true").startswith("training.checkpointing = True: the model of task toy_regression has no blocks")  # fmt: skip
+
+
 @pytest.mark.parametrize("init", ["pissa", "milora", "olora"])
 def test_a_decomposing_init_refuses_a_rank_that_a_layer_cannot_hold(init: str) -> None:
     said = fault(TOY, "task.hidden=[16]", "adapter.rank=12", f"adapter.init={init}")

@@ -103,11 +103,15 @@ def _pretrained(path: Path, task: Task, device: torch.device, on_step: Callable[
         torch.manual_seed(recipe.seed)
         folded = fold(task.new_model().to(device), [FULL], targets=[()], seeds=[recipe.seed])
         setting = schema.Optimizer(
-            name="adamw", lr=recipe.lr, weight_decay=0.01, betas=(0.9, 0.999), eps=1e-8, momentum=0.0,
-            schedule="cosine", warmup_steps=recipe.steps // 20, clip_norm=1.0,
+            name="adam", lr=recipe.lr, weight_decay=0.0, betas=(0.9, 0.999), eps=1e-8, momentum=0.0,
+            schedule="constant", warmup_steps=0, clip_norm=None,
         )  # fmt: skip
+        if recipe.schedule == "cosine":
+            gentle = {"name": "adamw", "weight_decay": 0.01, "schedule": "cosine", "warmup_steps": recipe.steps // 20, "clip_norm": 1.0}  # fmt: skip
+            setting = setting.model_copy(update=gentle)
         training = schema.Training(
-            steps=recipe.steps, batch_size=recipe.batch_size, accumulation=1, log_every=recipe.steps, eval_every=None
+            steps=recipe.steps, batch_size=recipe.batch_size, accumulation=1, checkpointing=False,
+            log_every=recipe.steps, eval_every=None,
         )  # fmt: skip
         train(folded, task, task.source, [setting], training, [recipe.seed], on_step=on_step)
     model = folded.model.cpu()

@@ -9,6 +9,7 @@ import torch
 from sweep import schema
 from sweep.adapters import init, targets
 from sweep.adapters.fold import linear_layers
+from sweep.models.model import Model
 from sweep.schema import ConfigError
 from sweep.tasks.data import fingerprint
 from sweep.tasks.registry import build
@@ -26,8 +27,10 @@ class Resolved:
 def resolve(trial: Trial, cache_folder: Path) -> Resolved:
     """Match the adapter against the task's model, before anything trains.
 
-    Raises ConfigError when no layer matches, or none can hold the rank.
+    Raises ConfigError when no layer matches, none can hold the rank, or the model has nothing to checkpoint.
     """
+    if trial.training.checkpointing and not _model(trial.task, cache_folder).can_checkpoint:
+        raise ConfigError([f"training.checkpointing = True: the model of task {trial.task.name} has no blocks to compute again; use it with task=transformer"])  # fmt: skip
     if trial.adapter.kind != "lora":
         return Resolved((), ())
     shapes, presets = _layers(trial.task, cache_folder)
@@ -49,9 +52,14 @@ def device_of(name: str) -> torch.device:
 
 
 @cache
-def _layers(task: schema.Task, cache_folder: Path) -> tuple[dict[str, tuple[int, int]], targets.Presets]:
+def _model(task: schema.Task, cache_folder: Path) -> Model:
     built = build(task, cache_folder)
     with torch.device("meta"):
-        model = built.new_model()
+        return built.new_model()
+
+
+@cache
+def _layers(task: schema.Task, cache_folder: Path) -> tuple[dict[str, tuple[int, int]], targets.Presets]:
+    model = _model(task, cache_folder)
     shapes = {name: (layer.out_features, layer.in_features) for name, layer in linear_layers(model).items()}
     return shapes, model.presets

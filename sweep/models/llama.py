@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sweep.adapters.checkpoint import checkpointed
 from sweep.models.fused import RMSNorm, rotate
 from sweep.models.model import Model
 
@@ -16,6 +17,8 @@ FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 
 class Llama(Model):
     """Map token numbers (B, S) to logits (B, S, V) of the next token. S is at most ``context``."""
+
+    can_checkpoint = True
 
     cos: Tensor
     sin: Tensor
@@ -44,7 +47,8 @@ class Llama(Model):
         length = tokens_B_S.shape[1]
         x_B_S_D = self.embedding(tokens_B_S)
         for block in self.blocks:
-            x_B_S_D = block(x_B_S_D, self.cos[:length], self.sin[:length])
+            arguments = (x_B_S_D, self.cos[:length], self.sin[:length])
+            x_B_S_D = checkpointed(block, *arguments) if self.checkpointing else block(*arguments)
         return self.head(self.norm(x_B_S_D))
 
 

@@ -73,6 +73,7 @@ def train(
     sees, batches = _batches(domain, seeds, training.batch_size, device)
     first_bad = torch.zeros(folded.trials, dtype=torch.long, device=device)
     stopwatch, received = Stopwatch(device), dict.fromkeys(rows.parameters, False)
+    folded.model.checkpointing = training.checkpointing
     folded.model.train()
     for step in range(1, training.steps + 1):
         stopwatch.start()

@@ -170,6 +170,18 @@ def test_packed_is_alone_under_sgd_with_accumulation(name: str) -> None:
     assert_packed_is_alone(name, grid(name, 4, "none", 0.0, "sgd"), how)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_checkpointing_changes_no_bit_packed_or_alone(dropout: float) -> None:
+    trials = grid("transformer", 4, "none", dropout, "adamw")
+    plain, checkpointed = HOW, HOW.model_copy(update={"checkpointing": True})
+    kept = train("transformer", trials, plain)
+    for trial, with_all, again in zip(trials, kept, train("transformer", trials, checkpointed), strict=True):
+        assert_same(with_all, again)
+        assert_same(with_all, train("transformer", [trial], checkpointed)[0])
+    whole = [One(FULL, optimizer(), seed=1)]
+    assert_same(train("transformer", whole, plain)[0], train("transformer", whole, checkpointed)[0])
+
+
 def test_packed_is_alone_beside_trials_that_diverge() -> None:
     trials = grid("mnist", 4, "none", 0.0, "sgd")[1:5]
     wild = [One(lora(init="pissa"), optimizer(name="sgd", lr=lr, momentum=0.9), seed=7) for lr in (1e30, 1e300)]
