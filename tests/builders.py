@@ -16,6 +16,7 @@ from sweep.models.mlp import MLP
 from sweep.models.model import Model
 from sweep.tasks.regression import ToyRegression, toy_regression
 from sweep.tasks.task import Batch, Domain, Task
+from sweep.tasks.text import NextToken
 from sweep.training.loop import Rows, Trained, train
 
 FULL = schema.Adapter(kind="full")
@@ -192,3 +193,21 @@ def pairs(inputs: int, outputs: int, rows: int, batches: int, seed: int = 0) -> 
     """Batches of normal inputs and normal targets."""
     x, y = randn(batches, rows, inputs, seed=seed), randn(batches, rows, outputs, seed=seed + 1)
     return [Batch(*pair) for pair in zip(x, y, strict=True)]
+
+
+class NextTokenAlone(NextToken):
+    """Cross-entropy of each window, without a model of its own."""
+
+    def new_model(self) -> Model:
+        raise NotImplementedError
+
+
+def tokens(batches: int, vocabulary: int = 11, context: int = 10) -> InOrder:
+    """Batches of four random windows."""
+    drawn = torch.randint(vocabulary, (batches, 4, context + 1), generator=torch.Generator().manual_seed(5))
+    return InOrder([Batch(window[:, :-1], window[:, 1:]) for window in drawn])
+
+
+def next_token(batches: int) -> NextTokenAlone:
+    """A task whose loss is that of the next token, on the random windows of ``tokens``."""
+    return NextTokenAlone(tokens(batches), tokens(batches))

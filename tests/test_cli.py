@@ -152,7 +152,7 @@ def test_an_adapter_that_was_not_kept_is_trained_when_it_is_asked_for(tmp_path: 
     adapter = tmp_path / "outputs/kept" / label / "adapter"
     assert not adapter.exists()
     sweep(*TOY, "name=kept", "save_adapter=true", cwd=tmp_path)
-    assert [path.name for path in adapter.iterdir()] == ["adapter_model.safetensors"]
+    assert {path.name for path in adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
 
 
 def test_a_damaged_record_or_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
-from torch import Tensor
-
 from sweep import record
+from sweep.adapters.peft_format import WEIGHTS_FILE
 from sweep.execution.engine import Outcome
 from sweep.execution.job import Job
 from sweep.record import Record, replace_file
@@ -30,7 +28,8 @@ class Store:
 
         Raises ConfigError for a record that cannot be read.
         """
-        if job.config.save_adapter and not self._adapter(job).exists():
+        weights = WEIGHTS_FILE.get(job.trial.adapter.kind)
+        if job.config.save_adapter and weights and not (self._adapter(job) / weights).exists():
             return None
         try:
             earlier = record.read(self.trial_folder(job))
@@ -54,11 +53,11 @@ class Store:
             error=outcome.error,
         )
 
-    def save_adapter(self, job: Job, tensors: Mapping[str, Tensor]) -> None:
-        """Keep the trained tensors as ``adapter/adapter_model.safetensors``."""
-        path = self._adapter(job)
-        path.parent.mkdir(exist_ok=True)
-        replace_file(path, save({name: t.cpu() for name, t in tensors.items()}))
+    def save_adapter(self, job: Job, files: Mapping[str, bytes]) -> None:
+        """Keep what was trained in ``adapter/``: these files, the last of them when the others are there."""
+        for name, content in files.items():
+            self._adapter(job).mkdir(exist_ok=True)
+            replace_file(self._adapter(job) / name, content)
 
     def _adapter(self, job: Job) -> Path:
-        return self.trial_folder(job) / "adapter" / "adapter_model.safetensors"
+        return self.trial_folder(job) / "adapter"

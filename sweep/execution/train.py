@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
-from sweep.adapters.fold import export
+from sweep.adapters import peft_format
 from sweep.execution.base import Base, load_base
 from sweep.execution.engine import Outcome, failed, run_pack
 from sweep.execution.environment import environment
@@ -59,7 +59,8 @@ def train_pack(
             outcomes, folded = run_pack(pack, task, base, sinks.rows, stepped)
             for position, job in enumerate(pack):
                 if job.config.save_adapter:
-                    store.save_adapter(job, export(folded, position))
+                    files = peft_format.files(folded, position, job.trial.adapter, task.peft_base)
+                    store.save_adapter(job, files)
         except Exception as error:
             outcomes = [failed(error)] if len(pack) == 1 else []
     if not outcomes:  # and no longer inside the except block, whose traceback holds the memory of the whole pack

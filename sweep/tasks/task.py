@@ -71,6 +71,11 @@ class Task(ABC):
     target: Domain
     pretraining: schema.Pretraining | None = field(default=None, kw_only=True)
 
+    @property
+    def peft_base(self) -> dict[str, str]:
+        """What a PEFT configuration says of the base, such as ``task_type``; nothing of a model of ours."""
+        return {}
+
     @abstractmethod
     def new_model(self) -> Model:
         """The architecture, initialised from torch's global generator, which the caller seeds and restores."""

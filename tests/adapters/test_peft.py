@@ -6,39 +6,32 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from sweep.adapters.fold import Folded
-from sweep.tasks.task import Batch, Scores, Task
-from tests.builders import InOrder, attach, llama, lora, mlp, optimizer, pairs, run, squared_error, training
+from sweep.tasks.task import Task
+from tests.builders import (
+    InOrder,
+    attach,
+    llama,
+    lora,
+    mlp,
+    next_token,
+    optimizer,
+    pairs,
+    run,
+    squared_error,
+    tokens,
+    training,
+)  # fmt: skip
 
 OUTPUTS = 1e-6  # relative to the largest output: the same products in float32, summed in another order
 TRACE = 1e-5  # relative, over 20 steps of AdamW
 INITS = ["kaiming", "gaussian", "normal", "both_random", "init_b", "orthogonal", "pissa", "milora", "olora"]
 
 
-class NextToken(Task):
-    """Cross-entropy of each window, without data."""
-
-    def new_model(self) -> Any:
-        raise NotImplementedError
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape).mean(1)
-
-    def scores(self, outputs: Tensor, targets: Tensor) -> Scores:
-        return Scores({"loss": self.loss(outputs, targets)})
-
-
-def tokens(batches: int) -> InOrder:
-    drawn = torch.randint(11, (batches, 4, 11), generator=torch.Generator().manual_seed(5))
-    return InOrder([Batch(window[:, :-1], window[:, 1:]) for window in drawn])
-
-
 CASES = [
     (mlp(12, 20, 8), ["layers.0", "layers.1"], squared_error(), InOrder(pairs(12, 8, rows=8, batches=20))),
-    (llama(), ["q_proj", "v_proj", "down_proj", "head"], NextToken(tokens(20), tokens(20)), tokens(20)),
+    (llama(), ["q_proj", "v_proj", "down_proj", "head"], next_token(20), tokens(20)),
 ]
 
 

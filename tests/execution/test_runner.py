@@ -159,15 +159,15 @@ def test_a_trial_too_large_on_its_own_fails_with_the_reason(tmp_path: Path, monk
     assert {one.error["type"] for one in found if one.error} == {"OutOfMemoryError"}
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
-def test_the_adapter_is_kept_on_request(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "file"), [("lora", "adapter_model.safetensors"), ("full", "model.safetensors")])
+def test_the_adapter_is_kept_on_request(kind: str, file: str, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     store = Store(tmp_path / "sweep", None)
     wanted = jobs(*(f"adapter={kind} adapter.rank={rank} seed={seed} save_adapter=true" for rank in (2, 3) for seed in (0, 1)), cache=tmp_path)  # fmt: skip
     found = run(wanted, store, TOGETHER)
     for job, one in zip(wanted, found, strict=True):
-        tensors = load_file(store.trial_folder(job) / "adapter" / "adapter_model.safetensors")
+        tensors = load_file(store.trial_folder(job) / "adapter" / file)
         assert sum(tensor.numel() for tensor in tensors.values()) == one.params["trainable"]
 
 

@@ -1,8 +1,6 @@
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from sweep import record
 from sweep.execution.engine import Outcome, failed
@@ -85,9 +83,14 @@ def test_an_adapter_that_is_asked_for_must_be_there(store: Store, job: Job, tmp_
     assert store.trial_folder(keeping) == store.trial_folder(job)
     leave(store, job, DONE)
     assert store.finished(keeping) is None
-    tensors = {"layers.0.lora_A": torch.arange(6.0).view(2, 3)}
-    store.save_adapter(keeping, tensors)
+    store.save_adapter(keeping, {"adapter_config.json": b"{}"})
+    assert store.finished(keeping) is None
+    store.save_adapter(keeping, {"adapter_model.safetensors": b"weights"})
     assert store.finished(keeping) == store.finished(job) is not None
-    saved = load_file(store.trial_folder(job) / "adapter" / "adapter_model.safetensors")
-    assert list(saved) == ["layers.0.lora_A"]
-    assert torch.equal(saved["layers.0.lora_A"], tensors["layers.0.lora_A"])
+    assert (store.trial_folder(job) / "adapter" / "adapter_model.safetensors").read_bytes() == b"weights"
+
+
+def test_an_untouched_base_has_no_adapter_to_wait_for(store: Store, tmp_path: Path) -> None:
+    [untouched] = jobs("adapter=none save_adapter=true", cache=tmp_path)
+    leave(store, untouched, DONE)
+    assert store.finished(untouched) is not None

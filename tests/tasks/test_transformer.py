@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from sweep.models.llama import Llama
 from sweep.tasks.task import Batch
-from sweep.tasks.transformer import HELD_OUT, transformer, windows
+from sweep.tasks.text import HELD_OUT, windows
+from sweep.tasks.transformer import transformer
 from tests.builders import llama, text
 
 

@@ -1,0 +1,91 @@
+"""What a trial has trained, in files that PEFT and Hugging Face load."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from sweep.adapters.fold import Folded, export
+from sweep.schema import Adapter, Kind
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE: dict[Kind, str] = {"lora": "adapter_model.safetensors", "full": "model.safetensors"}
+PREFIX = "base_model.model."
+
+
+def files(folded: Folded, trial: int, adapter: Adapter, base: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files of one trial by name, the weights last.
+
+    A LoRA is an adapter that ``PeftModel.from_pretrained`` puts on the untouched base, a full fine-tuning a
+    plain state dict; an untouched base leaves nothing.
+
+    Args:
+        folded: the trained pack.
+        trial: the trial's position in it.
+        adapter: what it trained.
+        base: fields of the PEFT configuration that say what the base is.
+
+    """
+    match adapter.kind:
+        case "lora":
+            config, tensors = to_peft(folded, trial, adapter)
+            text = json.dumps(config | dict(base), indent=2, sort_keys=True)
+            return {CONFIG_FILE: text.encode() + b"\n", WEIGHTS_FILE["lora"]: _saved(tensors)}
+        case "full":
+            return {WEIGHTS_FILE["full"]: _saved(export(folded, trial))}
+        case "none":
+            return {}
+
+
+def to_peft(folded: Folded, trial: int, adapter: Adapter) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The configuration and the tensors of a LoRA under PEFT's names.
+
+    An initialisation that moved s·B₀A₀ out of the base becomes a LoRA of rank 2r with the factors [A; A₀] and
+    [B, −B₀] and the same s, so that the base stays as it was and nothing is decomposed again at loading.
+    """
+    assert adapter.rank is not None
+    assert adapter.alpha is not None
+    own = export(folded, trial)
+    targets = [name for name in folded.layers if f"{name}.lora_A" in own]
+    tensors: dict[str, Tensor] = {}
+    growth = 1
+    for name in targets:
+        layer = folded.layers[name]
+        lora_A, lora_B = own.pop(f"{name}.lora_A"), own.pop(f"{name}.lora_B")
+        if layer.moved_A is not None and layer.moved_B is not None and layer.moved_A[trial].any():
+            growth, rank = 2, len(lora_A)
+            lora_A = torch.cat([lora_A, layer.moved_A[trial, :rank]])
+            lora_B = torch.cat([lora_B, -layer.moved_B[trial, :, :rank]], dim=1)
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = lora_A
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = lora_B
+    for name, tensor in own.items():
+        layer_name, part = name.rsplit(".", 1)
+        wrapped = f"{layer_name}.base_layer" if layer_name in targets else layer_name
+        tensors[f"{PREFIX}{wrapped}.{part}"] = tensor
+    rank = growth * adapter.rank
+    alpha = {
+        "alpha/rank": adapter.alpha * growth,
+        "alpha/sqrt_rank": adapter.alpha * growth**0.5,
+        "alpha": adapter.alpha * rank,
+    }[str(adapter.scaling)]
+    config = {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
+        "use_rslora": adapter.scaling == "alpha/sqrt_rank",
+        "target_modules": targets,
+        "lora_dropout": adapter.dropout,
+        "bias": adapter.bias,
+        "init_lora_weights": True,
+    }
+    return config, tensors
+
+
+def _saved(tensors: Mapping[str, Tensor]) -> bytes:
+    return save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata={"format": "pt"})

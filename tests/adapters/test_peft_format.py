@@ -1,0 +1,141 @@
+"""What a trial leaves is loaded by PEFT itself, on the base as it was, and computes the same."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sweep import schema
+from sweep.adapters import peft_format
+from sweep.adapters.fold import Folded
+from sweep.adapters.init import INITS
+from tests.builders import (
+    FULL,
+    NONE,
+    InOrder,
+    attach,
+    bits,
+    equal,
+    llama,
+    lora,
+    mlp,
+    next_token,
+    optimizer,
+    pairs,
+    randn,
+    run,
+    squared_error,
+    tokens,
+    training,
+)  # fmt: skip
+
+OUTPUTS = 1e-6  # relative to the largest output, as in test_peft.py
+
+
+def trained(base: Any, *adapters: schema.Adapter) -> Folded:
+    """A pack after some steps on random numbers."""
+    folded = attach(base, *adapters, seeds=range(len(adapters)))
+    if hasattr(base, "widths"):
+        task, batches = squared_error(), InOrder(pairs(base.widths[0], base.widths[-1], rows=4, batches=3))
+    else:
+        task, batches = next_token(3), tokens(3)
+    settings = [optimizer(lr=1e-2)] * len(adapters)
+    run(folded, task, batches, settings, training(steps=5), seeds=range(len(adapters)))
+    return folded
+
+
+def write(folded: Folded, trial: int, adapter: schema.Adapter, folder: Path) -> Path:
+    folder.mkdir()
+    for name, content in peft_format.files(folded, trial, adapter, {}).items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def loaded_by_peft(base: Any, folder: Path) -> Any:
+    """PEFT on a copy of ``base``; a key that is missing or unknown would be a warning, and so an error here."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(copy.deepcopy(base), str(folder))
+
+
+def assert_same_in_peft(base: Any, x: Tensor, adapters: list[schema.Adapter], tmp_path: Path) -> list[Any]:
+    before = bits(base)
+    folded = trained(base, *adapters)
+    together = folded.outputs(x, sees=[0] * len(adapters)).view(len(adapters), *base(x).shape)
+    loaded = []
+    for trial, adapter in enumerate(adapters):
+        theirs = loaded_by_peft(base, write(folded, trial, adapter, tmp_path / str(trial)))
+        ours = together[trial]
+        assert (theirs(x) - ours).abs().max() <= OUTPUTS * max(1.0, ours.abs().max().item())
+        assert (ours - base(x)).abs().max() > 1e-3  # something was trained
+        weights = {
+            name.removeprefix("base_model.model.").replace(".base_layer", ""): t for name, t in bits(theirs).items()
+        }
+        assert all(torch.equal(weights[name], before[name]) for name in before if not name.endswith("bias"))
+        loaded.append(theirs)
+    return loaded
+
+
+@pytest.mark.parametrize("scaling", ["alpha/rank", "alpha/sqrt_rank", "alpha"])
+@pytest.mark.parametrize("init", sorted(INITS))
+def test_every_initialisation_and_scaling_is_loaded_onto_the_untouched_base(
+    init: str, scaling: str, tmp_path: Path
+) -> None:
+    alpha = 0.1 if init == "both_random" else 3.0
+    # the second trial makes the first a part of a pack with padding, and with offsets that are not its own
+    adapters = [lora(init=init, rank=4, alpha=alpha, scaling=scaling), lora(init="pissa", rank=3, targets=["layers.1"])]
+    assert_same_in_peft(mlp(12, 20, 8), randn(6, 12), adapters, tmp_path)
+
+
+@pytest.mark.parametrize("init", ["kaiming", "pissa", "olora"])
+def test_a_decoder_with_layers_chosen_one_by_one(init: str, tmp_path: Path) -> None:
+    adapters = [lora(init=init, targets="qv", layers=(1,)), lora(init=init, targets=["down_proj", "head"])]
+    first, second = assert_same_in_peft(llama(), tokens(1).held_out.inputs, adapters, tmp_path)
+    wrapped = [
+        {name for name, module in model.named_modules() if hasattr(module, "lora_A")} for model in (first, second)
+    ]
+    assert wrapped[0] == {f"base_model.model.blocks.1.attention.{name}" for name in ("q_proj", "v_proj")}
+    assert len(wrapped[1]) == 3
+
+
+@pytest.mark.parametrize("bias", ["none", "all", "lora_only"])
+def test_trained_biases_are_where_peft_has_them(bias: str, tmp_path: Path) -> None:
+    adapters = [lora(bias=bias, targets=["layers.0"]), lora(bias=bias, init="milora")]
+    base = mlp(12, 20, 8)
+    first, _ = assert_same_in_peft(base, randn(6, 12), adapters, tmp_path)
+    assert first.peft_config["default"].bias == bias
+    theirs = [first.base_model.model.layers[0].base_layer, first.base_model.model.layers[1]]
+    moved = [not torch.equal(own.bias, their.bias) for own, their in zip(base.linears, theirs, strict=True)]
+    assert moved == [bias in ("all", "lora_only"), bias == "all"]
+
+
+def test_a_moved_base_doubles_the_rank_and_keeps_the_scaling(tmp_path: Path) -> None:
+    folded = trained(mlp(12, 20, 8), lora(init="pissa", rank=3, alpha=12.0))
+    config, tensors = peft_format.to_peft(folded, 0, lora(init="pissa", rank=3, alpha=12.0))
+    assert (config["r"], config["lora_alpha"]) == (6, 24)
+    assert tensors["base_model.model.layers.0.lora_A.weight"].shape == (6, 12)
+    assert tensors["base_model.model.layers.0.lora_B.weight"].shape == (20, 6)
+
+
+def test_a_full_fine_tuning_is_a_plain_state_dict_and_an_untouched_base_is_nothing(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    folded = trained(mlp(12, 20, 8), FULL)
+    folder = write(folded, 0, FULL, tmp_path / "full")
+    plain = mlp(12, 20, 8, seed=1)
+    plain.load_state_dict(load_file(folder / "model.safetensors"))
+    assert equal(bits(plain), bits(folded.model))
+    assert peft_format.files(attach(mlp(12, 20, 8), NONE), 0, NONE, {}) == {}
+
+
+def test_the_configuration_says_what_the_base_is(tmp_path: Path) -> None:
+    adapter = lora(rank=2, alpha=0.5, dropout=0.25)
+    about = {"task_type": "CAUSAL_LM", "base_model_name_or_path": "org/name"}
+    written = json.loads(peft_format.files(attach(mlp(4, 4), adapter), 0, adapter, about)["adapter_config.json"])
+    assert written["task_type"] == "CAUSAL_LM"
+    assert written["base_model_name_or_path"] == "org/name"
+    assert (written["r"], written["lora_alpha"], written["lora_dropout"]) == (2, 0.5, 0.25)
