@@ -140,11 +140,14 @@ def _show_plan(jobs: "Sequence[Job]", hydra_node: DictConfig) -> NoReturn:
 
 
 def _train_packed(jobs: "Sequence[Job]", folder: Path, hydra_node: DictConfig) -> list[Record]:
-    from sweep.execution.runner import run
+    from sweep.execution.runner import TooManyFailuresError, run
     from sweep.execution.store import Store
 
     store = Store(folder, hydra_node.runtime.choices.get("ablation"))
-    records = run(jobs, store, _limits(hydra_node))
+    try:
+        records = run(jobs, store, _limits(hydra_node))
+    except TooManyFailuresError as error:
+        raise TrialFailedError(str(error)) from None
     distinct = {job.trial.label: record for job, record in zip(jobs, records, strict=True)}
     where = os.path.relpath(folder)
     for label, record in distinct.items():
@@ -158,7 +161,8 @@ def _train_packed(jobs: "Sequence[Job]", folder: Path, hydra_node: DictConfig) -
 def _limits(hydra_node: DictConfig) -> "Limits":
     from sweep.execution.runner import Limits
 
-    return Limits(hydra_node.launcher.max_pack, hydra_node.launcher.workers)
+    launcher = hydra_node.launcher
+    return Limits(launcher.max_pack, launcher.workers, launcher.max_failures, launcher.retry_failed)
 
 
 def main() -> None:

@@ -21,13 +21,15 @@ from sweep.execution.job import Job, job_of
 from sweep.record import Record
 
 ROOT = Path(__file__).parents[1]
+PATH = os.pathsep.join(map(str, (ROOT, ROOT / "sweep" / "_plugin")))
+"""Where the package and Hydra's launcher are in this checkout."""
 TOY = ("task=toy_regression", "training.steps=20", "training.eval_every=10", "tracker=none")
 
 
 def command(module: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``python -m module`` in ``cwd`` and wait for its end."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "HYDRA_"))}
-    everything = kept | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "OMP_NUM_THREADS": "1"} | environment
+    everything = kept | {"PYTHONPATH": PATH, "COLUMNS": "200", "OMP_NUM_THREADS": "1"} | environment
     line = [sys.executable, "-m", module, *arguments]
     return subprocess.run(line, cwd=cwd, env=everything, capture_output=True, text=True, timeout=300, check=False)
 

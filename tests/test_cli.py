@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sweep import __main__ as command_line
-from tests.commands import ROOT, TOY, command, records, sweep, tree
+from tests.commands import PATH, TOY, command, records, sweep, tree
 
 PACKED = "hydra/launcher=packed"
 
@@ -172,7 +172,7 @@ def test_a_damaged_record_or_folder_is_one_line(tmp_path: Path, monkeypatch: pyt
 def test_an_interrupted_sweep_leaves_no_process_behind(how: signal.Signals, tmp_path: Path) -> None:
     long = ("task=toy_regression", "tracker=none", "training.steps=1000000", "name=long", "seed=0,1", "hydra.launcher.workers=2")  # fmt: skip
     line = [sys.executable, "-m", "sweep", "-m", *long, PACKED, "hydra.launcher.max_pack=1"]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    env = os.environ | {"PYTHONPATH": PATH}
     process = subprocess.Popen(line, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: len(list(tmp_path.glob("outputs/long/*/trial.log"))) == 2)
     assert len(group(process.pid)) >= 3

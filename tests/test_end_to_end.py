@@ -73,7 +73,7 @@ def test_every_combination_is_a_trial_with_all_its_files(launcher: str, request:
         assert tree(study.folder / label) == FILES
         assert (one.status, one.name, one.trial["adapter"]["alpha"]) == ("finished", "my-study", 8.0)
         assert label.endswith(one.trial_id[:8])
-    assert {path.name for path in study.folder.iterdir()} == {*study.records, "multirun.yaml", "wandb"}
+    assert {path.name for path in study.folder.iterdir()} == {*study.records, "multirun.yaml", "wandb", ".lock"}
     assert {path.name for path in study.cwd.iterdir()} == {"outputs", "source.txt", "target.txt"}
     assert {path.name for path in (study.cwd / "outputs").iterdir()} == {"my-study", ".cache"}
 

@@ -3,9 +3,11 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 
+from sweep import schema
 from sweep.execution.job import Job
 from sweep.execution.pack import WORTH_WORKERS_S, Pack, plan, trainable_of
 from sweep.execution.progress import progress_bar
@@ -13,9 +15,10 @@ from sweep.execution.resolve import device_of
 from sweep.execution.sinks import tracking_mode
 from sweep.execution.store import Store
 from sweep.execution.threads import cores
-from sweep.execution.train import base_of
+from sweep.execution.train import base_of, lose
 from sweep.execution.workers import run_packs, warm_up
 from sweep.record import Record
+from sweep.schema import ConfigError
 from sweep.tasks.registry import build
 
 log = logging.getLogger(__name__)
@@ -24,19 +27,29 @@ WORTH_WARMING_UP = 8
 """Trials above which workers are made ready before it is known whether the work needs them."""
 
 
+class TooManyFailuresError(RuntimeError):
+    """The sweep was stopped because more of its trials failed than ``max_failures`` allows."""
+
+
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of the plan: trials in a pack, and processes (None lets the amount of work decide)."""
+    """Bounds of a launch.
+
+    ``max_pack`` trials train together, in ``workers`` processes (None lets the amount of work decide). More
+    than ``max_failures`` failed trials end it. ``retry_failed`` trains again what failed in an earlier launch.
+    """
 
     max_pack: int = 256
     workers: int | None = None
+    max_failures: int | None = None
+    retry_failed: bool = True
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a launch would do: the finished records by trial id, and the packs still to train."""
+    """What a launch would do: the records by trial id that stay, and the packs still to train."""
 
-    finished: dict[str, Record]
+    settled: dict[str, Record]
     packs: list[Pack]
     workers: int
 
@@ -47,41 +60,56 @@ class Plan:
 
 
 def make_plan(jobs: Sequence[Job], store: Store, limits: Limits) -> Plan:
-    """Find what is finished, drop exact duplicates, and plan the packs of the rest."""
-    finished = {job.trial.id: done for job in jobs if (done := store.finished(job))}
-    waiting = list({job.trial.id: job for job in jobs if job.trial.id not in finished}.values())
+    """Find what is settled, drop exact duplicates, and plan the packs of the rest."""
+    settled = _settled(jobs, store, limits)
+    waiting = list({job.trial.id: job for job in jobs if job.trial.id not in settled}.values())
     if len(waiting) > WORTH_WARMING_UP:
         warm_up(mirrored=waiting[0].config.tracker.mode != "none")
     possible = limits.workers or (1 if waiting and device_of(waiting[0].config.device).type == "cuda" else cores())
     packs = plan(waiting, limits.max_pack, possible)
     worth = sum(pack.work for pack in packs) > WORTH_WORKERS_S
     workers = possible if limits.workers or worth else 1
-    return Plan(finished, packs, max(1, min(workers, len(packs))))
+    return Plan(settled, packs, max(1, min(workers, len(packs))))
 
 
 def run(jobs: Sequence[Job], store: Store, limits: Limits) -> list[Record]:
     """Train what is not yet finished, each distinct trial once.
 
+    Trials that another launch is training are left to it; their records are awaited at the end, and what it
+    did not finish, being killed for example, is trained here.
+
     Returns:
         The record of every job, in order. A trial that fails is a record with ``status`` ``failed`` or
         ``diverged``; it stops no other.
+
+    Raises:
+        TooManyFailuresError: more than ``limits.max_failures`` trials failed in this launch.
+        UnwritableError: the sweep's folder takes no more.
 
     """
     planned = make_plan(jobs, store, limits)
     if len(jobs) > 1:
         log.info(summary(planned, jobs))
-    records = dict(planned.finished)
-    if planned.packs:
-        records |= _execute(planned, store)
+    for job in jobs:
+        store.trial_folder(job).mkdir(parents=True, exist_ok=True)  # by which it is seen that it was asked for
+    records = planned.settled | _execute(planned, store, limits)
+    while elsewhere := [job for job in jobs if job.trial.id not in records]:
+        log.info("another launch is training %d of the trials; waiting for it", len(elsewhere))
+        store.wait_for(elsewhere)
+        planned = make_plan(elsewhere, store, replace(limits, retry_failed=False))
+        records |= planned.settled | _execute(planned, store, limits)
     return [records[job.trial.id] for job in jobs]
 
 
 def summary(planned: Plan, jobs: Sequence[Job]) -> str:
     """How many trials there are, and how many of them need no training."""
     distinct = len({job.trial.id for job in jobs})
+    finished = sum(record.finished for record in planned.settled.values())
+    left = len(planned.settled) - finished
     return (
-        f"{len(jobs)} trials: {len(jobs) - distinct} exact duplicates dropped, "
-        f"{len(planned.finished)} already finished, {distinct - len(planned.finished)} to train"
+        f"{len(jobs)} trials: {len(jobs) - distinct} exact duplicates dropped, {finished} already finished, "
+        + (f"{left} that failed left alone, " if left else "")
+        + f"{distinct - len(planned.settled)} to train"
     )
 
 
@@ -109,18 +137,62 @@ def _in_words(pack: Pack) -> str:
     )
 
 
-def _execute(planned: Plan, store: Store) -> dict[str, Record]:
+def _settled(jobs: Sequence[Job], store: Store, limits: Limits) -> dict[str, Record]:
+    settled: dict[str, Record] = {}
+    faults: list[str] = []
+    for job in jobs:
+        try:
+            if earlier := store.settled(job, limits.retry_failed):
+                settled[job.trial.id] = earlier
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(list(dict.fromkeys(faults)))
+    return settled
+
+
+def _execute(planned: Plan, store: Store, limits: Limits) -> dict[str, Record]:
+    if not planned.packs:
+        return {}
     mode = tracking_mode(planned.packs[0].jobs[0])
-    for job in {pack.jobs[0].trial.task: pack.jobs[0] for pack in planned.packs}.values():
-        pretraining = build(job.trial.task, job.cache_folder).pretraining
-        with progress_bar(f"pre-training {job.trial.task.name}", pretraining.steps if pretraining else 0) as bar:
-            base_of(job, lambda step, bar=bar: bar.advance())  # type: ignore[misc]
     trials = sum(len(pack.jobs) for pack in planned.packs)
     steps = sum(len(pack.jobs) * pack.steps for pack in planned.packs)
     records: dict[str, Record] = {}
-    with progress_bar(f"training {trials} trials", steps) as bar:
-        for batch in run_packs(planned.packs, store, mode, planned.workers, bar.advance):
+    packs = []
+    for pack, error in _with_bases(planned.packs):
+        if error is None:
+            packs.append(pack)
+        else:
+            records |= {record.trial_id: record for record in lose(pack.jobs, store, error)}
+    with (
+        progress_bar(f"training {trials} trials", steps) as bar,
+        closing(run_packs(packs, store, mode, planned.workers, bar.advance)) as batches,
+    ):
+        for batch in batches:
             records |= {record.trial_id: record for record in batch}
-            lost = sum(not record.finished for record in records.values())
-            bar.say(f"{len(records)} done" + (f", {lost} of them failed" if lost else ""))
+            errors = [record.error["message"] for record in records.values() if record.error]
+            bar.say(f"{len(records)} done" + (f", {len(errors)} of them failed" if errors else ""))
+            if limits.max_failures is not None and len(errors) > limits.max_failures:
+                raise TooManyFailuresError(
+                    f"stopped, for {len(errors)} trials failed and max_failures={limits.max_failures}; "
+                    f"the last one said: {errors[-1]}"
+                )
     return records
+
+
+def _with_bases(packs: Sequence[Pack]) -> Iterator[tuple[Pack, Exception | None]]:
+    """Every pack once its base is there, or with the error that kept it from being made."""
+    errors: dict[schema.Task, Exception | None] = {}
+    for pack in packs:
+        job = pack.jobs[0]
+        if job.trial.task not in errors:
+            errors[job.trial.task] = None
+            pretraining = build(job.trial.task, job.cache_folder).pretraining
+            with progress_bar(f"pre-training {job.trial.task.name}", pretraining.steps if pretraining else 0) as bar:
+                try:
+                    base_of(job, lambda step, bar=bar: bar.advance())  # type: ignore[misc]
+                except OSError:  # the cache cannot be read or written
+                    raise
+                except Exception as error:
+                    errors[job.trial.task] = error
+        yield pack, errors[job.trial.task]

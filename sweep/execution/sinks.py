@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sweep.execution.job import Job
-from sweep.execution.store import Store
+from sweep.execution.store import Store, writing
 from sweep.record import Record
 from sweep.trackers.local import LocalTracker
 from sweep.trackers.tracker import Tracker
@@ -43,13 +43,16 @@ class PackSinks:
     """Receives what the trials of one pack report, in the pack's order."""
 
     def __init__(self, pack: Sequence[Job], store: Store, mirror: "WandbSweep | None"):
-        self._local = [LocalTracker(store.trial_folder(job)) for job in pack]
+        self._folder = store.folder
+        with writing(self._folder):
+            self._local = [LocalTracker(store.trial_folder(job)) for job in pack]
         self._mirrors = [mirror.open(job.trial.id, job.trial.label, job.trial.flat()) for job in pack] if mirror else []
         self._flushed = time.monotonic()
 
     def note(self, position: int, text: str) -> None:
         """Add a line to the log of one trial."""
-        self._local[position].note(text)
+        with writing(self._folder):
+            self._local[position].note(text)
 
     def rows(self, step: int, rows: Sequence[dict[str, float]]) -> None:
         """Take one row of each trial; an empty one is of a trial that has stopped."""
@@ -62,8 +65,9 @@ class PackSinks:
     def flush(self) -> None:
         """Write waiting rows to disk, if the last time was long enough ago."""
         if time.monotonic() - self._flushed > FLUSH_EVERY_S:
-            for tracker in self._local:
-                tracker.flush()
+            with writing(self._folder):
+                for tracker in self._local:
+                    tracker.flush()
             self._flushed = time.monotonic()
 
     def finish(self, records: Sequence[Record]) -> None:
@@ -72,5 +76,17 @@ class PackSinks:
             from sweep.trackers.wandb import finish_all
 
             finish_all(zip(self._mirrors, records, strict=True))
-        for tracker, record in zip(self._local, records, strict=True):
-            tracker.finish(record)
+        with writing(self._folder):
+            for tracker, record in zip(self._local, records, strict=True):
+                tracker.finish(record)
+
+    def abandon(self) -> None:
+        """Write what waits and close the mirrors: the launch ends before its trials do."""
+        if self._mirrors:
+            from sweep.trackers.wandb import abandon_all
+
+            abandon_all(self._mirrors)
+        with writing(self._folder):
+            for tracker in self._local:
+                tracker.flush()
+                tracker.note("interrupted")

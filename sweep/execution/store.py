@@ -1,15 +1,30 @@
 """A sweep's folder: where each trial's files are, what is already done, and what a trial leaves."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sweep import record
 from sweep.adapters.peft_format import WEIGHTS_FILE
+from sweep.execution import claim
 from sweep.execution.engine import Outcome
 from sweep.execution.job import Job
 from sweep.record import Record, replace_file
 from sweep.schema import ConfigError
+
+
+class UnwritableError(OSError):
+    """The sweep's folder takes no more: the disk is full, read-only or gone. No trial is to blame for that."""
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn an OSError in the block, which writes to ``folder``, into UnwritableError."""
+    try:
+        yield
+    except OSError as error:
+        raise UnwritableError(f"cannot write to {folder}: {error.strerror}; what is finished is safe") from error
 
 
 class Store:
@@ -23,19 +38,31 @@ class Store:
         """Where the files of ``job`` are."""
         return self.folder / job.trial.label
 
-    def finished(self, job: Job) -> Record | None:
-        """The record of an earlier launch of this very trial, if it ran to its end and left all that is asked for.
+    @contextmanager
+    def claim(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
+        """Keep other launches from training ``jobs`` inside the block; yields those that none of them trains."""
+        with claim.claim(self.folder, [job.trial.id for job in jobs]) as ours:
+            yield [job for job in jobs if job.trial.id in ours]
 
+    def wait_for(self, jobs: Sequence[Job]) -> None:
+        """Return when no other launch trains one of ``jobs`` any more."""
+        claim.wait_for(self.folder, [job.trial.id for job in jobs])
+
+    def settled(self, job: Job, retry_failed: bool = True) -> Record | None:
+        """The record of an earlier attempt at this very trial, if there is no reason to make another.
+
+        A finished trial that left all that is asked for is settled; a failed one without ``retry_failed``.
         Raises ConfigError for a record that cannot be read.
         """
-        weights = WEIGHTS_FILE.get(job.trial.adapter.kind)
-        if job.config.save_adapter and weights and not (self._adapter(job) / weights).exists():
-            return None
         try:
             earlier = record.read(self.trial_folder(job))
         except ValueError as error:
             raise ConfigError([str(error)]) from None
-        return earlier if earlier and earlier.finished and earlier.trial_id == job.trial.id else None
+        if earlier is None or earlier.trial_id != job.trial.id:
+            return None
+        if not earlier.finished:
+            return None if retry_failed else earlier
+        return None if self._lacks_adapter(job) else earlier
 
     def record_of(self, job: Job, outcome: Outcome, environment: dict[str, Any]) -> Record:
         """What ``job`` leaves behind."""
@@ -55,9 +82,14 @@ class Store:
 
     def save_adapter(self, job: Job, files: Mapping[str, bytes]) -> None:
         """Keep what was trained in ``adapter/``: these files, the last of them when the others are there."""
-        for name, content in files.items():
-            self._adapter(job).mkdir(exist_ok=True)
-            replace_file(self._adapter(job) / name, content)
+        with writing(self.folder):
+            for name, content in files.items():
+                self._adapter(job).mkdir(exist_ok=True)
+                replace_file(self._adapter(job) / name, content)
+
+    def _lacks_adapter(self, job: Job) -> bool:
+        weights = WEIGHTS_FILE.get(job.trial.adapter.kind)
+        return bool(job.config.save_adapter and weights and not (self._adapter(job) / weights).exists())
 
     def _adapter(self, job: Job) -> Path:
         return self.trial_folder(job) / "adapter"

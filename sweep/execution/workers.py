@@ -2,34 +2,29 @@
 
 import multiprocessing
 import os
-import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+import time
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import forkserver
-from multiprocessing.queues import Queue
+from multiprocessing import connection, forkserver
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from sweep.execution.engine import failed
-from sweep.execution.environment import environment
 from sweep.execution.pack import Pack
 from sweep.execution.sinks import wandb_sweep
 from sweep.execution.store import Store
-from sweep.execution.train import train_pack
+from sweep.execution.train import OnStep, lose, train_pack
 from sweep.record import Record
-from sweep.trackers.local import LocalTracker
 
 if TYPE_CHECKING:
     from sweep.trackers.wandb import Mode
 
 POLL_S = 0.2
-
-OnStep = Callable[[int], None]
+LEAVING_S = 60.0
+"""How long an interrupted worker may take to close its files and W&B runs."""
 
 
 class WorkerKilledError(RuntimeError):
@@ -45,7 +40,7 @@ def warm_up(mirrored: bool) -> None:
 
 def run_packs(
     packs: Sequence[Pack], store: Store, mode: "Mode | None", workers: int, on_steps: OnStep
-) -> Iterator[list[Record]]:
+) -> Generator[list[Record], None, None]:
     """Train every pack and yield its records as it ends.
 
     Args:
@@ -59,69 +54,101 @@ def run_packs(
     if workers == 1:
         mirror = wandb_sweep(packs[0].jobs[0], store, mode) if packs else None
         for pack in packs:
-            yield train_pack(pack.jobs, store, mirror, lambda step, pack=pack: on_steps(len(pack.jobs)))  # type: ignore[misc]
+            yield train_pack(pack.jobs, store, mirror, on_steps)
         return
-    context = multiprocessing.get_context("forkserver")
-    steps: Queue[int] = context.Queue()
-    suspects: list[Pack] = []
-    with ProcessPoolExecutor(workers, context, _start_worker, (steps,)) as pool, _children_end_with_us():
-        waiting: dict[Future[list[Record]], Pack] = {}
-        for pack in packs:
-            waiting[pool.submit(_work, pack, store, mode)] = pack
+    progress = Progress(len(packs), on_steps)
+    suspects: list[int] = []
+    with _pool(workers, progress) as pool:
+        waiting = {pool.submit(_work, pack, store, mode, number): number for number, pack in enumerate(packs)}
         while waiting:
             done, _ = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
-            _drain(steps, on_steps)
+            progress.show()
             for future in done:
-                pack = waiting.pop(future)
+                number = waiting.pop(future)
                 try:
                     yield future.result()
                 except BrokenProcessPool:
-                    suspects.append(pack)
-    for pack in suspects:
-        yield from _one_by_one(pack, store, mode, context, steps)
-        _drain(steps, on_steps)
+                    suspects.append(number)
+    for number in suspects:
+        yield from _one_by_one(packs[number], store, mode, progress, number)
 
 
 def _one_by_one(
-    pack: Pack, store: Store, mode: "Mode | None", context: Any, steps: "Queue[int]"
-) -> Iterator[list[Record]]:
+    pack: Pack, store: Store, mode: "Mode | None", progress: "Progress", number: int
+) -> Generator[list[Record], None, None]:
     """Train a pack whose process may have been killed in a process of its own; halve it if it is killed again."""
-    with ProcessPoolExecutor(1, context, _start_worker, (steps,)) as pool, _children_end_with_us():
+    with _pool(1, progress) as pool:
         try:
-            yield pool.submit(_work, pack, store, mode).result()
+            yield pool.submit(_work, pack, store, mode, number).result()
             return
         except BrokenProcessPool:
             pass
+        finally:
+            progress.show()
     if len(pack.jobs) > 1:
         for half in pack.halves():
-            yield from _one_by_one(half, store, mode, context, steps)
+            yield from _one_by_one(half, store, mode, progress, number)
         return
-    [job] = pack.jobs
     killed = WorkerKilledError("the process was killed from outside; did the machine run out of memory?")
-    record = store.record_of(job, failed(killed), environment(torch.device("cpu"), base="unknown"))
-    LocalTracker(store.trial_folder(job)).finish(record)
-    yield [record]
+    yield lose(pack.jobs, store, killed)
+
+
+class Progress:
+    """Steps of trials that workers have done: a counter for each pack, written by whoever trains it.
+
+    Plain shared memory: a queue's lock would be lost with a worker that is killed while it holds it.
+    """
+
+    def __init__(self, packs: int, on_steps: OnStep):
+        self.counters = multiprocessing.get_context("forkserver").RawArray("q", packs)
+        self._on_steps = on_steps
+        self._shown = 0
+
+    def show(self) -> None:
+        """Report what was done since the last time."""
+        done = sum(self.counters)
+        self._on_steps(done - self._shown)
+        self._shown = done
 
 
 @contextmanager
-def _children_end_with_us() -> Iterator[None]:
-    """End the workers when the block is left early, by Ctrl-C for example; the pool would wait for all packs."""
-    try:
-        yield
-    except BaseException:
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
+def _pool(workers: int, progress: Progress) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes, which end with the block: at once where it is left early, by Ctrl-C for example."""
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(workers, context, _start_worker, (progress.counters,)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            _end(multiprocessing.active_children())
+            raise
 
 
-_steps: "Queue[int] | None" = None
+def _end(processes: Sequence[BaseProcess]) -> None:
+    latest = time.monotonic() + LEAVING_S
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        connection.wait([process.sentinel], max(0.0, latest - time.monotonic()))
+        process.kill()
 
 
-def _start_worker(steps: "Queue[int]") -> None:
-    global _steps
-    _steps = steps
+_counters: Any = None
+_is_training = False
+
+
+def _start_worker(counters: Any) -> None:
+    global _counters
+    _counters = counters
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent ends us
+    signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _leave(*_: object) -> None:
+    """End this worker, but let a pack that trains write what it has."""
+    if not _is_training:
+        os._exit(1)
+    raise KeyboardInterrupt
 
 
 def _end_with_parent() -> None:
@@ -132,16 +159,17 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(pack: Pack, store: Store, mode: "Mode | None") -> list[Record]:
-    steps, size = _steps, len(pack.jobs)
-    assert steps is not None
-    mirror = wandb_sweep(pack.jobs[0], store, mode)
-    return train_pack(pack.jobs, store, mirror, lambda step: steps.put(size))
+def _work(pack: Pack, store: Store, mode: "Mode | None", number: int) -> list[Record]:
+    global _is_training
 
+    def count(steps: int) -> None:
+        _counters[number] += steps
 
-def _drain(steps: "Queue[int]", on_steps: OnStep) -> None:
     try:
-        while True:
-            on_steps(steps.get_nowait())
-    except queue.Empty:
-        pass
+        _is_training = True
+        try:
+            return train_pack(pack.jobs, store, wandb_sweep(pack.jobs[0], store, mode), count)
+        finally:
+            _is_training = False
+    except KeyboardInterrupt:
+        os._exit(1)

@@ -26,9 +26,9 @@ class LocalTracker:
         self._lines.append(json.dumps(record.finite({"step": step, **row}), allow_nan=False).encode() + b"\n")
 
     def flush(self) -> None:
-        """Append the waiting rows to ``history.jsonl`` in one write."""
+        """Append the waiting rows to ``history.jsonl``; OSError where they do not fit."""
         if self._lines:
-            with (self._folder / HISTORY_FILE).open("ab", buffering=0) as file:
+            with (self._folder / HISTORY_FILE).open("ab") as file:
                 file.write(b"".join(self._lines))
             self._lines.clear()
 

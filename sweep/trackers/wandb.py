@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -200,6 +200,12 @@ def finish_all(outcomes: Iterable[tuple[WandbTracker, Record]]) -> None:
     if pairs:
         with ThreadPoolExecutor(max_workers=len(pairs)) as pool:
             list(pool.map(lambda pair: pair[0].finish(pair[1]), pairs))
+
+
+def abandon_all(trackers: Sequence[WandbTracker]) -> None:
+    """Abandon many trackers at once."""
+    with ThreadPoolExecutor(max_workers=len(trackers)) as pool:
+        list(pool.map(WandbTracker.abandon, trackers))
 
 
 def choose_mode(mode: str) -> Mode:

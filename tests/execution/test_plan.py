@@ -132,7 +132,7 @@ def test_a_plan_leaves_out_what_is_finished_and_what_is_twice(tmp_path: Path) ->
     finish(store, two, "finished")
     finish(store, three, "failed")
     whole = make_plan([one, two, again, three], store, Limits(workers=1))
-    assert list(whole.finished) == [two.trial.id]
+    assert list(whole.settled) == [two.trial.id]
     assert {job.trial.id for pack in whole.packs for job in pack.jobs} == {one.trial.id, three.trial.id}
     first, *rest = describe(whole, [one, two, again, three]).splitlines()
     assert first == "4 trials: 1 exact duplicates dropped, 1 already finished, 2 to train"

@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 import torch
 
 from sweep import record
-from sweep.execution import engine, train
+from sweep.execution import base, engine, sinks, train
 from sweep.execution.job import Job
-from sweep.execution.runner import Limits, run
-from sweep.execution.store import Store
+from sweep.execution.runner import Limits, TooManyFailuresError, make_plan, run, summary
+from sweep.execution.store import Store, UnwritableError
 from sweep.record import Record
+from sweep.trackers.local import LocalTracker
 from tests.commands import history, jobs, records, untimed
 
 ALONE = Limits(max_pack=1, workers=1)
@@ -174,3 +176,86 @@ def test_the_adapter_is_kept_on_request(kind: str, file: str, tmp_path: Path) ->
 def test_no_mirror_without_a_tracker(tmp_path: Path) -> None:
     run(jobs("seed=0", cache=tmp_path), Store(tmp_path / "sweep", None), TOGETHER)
     assert not (tmp_path / "sweep" / "wandb").exists()
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, *unlucky: int) -> list[int]:
+    """Make the trials with these seeds raise; the list tells which seeds were trained, in order."""
+    own, trained = train.run_pack, []
+
+    def watched(pack: Sequence[Job], *rest: Any) -> Any:
+        trained.extend(job.trial.seed for job in pack)
+        if any(job.trial.seed in unlucky for job in pack):
+            raise BoomError("unlucky")
+        return own(pack, *rest)
+
+    monkeypatch.setattr(train, "run_pack", watched)
+    return trained
+
+
+def test_a_hopeless_sweep_is_stopped_and_goes_on_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = jobs(*(f"seed={seed}" for seed in range(6)), cache=tmp_path)
+    store = Store(tmp_path / "sweep", None)
+    trained = failing(monkeypatch, 0, 2, 3)
+    with pytest.raises(TooManyFailuresError, match="stopped, for 2 trials failed and max_failures=1; the last one said: unlucky"):  # fmt: skip
+        run(wanted, store, replace(ALONE, max_failures=1))
+    assert trained == [0, 1, 2]
+    assert [one.status for one in records(store.folder).values()] == ["failed", "finished", "failed"]
+    monkeypatch.undo()
+    found = run(wanted, store, replace(ALONE, max_failures=0))
+    assert all(one.finished for one in found)
+
+
+def test_failed_trials_can_be_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = jobs("seed=0", "seed=1", "optimizer.lr=1e30", cache=tmp_path)
+    store = Store(tmp_path / "sweep", None)
+    failing(monkeypatch, 1)
+    first = run(wanted, store, ALONE)
+    assert [one.status for one in first] == ["finished", "failed", "diverged"]
+    monkeypatch.undo()
+    trained = failing(monkeypatch)
+    assert run(wanted, store, replace(ALONE, retry_failed=False)) == first
+    assert summary(make_plan(wanted, store, replace(ALONE, retry_failed=False)), wanted) == (
+        "3 trials: 0 exact duplicates dropped, 1 already finished, 2 that failed left alone, 0 to train"
+    )
+    assert trained == []
+    assert [one.status for one in run(wanted, store, ALONE)] == ["finished", "finished", "diverged"]
+    assert trained == [1, 0]
+
+
+def test_a_base_that_cannot_be_trained_costs_only_its_own_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    wanted = jobs("seed=0", "task=transformer_tiny seed=0", "task=transformer_tiny seed=1", cache=tmp_path)
+    store = Store(tmp_path / "sweep", None)
+
+    def broken(*arguments: Any) -> Any:
+        raise BoomError("the base cannot be trained")
+
+    monkeypatch.setattr(base, "_pretrained", broken)
+    found = run(wanted, store, TOGETHER)
+    assert [one.status for one in found] == ["finished", "failed", "failed"]
+    for one in found[1:]:
+        assert one.error is not None
+        assert (one.error["type"], one.error["message"]) == ("BoomError", "the base cannot be trained")
+    assert len(records(store.folder)) == 3
+
+
+@pytest.mark.parametrize("moment", ["while it trains", "at its end"])
+def test_a_full_disk_ends_the_launch_and_blames_no_trial(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Callable[[list[Job]], list[dict[str, Any]]]
+) -> None:
+    wanted = jobs("seed=0", "seed=1", "seed=2", "adapter.rank=2", cache=tmp_path)
+    store = Store(tmp_path / "sweep", None)
+
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    trained = failing(monkeypatch)
+    with monkeypatch.context() as disk:
+        disk.setattr(sinks, "FLUSH_EVERY_S", -1.0)
+        disk.setattr(LocalTracker, "flush", full) if moment == "while it trains" else disk.setattr(
+            record, "write", full
+        )
+        with pytest.raises(UnwritableError, match=r"cannot write to .*sweep: No space left on device; what is finished is safe"):  # fmt: skip
+            run(wanted, store, TOGETHER)
+    assert len(trained) == 3  # the pack was not halved, and no other was begun
+    assert records(store.folder) == {}
+    assert results(run(wanted, store, TOGETHER)) == alone(wanted)

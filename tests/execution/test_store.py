@@ -57,40 +57,40 @@ def test_a_failure_keeps_class_message_and_traceback(store: Store, job: Job) -> 
 
 
 def test_only_a_finished_record_of_this_very_trial_counts(store: Store, job: Job, tmp_path: Path) -> None:
-    assert store.finished(job) is None
+    assert store.settled(job) is None
     for status in ("failed", "diverged"):
         leave(store, job, Outcome(status))  # type: ignore[arg-type]
-        assert store.finished(job) is None
+        assert store.settled(job) is None
     leave(store, job, DONE)
-    found = store.finished(job)
+    found = store.settled(job)
     assert found is not None
     assert found.trial_id == job.trial.id
     [other] = jobs("adapter.rank=2 seed=4", cache=tmp_path)
     store.trial_folder(job).rename(store.trial_folder(other))
-    assert store.finished(other) is None
-    assert Store(tmp_path / "elsewhere", "rank").finished(job) is None
+    assert store.settled(other) is None
+    assert Store(tmp_path / "elsewhere", "rank").settled(job) is None
 
 
 def test_a_damaged_record_is_not_passed_over(store: Store, job: Job) -> None:
     leave(store, job, DONE)
     (store.trial_folder(job) / "record.json").write_text("{")
     with pytest.raises(ValueError, match="delete it to run that trial again"):
-        store.finished(job)
+        store.settled(job)
 
 
 def test_an_adapter_that_is_asked_for_must_be_there(store: Store, job: Job, tmp_path: Path) -> None:
     [keeping] = jobs("adapter.rank=2 seed=3 name=study save_adapter=true", cache=tmp_path)
     assert store.trial_folder(keeping) == store.trial_folder(job)
     leave(store, job, DONE)
-    assert store.finished(keeping) is None
+    assert store.settled(keeping) is None
     store.save_adapter(keeping, {"adapter_config.json": b"{}"})
-    assert store.finished(keeping) is None
+    assert store.settled(keeping) is None
     store.save_adapter(keeping, {"adapter_model.safetensors": b"weights"})
-    assert store.finished(keeping) == store.finished(job) is not None
+    assert store.settled(keeping) == store.settled(job) is not None
     assert (store.trial_folder(job) / "adapter" / "adapter_model.safetensors").read_bytes() == b"weights"
 
 
 def test_an_untouched_base_has_no_adapter_to_wait_for(store: Store, tmp_path: Path) -> None:
     [untouched] = jobs("adapter=none save_adapter=true", cache=tmp_path)
     leave(store, untouched, DONE)
-    assert store.finished(untouched) is not None
+    assert store.settled(untouched) is not None

@@ -21,12 +21,14 @@ from hydra_plugins.lora_sweep.quick_loader import QuickLoader
 
 @dataclass
 class PackedLauncherConfig:
-    """``dry_run`` plans and trains nothing; the other settings bound how trials are packed."""
+    """``dry_run`` plans and trains nothing; the other settings bound the launch."""
 
     _target_: str = "hydra_plugins.lora_sweep.packed_launcher.PackedLauncher"
     dry_run: bool = False
     max_pack: int = 256
     workers: int | None = None
+    max_failures: int | None = None
+    retry_failed: bool = True
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="packed", node=PackedLauncherConfig, provider="lora_sweep")

@@ -1,0 +1,54 @@
+"""Which process trains which trial: for each, it holds a byte of the sweep's lock file while it trains.
+
+The kernel ends a lock with its process, however that ends, so nothing is left to clean up. One open file is
+enough for any number of trials. Launches on several machines see each other where the file system has POSIX
+locks, as NFS has; on one without them, locking is an OSError, and nothing is trained.
+"""
+
+import fcntl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def claim(folder: Path, trial_ids: Iterable[str]) -> Iterator[set[str]]:
+    """Hold, inside the block, those of ``trial_ids`` that no other process holds; yields them.
+
+    A process has one claim on a sweep at a time: closing the file ends all locks that the process has on it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("ab") as file:
+        yield {trial_id for trial_id in trial_ids if _lock(file, trial_id, fcntl.LOCK_EX)}
+
+
+def wait_for(folder: Path, trial_ids: Iterable[str]) -> None:
+    """Return when each of ``trial_ids`` has been free."""
+    with (folder / LOCK_FILE).open("ab") as file:
+        for trial_id in trial_ids:
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, _byte(trial_id))
+            fcntl.lockf(file, fcntl.LOCK_UN, 1, _byte(trial_id))
+
+
+def claimed(folder: Path, trial_ids: Iterable[str]) -> set[str]:
+    """Those of ``trial_ids`` that another process is training now."""
+    try:
+        with (folder / LOCK_FILE).open("rb") as file:
+            return {trial_id for trial_id in trial_ids if not _lock(file, trial_id, fcntl.LOCK_SH)}
+    except FileNotFoundError:
+        return set()
+
+
+def _lock(file: BinaryIO, trial_id: str, kind: int) -> bool:
+    try:
+        fcntl.lockf(file, kind | fcntl.LOCK_NB, 1, _byte(trial_id))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _byte(trial_id: str) -> int:
+    return int(trial_id[:15], 16)

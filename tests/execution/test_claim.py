@@ -1,0 +1,119 @@
+"""Two launches never train one trial: locks between processes, and what happens when their owner is killed."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sweep.execution.claim import claim, claimed, wait_for
+from sweep.execution.runner import Limits, run
+from sweep.execution.store import Store
+from tests.commands import ROOT, history, jobs, untimed
+
+A, B, C = "a" * 16, "b" * 16, "0123456789abcdef"
+HOLDER = """
+import sys, time
+from pathlib import Path
+from sweep.execution.claim import claim
+with claim(Path(sys.argv[1]), sys.argv[2:]) as ours:
+    print(*sorted(ours), flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def holding(folder: Path, *trial_ids: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds ``trial_ids`` until it is killed or gets a line."""
+    line = [sys.executable, "-c", HOLDER, str(folder), *trial_ids]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().split() == sorted(trial_ids)
+        yield process
+        process.kill()
+
+
+def test_a_trial_has_one_owner_until_that_is_killed(tmp_path: Path) -> None:
+    with holding(tmp_path, A, B) as other:
+        with claim(tmp_path, [A, C]) as ours:
+            assert ours == {C}
+        assert claimed(tmp_path, [A, B, C]) == {A, B}
+        other.kill()
+        other.wait()
+        with claim(tmp_path, [A, C]) as ours:
+            assert ours == {A, C}
+    assert claimed(tmp_path, [A, B, C]) == set()
+    assert claimed(tmp_path / "none", [A]) == set()
+
+
+def test_waiting_ends_when_the_owner_does(tmp_path: Path) -> None:
+    with holding(tmp_path, A) as other:
+        waiter = "import sys; from pathlib import Path; from sweep.execution.claim import wait_for; wait_for(Path(sys.argv[1]), sys.argv[2:])"  # fmt: skip
+        with subprocess.Popen([sys.executable, "-c", waiter, str(tmp_path), A], cwd=ROOT) as waiting:
+            with pytest.raises(subprocess.TimeoutExpired):
+                waiting.wait(0.5)
+            other.kill()
+            assert waiting.wait(10) == 0
+    wait_for(tmp_path, [A, B])
+
+
+def test_thousands_of_claims_need_one_open_file(tmp_path: Path) -> None:
+    many = [f"{number:016x}" for number in range(5000)]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with claim(tmp_path, many) as ours:
+        assert len(ours) == 5000
+        assert len(list(Path("/proc/self/fd").iterdir())) == before + 1
+
+
+OTHER_LAUNCH = """
+import sys, threading, time
+from pathlib import Path
+from sweep.execution import train
+from sweep.execution.runner import Limits, run
+from sweep.execution.store import Store
+from tests.commands import jobs
+own = train.run_pack
+def slow(pack, *rest):
+    print("training", len(pack), flush=True)
+    sys.stdin.readline()
+    return own(pack, *rest)
+train.run_pack = slow
+folder = Path(sys.argv[1])
+run(jobs(*sys.argv[2:], cache=folder), Store(folder / "sweep", None), Limits(workers=1))
+"""
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_another_launch_trains_is_awaited_or_taken_over(dies: bool, tmp_path: Path) -> None:
+    store = Store(tmp_path / "sweep", None)
+    wanted = jobs("seed=0", "seed=1", "seed=2", cache=tmp_path)
+    alone = run(wanted, Store(tmp_path / "alone", None), Limits(workers=1))
+    line = [sys.executable, "-c", OTHER_LAUNCH, str(tmp_path), "seed=1", "seed=2"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == "training 2\n"
+        theirs = store.trial_folder(wanted[1]) / "history.jsonl"
+        file = theirs.stat().st_ino
+
+        class WaitsOnce(Store):
+            def wait_for(self, waited: object) -> None:
+                assert waited == wanted[1:]
+                assert (self.trial_folder(wanted[0]) / "record.json").exists()
+                if dies:
+                    other.kill()
+                else:
+                    other.stdin.write("\n")  # type: ignore[union-attr]
+                    other.stdin.flush()  # type: ignore[union-attr]
+                super().wait_for(waited)  # type: ignore[arg-type]
+
+        found = run(wanted, WaitsOnce(store.folder, None), Limits(workers=1))
+        assert other.wait(60) == (-9 if dies else 0)
+    assert [untimed(one) for one in found] == [untimed(one) for one in alone]
+    for job in wanted:
+        assert history(store.trial_folder(job)) == history(tmp_path / "alone" / job.trial.label)
+    attempts = (store.trial_folder(wanted[1]) / "trial.log").read_text().count("in a pack of")
+    assert attempts == (2 if dies else 1)
+    assert theirs.stat().st_ino == file
