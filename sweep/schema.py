@@ -6,9 +6,9 @@ The YAML files in ``conf/`` hold the defaults; this module holds the meaning and
 import difflib
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 Kind = Literal["lora", "full", "none"]
 Init = Literal["kaiming", "gaussian", "normal", "both_random", "init_b", "orthogonal", "pissa", "milora", "olora"]
@@ -17,6 +17,7 @@ Bias = Literal["none", "all", "lora_only"]
 Layers = Annotated[tuple[int, ...], Field(strict=False)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Number = TypeVar("Number", int, float)
 
 
 class ConfigError(ValueError):
@@ -144,8 +145,11 @@ class Adapter(_Strict):
     """What is trained: a LoRA (``kind: lora``), every weight (``full``), or nothing (``none``).
 
     ``targets`` is a preset (``all_linear``, ``attention``, ``mlp``, ``qv``), a list of layer names, or a
-    regular expression on the full layer name; ``layers`` keeps only those indices. The LoRA settings have no
-    meaning for ``full`` and ``none`` and are dropped there, so a grid does not repeat those baselines.
+    regular expression on the full layer name; ``layers`` keeps only those indices, and ``exclude`` (names or an
+    expression) leaves layers out. ``rank_pattern`` and ``alpha_pattern`` give layers a rank and alpha of their own:
+    of the names or expressions that match the end of a layer's name, from a dot on, the first one counts. The LoRA
+    settings have no meaning for ``full`` and ``none`` and are dropped there, so a grid does not repeat those
+    baselines.
     """
 
     kind: Kind
@@ -154,6 +158,9 @@ class Adapter(_Strict):
     init: Init | None = None
     targets: str | Names | None = None
     layers: Layers | None = None
+    exclude: str | Names | None = None
+    rank_pattern: dict[str, Annotated[int, Field(ge=1)]] | None = None
+    alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] | None = None
     scaling: Scaling | None = None
     dropout: float | None = Field(default=None, ge=0, lt=1)
     bias: Bias | None = None
@@ -170,6 +177,21 @@ class Adapter(_Strict):
     def _spelling(cls, value: Any) -> Any:
         return "alpha/sqrt_rank" if value == "alpha/√rank" else value
 
+    @field_validator("rank_pattern", "alpha_pattern")
+    @classmethod
+    def _expressions(cls, pattern: dict[str, Any] | None) -> dict[str, Any] | None:
+        for expression in pattern or {}:
+            try:
+                re.compile(expression)
+            except re.error as error:
+                raise ValueError(f"{expression!r} is not a valid regular expression ({error})") from None
+        return pattern or None
+
+    @field_serializer("rank_pattern", "alpha_pattern", when_used="json")
+    def _as_text(self, pattern: dict[str, Any] | None) -> str | None:
+        """One value that keeps the order, reads well as a level, and is what one would write on the command line."""
+        return f"{{{', '.join(f'{name}: {value:g}' for name, value in pattern.items())}}}" if pattern else None
+
     @model_validator(mode="after")
     def _complete(self) -> "Adapter":
         if self.kind == "lora":
@@ -179,19 +201,44 @@ class Adapter(_Strict):
         return self
 
     @property
-    def scale(self) -> float:
-        """The factor of B·A: alpha/rank (LoRA), alpha/√rank (rsLoRA, Kalajdzievski 2023) or alpha."""
+    def widest(self) -> int:
+        """The largest rank that any layer may have."""
+        return max([self.rank or 1, *(self.rank_pattern or {}).values()])
+
+    def rank_of(self, layer: str) -> int:
+        """The rank of the layer with this dotted name."""
         assert self.rank is not None
+        return _first_match(self.rank_pattern, layer, self.rank)
+
+    def alpha_of(self, layer: str) -> float:
+        """The alpha of the layer with this dotted name."""
         assert self.alpha is not None
-        divisor = {"alpha/rank": self.rank, "alpha/sqrt_rank": self.rank**0.5, "alpha": 1}
-        return self.alpha / divisor[str(self.scaling)]
+        return _first_match(self.alpha_pattern, layer, self.alpha)
+
+    def scale_of(self, layer: str) -> float:
+        """The factor of B·A: alpha/rank (LoRA), alpha/√rank (rsLoRA, Kalajdzievski 2023) or alpha."""
+        rank = self.rank_of(layer)
+        return self.alpha_of(layer) / {"alpha/rank": rank, "alpha/sqrt_rank": rank**0.5, "alpha": 1}[str(self.scaling)]
+
+
+def matches(expression: str, layer: str) -> bool:
+    """Whether a pattern's expression is the whole name of ``layer`` or its end from a dot on, as in PEFT."""
+    return re.match(rf"(.*\.)?({expression})$", layer) is not None
+
+
+def _first_match(pattern: dict[str, Number] | None, layer: str, default: Number) -> Number:
+    return next((value for name, value in (pattern or {}).items() if matches(name, layer)), default)
 
 
 class Optimizer(_Strict):
-    """The update rule and its schedule. ``clip_norm`` bounds the norm of each trial's own gradient."""
+    """The update rule and its schedule. ``clip_norm`` bounds the norm of each trial's own gradient.
+
+    ``lr_ratio`` is the rate of B over that of A: LoRA+ (Hayou et al. 2024); 1 is plain LoRA.
+    """
 
     name: Literal["adamw", "adam", "sgd"]
     lr: float = Field(gt=0)
+    lr_ratio: float = Field(default=1.0, gt=0)
     weight_decay: float = Field(ge=0)
     betas: Annotated[tuple[Beta, Beta], Field(strict=False)]
     eps: float = Field(gt=0)
@@ -268,7 +315,7 @@ def _fault(detail: Any, values: dict[str, Any]) -> str:
     path = [str(part) for part in detail["loc"]]
     if path[0] == "task" and path[1:2] and path[1] in TASK_NAMES:
         del path[1]  # pydantic names the union's branch there
-    if path[:2] == ["adapter", "targets"]:
+    if path[:2] in (["adapter", "targets"], ["adapter", "exclude"]):
         path = path[:2]
     key = ".".join(path)
     match detail["type"]:

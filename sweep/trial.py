@@ -27,8 +27,14 @@ class Trial:
 
     @classmethod
     def of(cls, config: schema.Config, data: str) -> "Trial":
-        """The trial that ``config`` describes, on the data with fingerprint ``data``."""
-        return cls(config.task, config.adapter, config.optimizer, config.training, config.seed, data)
+        """The trial that ``config`` describes, on the data with fingerprint ``data``.
+
+        LoRA+ has no meaning without a LoRA and is off there, so a grid does not repeat its baselines.
+        """
+        optimizer = config.optimizer
+        if config.adapter.kind != "lora":
+            optimizer = optimizer.model_copy(update={"lr_ratio": 1.0})
+        return cls(config.task, config.adapter, optimizer, config.training, config.seed, data)
 
     def science(self) -> dict[str, Any]:
         """The full resolved value, as plain JSON types; of the user's own files the names, not the folders."""
@@ -74,7 +80,8 @@ class Trial:
         else:
             parts = [adapter.kind]
         if adapter.kind != "none":
-            parts.append(f"lr{self.optimizer.lr:g}")
+            ratio = self.optimizer.lr_ratio
+            parts.append(f"lr{self.optimizer.lr:g}" + (f"x{ratio:g}" if ratio != 1 else ""))
         text = "-".join([*parts, f"s{self.seed}", self.id[:8]])
         return re.sub(r"[^A-Za-z0-9._+-]+", "_", text)
 

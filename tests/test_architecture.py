@@ -11,12 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    {"sweep.__main__", "sweep.messages"},
+    {"sweep.__main__", "sweep.messages", "sweep.params"},
     {"sweep.execution"},
     {"sweep.training"},
     {"sweep.tasks"},
     {"sweep.adapters", "sweep.models"},
-    {"sweep.trial", "sweep.record", "sweep.schema", "sweep.rng"},
+    {"sweep.trial", "sweep.record", "sweep.schema", "sweep.rng", "sweep.markdown"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 HEAVY = {"torch", "wandb", "pandas", "numpy", "scipy", "statsmodels", "matplotlib", "bokeh", "mlxtend", "transformers"}
@@ -130,11 +130,12 @@ def test_the_launcher_knows_hydra_and_nothing_of_ours() -> None:
     ("how", "says"),
     [
         (("-m", "sweep"), "python -m sweep +ablation="),
+        (("-m", "sweep.params"), "--targets"),
         (("-m", "analysis"), "table"),
         ((str(Path(sys.executable).with_name("lora-sweep")),), "python -m sweep +ablation="),
         ((str(Path(sys.executable).with_name("lora-report")),), "table"),
     ],
-    ids=["sweep", "analysis", "lora-sweep", "lora-report"],
+    ids=["sweep", "sweep.params", "analysis", "lora-sweep", "lora-report"],
 )
 def test_help_answers_at_once(how: tuple[str, ...], says: str, tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

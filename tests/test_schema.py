@@ -29,7 +29,7 @@ def fault(*overrides: str) -> str:
     ("override", "says"),
     [
         ("+adapter.rnk=4", "adapter.rnk: unknown key; did you mean adapter.rank?"),
-        ("+adapter.qqq=4", "adapter.qqq: unknown key; known here: kind, rank, alpha, init, targets, layers, scaling, dropout, bias"),
+        ("+adapter.qqq=4", "adapter.qqq: unknown key; known here: kind, rank, alpha, init, targets, layers, exclude, rank_pattern, alpha_pattern, scaling, dropout, bias"),
         ("+sed=4", "sed: unknown key; did you mean seed?"),
         ("+task.nosie=1", "task.nosie: unknown key; did you mean task.noise?"),
         ("~optimizer.lr", "optimizer.lr: missing; give it with optimizer.lr=…"),
@@ -49,6 +49,14 @@ def fault(*overrides: str) -> str:
         ("adapter.targets=[q_proj]", "adapter.targets = ['q_proj']: 'q_proj' matches no layer; this model's layers are layers.0"),
         ("adapter.targets=[]", "adapter.targets = []: an empty list; this model's layers are layers.0"),
         ("adapter.layers=[3]", "adapter.layers = [3]: no targeted layer has index 3; there are 0"),
+        ("adapter.exclude=[w_proj]", "adapter.exclude = ['w_proj']: 'w_proj' matches no layer; the targeted layers are layers.0"),
+        ("adapter.exclude=[layers.0]", "adapter.exclude = ('layers.0',): leaves no layer to adapt"),
+        ("adapter.exclude='(0'", "adapter.exclude = '(0': not a valid regular expression (missing ), unterminated subpattern at position 0)"),
+        ("adapter.rank_pattern={q_proj:4}", "adapter.rank_pattern = {'q_proj': 4}: 'q_proj' matches no layer; the targeted layers are layers.0"),
+        ("adapter.rank_pattern={layers.0:0}", "adapter.rank_pattern.layers.0 = 0: must be greater than or equal to 1"),
+        ("adapter.rank_pattern={layers.0:11}", "adapter.rank = 8, rank_pattern = {'layers.0': 11}: no targeted layer can hold it; the largest possible rank here is 10"),
+        ("adapter.alpha_pattern={*:4}", "adapter.alpha_pattern: '*' is not a valid regular expression (nothing to repeat at position 0)"),
+        ("optimizer.lr_ratio=0", "optimizer.lr_ratio = 0: must be greater than 0"),
         ("optimizer.lr=0", "optimizer.lr = 0: must be greater than 0"),
         ("optimizer.lr=inf", "optimizer.lr = inf: must be a finite number"),
         ("optimizer.betas=[0.9,1]", "optimizer.betas.1 = 1: must be less than 1"),
@@ -165,4 +173,4 @@ def test_the_mathematical_spelling_of_rslora_is_the_same_value() -> None:
 @pytest.mark.parametrize(("scaling", "factor"), [("alpha/rank", 4.0), ("alpha/sqrt_rank", 8.0), ("alpha", 16.0)])
 def test_scalings(scaling: str, factor: float) -> None:
     adapter = config(TOY, "adapter.rank=4", "adapter.alpha=16", f"adapter.scaling={scaling}").adapter
-    assert adapter.scale == factor
+    assert adapter.scale_of("layers.0") == factor

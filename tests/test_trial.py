@@ -41,6 +41,9 @@ WORDS = {
     ("adapter", "scaling"): "alpha",
     ("adapter", "bias"): "all",
     ("adapter", "layers"): (0,),
+    ("adapter", "exclude"): "x",
+    ("adapter", "rank_pattern"): {"x": 1},
+    ("adapter", "alpha_pattern"): {"x": 1.0},
     ("optimizer", "name"): "sgd",
     ("optimizer", "schedule"): "cosine",
     ("task", "name"): None,  # another task is another class
@@ -63,7 +66,7 @@ def test_every_field_of_the_science_is_part_of_the_identity() -> None:
             ids.add(replace(base, **{part: section}).id)
             changed += 1
     ids |= {replace(base, seed=1).id, replace(base, data="other").id}
-    assert changed == 10 + 9 + 9 + 6
+    assert changed == 10 + 12 + 10 + 6
     assert len(ids) == 1 + changed + 2
 
 
@@ -73,6 +76,13 @@ def test_every_field_of_the_science_is_part_of_the_identity() -> None:
 )
 def test_where_and_how_a_trial_is_kept_is_not(override: str) -> None:
     assert trial(TOY, override).id == trial(TOY).id
+
+
+def test_the_order_of_a_pattern_counts_because_its_first_match_does() -> None:
+    first, second = "{layers.0:2,layers.*:4}", "{layers.*:4,layers.0:2}"
+    assert trial(TOY, f"adapter.rank_pattern={first}").id != trial(TOY, f"adapter.rank_pattern={second}").id
+    assert trial(TOY, f"adapter.rank_pattern={first}").flat()["adapter.rank_pattern"] == "{layers.0: 2, layers.*: 4}"
+    assert trial(TOY, "adapter.rank_pattern={}").id == trial(TOY).id
 
 
 def test_a_value_is_the_same_however_it_came() -> None:
@@ -86,6 +96,7 @@ def test_full_and_none_drop_what_means_nothing_to_them() -> None:
         assert plain == with_settings
         assert plain.id == with_settings.id
     assert trial(TOY, "adapter=full", "optimizer.lr=1").id != trial(TOY, "adapter=full").id
+    assert trial(TOY, "adapter=full", "optimizer.lr_ratio=4").id == trial(TOY, "adapter=full").id
     assert trial(TOY, "adapter=none", "optimizer.lr=1", "training.steps=7").id == trial(TOY, "adapter=none").id
     assert trial(TOY, "adapter=none", "seed=1").id != trial(TOY, "adapter=none").id
 
@@ -130,6 +141,7 @@ def test_the_flat_form_has_one_key_for_each_number() -> None:
         (("adapter.rank=4", "adapter.init=pissa", "seed=3"), "r4-a16-pissa-all_linear-lr0.01-s3"),
         (("adapter.targets=[layers.0,layers.2]", "adapter.alpha=0.5"), "r8-a0.5-kaiming-layers.0_layers.2-lr0.01-s0"),
         (("adapter.targets='layers[.](0|2)'", "optimizer.lr=3e-4"), "r8-a16-kaiming-layers_._0_2_-lr0.0003-s0"),
+        (("optimizer.lr_ratio=16",), "r8-a16-kaiming-all_linear-lr0.01x16-s0"),
         (("adapter=full",), "full-lr0.01-s0"),
         (("adapter=none", "seed=12"), "none-s12"),
     ],
@@ -158,4 +170,4 @@ def test_identities_do_not_change_between_releases() -> None:
     )  # fmt: skip
     training = schema.Training(steps=1, batch_size=1, accumulation=1, checkpointing=False, log_every=1, eval_every=None)
     adapter = schema.Adapter(kind="full")
-    assert Trial(task, adapter, optimizer, training, 0, "generated:planted").id == "33f988e82ed2ec35"
+    assert Trial(task, adapter, optimizer, training, 0, "generated:planted").id == "c85e95ec62b9776c"

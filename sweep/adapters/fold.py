@@ -149,7 +149,7 @@ def fold(
         layer = _adapt(name, linear, weight, adapters, trial_targets, biased, seeds)
         model.set_submodule(name, layer)
         layers[name] = layer
-        ranks = [hit * (adapter.rank or 0) for hit, adapter in zip(trial_targets, adapters, strict=True)]
+        ranks = [adapter.rank_of(name) if hit else 0 for hit, adapter in zip(trial_targets, adapters, strict=True)]
         sizes = {
             "lora_A": [rank * linear.in_features for rank in ranks],
             "lora_B": [rank * linear.out_features for rank in ranks],
@@ -180,18 +180,17 @@ def _adapt(
     seeds: Sequence[int],
 ) -> LoRALinear:
     trials, device = len(adapters), linear.weight.device
-    rank = bucket(max(adapter.rank or 1 for adapter in adapters))
-    lora_A = torch.zeros(trials, rank, linear.in_features)
-    lora_B = torch.zeros(trials, linear.out_features, rank)
+    widest = bucket(max(adapter.widest for adapter in adapters))
+    lora_A = torch.zeros(trials, widest, linear.in_features)
+    lora_B = torch.zeros(trials, linear.out_features, widest)
     moved_A, moved_B = torch.zeros_like(lora_A), torch.zeros_like(lora_B)
     moved = False
     for trial, adapter in enumerate(adapters):
         if targeted[trial]:
-            assert adapter.rank is not None
             assert adapter.init is not None
-            factors = INITS[adapter.init](weight, adapter.rank, adapter.scale, generator(seeds[trial], "init", name))
-            lora_A[trial, : adapter.rank] = factors.lora_A
-            lora_B[trial, :, : adapter.rank] = factors.lora_B
+            rank, scale = adapter.rank_of(name), adapter.scale_of(name)
+            factors = INITS[adapter.init](weight, rank, scale, generator(seeds[trial], "init", name))
+            lora_A[trial, :rank], lora_B[trial, :, :rank] = factors.lora_A, factors.lora_B
             if factors.from_base:
                 moved_A[trial], moved_B[trial], moved = lora_A[trial], lora_B[trial], True
     bias = linear.bias.detach().repeat(trials, 1) if any(biased) else None
@@ -200,7 +199,7 @@ def _adapt(
         linear,
         nn.Parameter(lora_A.to(device)),
         nn.Parameter(lora_B.to(device)),
-        scaling=torch.tensor([adapter.scale for adapter in adapters]).to(device),
+        scaling=torch.tensor([adapter.scale_of(name) for adapter in adapters]).to(device),
         dropout=[adapter.dropout or 0.0 for adapter in adapters],
         dropout_rng=dropout_rng,
         moved=(moved_A.to(device), moved_B.to(device)) if moved else None,

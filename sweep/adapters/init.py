@@ -112,27 +112,27 @@ DECOMPOSING = frozenset({"pissa", "milora", "olora"})
 
 
 def check(adapter: Adapter, shapes: dict[str, tuple[int, int]]) -> list[str]:
-    """Compare the rank with the (out, in) shapes of the targeted layers.
+    """Compare the ranks with the (out, in) shapes of the targeted layers.
 
     Returns:
-        Notes for the record: layers whose full rank is already below ``adapter.rank``.
+        Notes for the record: layers whose full rank is already below that of their adapter.
 
     Raises:
-        ConfigError: no layer can hold the rank; a decomposition has fewer terms than that in some layer; or
+        ConfigError: no layer can hold its rank; a decomposition has fewer terms than that in some layer; or
             an odd rank with ``orthogonal``.
 
     """
-    rank = adapter.rank
-    assert rank is not None
-    small = [name for name, shape in shapes.items() if min(shape) < rank]
-    largest = max(min(shape) for shape in shapes.values())
-    if rank > largest:
-        raise ConfigError([f"adapter.rank = {rank}: no targeted layer can hold it; the largest possible rank here is {largest}"])  # fmt: skip
+    ranks = {name: adapter.rank_of(name) for name in shapes}
+    asked = f"adapter.rank = {adapter.rank}" + (f", rank_pattern = {adapter.rank_pattern}" if adapter.rank_pattern else "")  # fmt: skip
+    small = [name for name, shape in shapes.items() if min(shape) < ranks[name]]
+    if len(small) == len(shapes):
+        largest = max(min(shape) for shape in shapes.values())
+        raise ConfigError([f"{asked}: no targeted layer can hold it; the largest possible rank here is {largest}"])
     if small and adapter.init in DECOMPOSING:
-        raise ConfigError([f"adapter.rank = {rank}: init {adapter.init} decomposes the weight, and {', '.join(small)} has no {rank} singular values; lower the rank, or leave these layers out of adapter.targets"])  # fmt: skip
-    if rank % 2 and adapter.init == "orthogonal":
-        raise ConfigError([f"adapter.rank = {rank}: init orthogonal needs an even rank"])
-    return [f"rank {rank} is above the full rank {min(shapes[name])} of {name}" for name in small]
+        raise ConfigError([f"{asked}: init {adapter.init} decomposes the weight, and {', '.join(small)} has no {ranks[small[0]]} singular values; lower the rank, or leave these layers out of adapter.targets"])  # fmt: skip
+    if adapter.init == "orthogonal" and any(rank % 2 for rank in ranks.values()):
+        raise ConfigError([f"{asked}: init orthogonal needs an even rank"])
+    return [f"rank {ranks[name]} is above the full rank {min(shapes[name])} of {name}" for name in small]
 
 
 def _from_triplets(base: BaseWeight, kept: slice, scaling: float) -> Factors:

@@ -1,6 +1,7 @@
 """What a trial has trained, in files that PEFT and Hugging Face load."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,8 +47,6 @@ def to_peft(folded: Folded, trial: int, adapter: Adapter) -> tuple[dict[str, Any
     An initialisation that moved s·B₀A₀ out of the base becomes a LoRA of rank 2r with the factors [A; A₀] and
     [B, −B₀] and the same s, so that the base stays as it was and nothing is decomposed again at loading.
     """
-    assert adapter.rank is not None
-    assert adapter.alpha is not None
     own = export(folded, trial)
     targets = [name for name in folded.layers if f"{name}.lora_A" in own]
     tensors: dict[str, Tensor] = {}
@@ -65,19 +64,17 @@ def to_peft(folded: Folded, trial: int, adapter: Adapter) -> tuple[dict[str, Any
         layer_name, part = name.rsplit(".", 1)
         wrapped = f"{layer_name}.base_layer" if layer_name in targets else layer_name
         tensors[f"{PREFIX}{wrapped}.{part}"] = tensor
-    rank = growth * adapter.rank
-    alpha = {
-        "alpha/rank": adapter.alpha * growth,
-        "alpha/sqrt_rank": adapter.alpha * growth**0.5,
-        "alpha": adapter.alpha * rank,
-    }[str(adapter.scaling)]
+    sizes = {name: _rank_and_alpha(adapter, name, growth) for name in targets}
+    rank, alpha = _rank_and_alpha(adapter.model_copy(update={"rank_pattern": None, "alpha_pattern": None}), "", growth)
     config = {
         "peft_type": "LORA",
         "task_type": None,
         "base_model_name_or_path": None,
         "inference_mode": True,
         "r": rank,
-        "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
+        "lora_alpha": alpha,
+        "rank_pattern": {f"^{re.escape(name)}": own for name, (own, _) in sizes.items() if own != rank},
+        "alpha_pattern": {f"^{re.escape(name)}": own for name, (_, own) in sizes.items() if own != alpha},
         "use_rslora": adapter.scaling == "alpha/sqrt_rank",
         "target_modules": targets,
         "lora_dropout": adapter.dropout,
@@ -85,6 +82,13 @@ def to_peft(folded: Folded, trial: int, adapter: Adapter) -> tuple[dict[str, Any
         "init_lora_weights": True,
     }
     return config, tensors
+
+
+def _rank_and_alpha(adapter: Adapter, name: str, growth: int) -> tuple[int, float]:
+    """The rank of one layer when it has grown, and the alpha from which PEFT computes the same scaling."""
+    rank, alpha = growth * adapter.rank_of(name), adapter.alpha_of(name)
+    alpha *= {"alpha/rank": growth, "alpha/sqrt_rank": growth**0.5, "alpha": rank}[str(adapter.scaling)]
+    return rank, int(alpha) if float(alpha).is_integer() else alpha
 
 
 def _saved(tensors: Mapping[str, Tensor]) -> bytes:

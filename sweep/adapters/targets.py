@@ -1,11 +1,12 @@
-"""Which layers a trial adapts: presets, lists of names, regular expressions and layer indices."""
+"""Which layers a trial adapts: presets, names, regular expressions, layer indices, and what is left out."""
 
 import re
 from collections.abc import Mapping, Sequence
 
-from sweep.schema import Adapter, ConfigError
+from sweep.schema import Adapter, ConfigError, matches
 
 Presets = Mapping[str, Sequence[str]]
+_KIND = {"targets": "this model's layers", "exclude": "the targeted layers"}
 
 
 def select(adapter: Adapter, layers: Sequence[str], presets: Presets) -> list[str]:
@@ -14,43 +15,56 @@ def select(adapter: Adapter, layers: Sequence[str], presets: Presets) -> list[st
     Args:
         adapter: a LoRA; a string in ``targets`` is a preset or else a regular expression that matches the
             full layer name, a list holds names or their last parts (``q_proj``), as in PEFT. ``adapter.layers``
-            keeps the layers whose first number in the dotted name is listed.
+            keeps the layers whose first number in the dotted name is listed. ``adapter.exclude`` takes out what
+            its names or its expression match.
         layers: the dotted names of every linear layer of the model.
         presets: what each preset means in this model, as last parts of names or full names.
 
     Raises:
-        ConfigError: nothing matches, a listed name matches nothing, or the expression is not valid.
+        ConfigError: nothing matches or is left, a name or a pattern matches nothing, or an expression is not valid.
 
     """
-    targets = adapter.targets
-    assert targets is not None
-    chosen = _by_expression(targets, layers, presets) if isinstance(targets, str) else _by_name(targets, layers)
+    assert adapter.targets is not None
+    chosen = _matching("targets", adapter.targets, layers, presets)
     if adapter.layers is not None:
         indices = {_index(name) for name in chosen}
         if unknown := sorted(set(adapter.layers) - indices):
             known = ", ".join(str(index) for index in sorted(i for i in indices if i is not None))
             raise ConfigError([f"adapter.layers = {list(adapter.layers)}: no targeted layer has index {unknown[0]}; there are {known}"])  # fmt: skip
         chosen = [name for name in chosen if _index(name) in adapter.layers]
+    if adapter.exclude is not None:
+        left_out = _matching("exclude", adapter.exclude, chosen, {})
+        chosen = [name for name in chosen if name not in left_out]
+        if not chosen:
+            raise ConfigError([f"adapter.exclude = {adapter.exclude!r}: leaves no layer to adapt"])
+    for key, pattern in (("rank_pattern", adapter.rank_pattern), ("alpha_pattern", adapter.alpha_pattern)):
+        for expression in pattern or ():
+            if not any(matches(expression, name) for name in chosen):
+                allowed = _allowed(chosen, {}, "the targeted layers")
+                raise ConfigError([f"adapter.{key} = {pattern}: {expression!r} matches no layer; {allowed}"])
     return chosen
 
 
-def _by_expression(targets: str, layers: Sequence[str], presets: Presets) -> list[str]:
-    if targets in presets:
-        return _by_name(presets[targets], layers)
+def _matching(key: str, wanted: str | Sequence[str], layers: Sequence[str], presets: Presets) -> list[str]:
+    """The layers that ``adapter.key`` names, by a preset, an expression on the full name, or a list of names."""
+    if not isinstance(wanted, str):
+        return _by_name(key, wanted, layers)
+    if wanted in presets:
+        return _by_name(key, presets[wanted], layers)
     try:
-        expression = re.compile(targets)
+        expression = re.compile(wanted)
     except re.error as error:
-        raise ConfigError([f"adapter.targets = {targets!r}: not a valid regular expression ({error})"]) from None
+        raise ConfigError([f"adapter.{key} = {wanted!r}: not a valid regular expression ({error})"]) from None
     if chosen := [name for name in layers if expression.fullmatch(name)]:
         return chosen
-    raise ConfigError([f"adapter.targets = {targets!r}: matches no layer; {_allowed(layers, presets)}"])
+    raise ConfigError([f"adapter.{key} = {wanted!r}: matches no layer; {_allowed(layers, presets, _KIND[key])}"])
 
 
-def _by_name(names: Sequence[str], layers: Sequence[str]) -> list[str]:
+def _by_name(key: str, names: Sequence[str], layers: Sequence[str]) -> list[str]:
     unmatched = [name for name in names if not any(_is_called(layer, name) for layer in layers)]
     if unmatched or not names:
         what = f"{unmatched[0]!r} matches no layer" if unmatched else "an empty list"
-        raise ConfigError([f"adapter.targets = {list(names)}: {what}; {_allowed(layers, {})}"])
+        raise ConfigError([f"adapter.{key} = {list(names)}: {what}; {_allowed(layers, {}, _KIND[key])}"])
     return [layer for layer in layers if any(_is_called(layer, name) for name in names)]
 
 
@@ -62,7 +76,7 @@ def _index(layer: str) -> int | None:
     return next((int(part) for part in layer.split(".") if part.isdigit()), None)
 
 
-def _allowed(layers: Sequence[str], presets: Presets) -> str:
+def _allowed(layers: Sequence[str], presets: Presets, kind: str) -> str:
     kinds = list(dict.fromkeys(layer if layer.split(".")[-1].isdigit() else layer.split(".")[-1] for layer in layers))
-    listed = f"this model's layers are {', '.join(kinds)}"
+    listed = f"{kind} are {', '.join(kinds)}"
     return f"{listed}; its presets are {', '.join(presets)}" if presets else listed

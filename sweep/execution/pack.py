@@ -19,7 +19,7 @@ from sweep.tasks.task import Task
 from sweep.training.loop import train
 from sweep.trial import Trial
 
-OWN_SETTINGS = {"lr", "weight_decay", "schedule", "warmup_steps", "clip_norm"}
+OWN_SETTINGS = {"lr", "lr_ratio", "weight_decay", "schedule", "warmup_steps", "clip_norm"}
 PROBE_STEPS = 5
 PROBE_S = 0.1
 WORTH_PROBING_S = 2.0
@@ -91,7 +91,7 @@ def _key(trial: Trial) -> Hashable:
     common = (trial.task, trial.data, trial.training, shared, adapter.kind)
     match adapter.kind:
         case "lora":
-            return (*common, bucket(adapter.rank or 1), adapter.bias, bool(adapter.dropout))
+            return (*common, bucket(adapter.widest), adapter.bias, bool(adapter.dropout))
         case "none":
             return (trial.task, trial.data, adapter.kind)
         case "full":
@@ -162,7 +162,7 @@ def trainable_of(job: Job) -> int:
     if adapter.kind == "full":
         return sum(parameter.numel() for parameter in model.parameters())
     layers = linear_layers(model)
-    factors = sum((adapter.rank or 0) * sum(layers[name].weight.shape) for name in job.resolved.targets)
+    factors = sum(adapter.rank_of(name) * sum(layers[name].weight.shape) for name in job.resolved.targets)
     biases = sum(
         layer.out_features
         for name, layer in layers.items()
@@ -181,7 +181,7 @@ def _memory_of_one(trial: Trial, task: Task) -> int:
     if trial.adapter.kind == "full":
         parameters = sum(layer.weight.numel() for layer in layers)
     else:
-        parameters = bucket(trial.adapter.rank or 1) * widths
+        parameters = bucket(trial.adapter.widest) * widths
     return 4 * (COPIES_OF_PARAMETERS * parameters + COPIES_OF_ACTIVATIONS * rows * widths)
 
 

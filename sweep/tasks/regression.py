@@ -73,7 +73,8 @@ class ToyRegression(Task):
         metrics = []
         for trial, adapter in enumerate(adapters):
             train_mse = F.mse_loss(outputs[trial], targets).item()
-            rank = {"none": 0, "full": min(linear.weight.shape)}.get(adapter.kind, adapter.rank or 0)
+            ranks = {"none": 0, "full": min(linear.weight.shape)}
+            rank = ranks[adapter.kind] if adapter.kind in ranks else adapter.rank_of("layers.0")
             free_bias = adapter.kind == "full" or adapter.bias in ("all", "lora_only")
             oracle = oracle_of(rank, free_bias, trial if adapter.init in DECOMPOSING else None)
             regret = (train_mse - oracle) / (base_mse - oracle) if base_mse > oracle else math.nan

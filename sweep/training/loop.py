@@ -68,7 +68,8 @@ def train(
     device = next(folded.model.parameters()).device
     rows = optimizer.TrialRows(folded.parameters, folded.trials)
     rates = learning_rates(settings, training.steps)
-    rates_there, clip = rates.to(device), optimizer.clip_norms(settings, device)
+    rates_there = rates.to(device) * optimizer.lr_ratios(rows, settings)
+    clip = optimizer.clip_norms(settings, device)
     update = optimizer.build(rows, settings)
     sees, batches = _batches(domain, seeds, training.batch_size, device)
     first_bad = torch.zeros(folded.trials, dtype=torch.long, device=device)

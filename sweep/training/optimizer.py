@@ -46,6 +46,13 @@ class TrialRows:
             squares += block.square().sum(1, keepdim=True)
         self.gradients.mul_((max_norm / (squares.sqrt() + 1e-6)).clamp(max=1.0))
 
+    def each(self, factors: Tensor) -> Tensor:
+        """What each trained number is multiplied by, from one factor a trial (T, 1) or one a tensor (T, tensors)."""
+        if factors.shape[1] == 1:
+            return factors
+        widths = torch.tensor(self._widths, device=factors.device)
+        return factors.repeat_interleave(widths, dim=1, output_size=self.values.shape[1])
+
     def _views(self, matrix: Tensor) -> list[Tensor]:
         blocks = matrix.split(self._widths, dim=1)
         return [
@@ -58,7 +65,7 @@ class Optimizer(Protocol):
     """Updates a pack's rows in place from their gradients."""
 
     def step(self, lr: Tensor) -> None:
-        """Do one update with learning rates ``lr`` (T, 1) in float64."""
+        """Do one update with learning rates ``lr`` in float64, (T, 1) or one for each tensor (T, tensors)."""
 
 
 class Adam:
@@ -72,19 +79,19 @@ class Adam:
         self.scratch, self.updates = torch.empty_like(rows.values), 0
 
     def step(self, lr: Tensor) -> None:
-        """Do one update with learning rates ``lr`` (T, 1) in float64."""
+        """Do one update with learning rates ``lr`` in float64, (T, 1) or one for each tensor (T, tensors)."""
         self.updates += 1
         values, gradients = self.rows.values, self.rows.gradients
         if self.decay.any():
             if self.decoupled:
-                values.mul_((1 - lr * self.decay).to(values.dtype))
+                values.mul_(self.rows.each((1 - lr * self.decay).to(values.dtype)))
             else:
                 gradients.addcmul_(values, self.decay.to(values.dtype))
         self.mean.lerp_(gradients, 1 - self.beta1)
         self.square.mul_(self.beta2).addcmul_(gradients, gradients, value=1 - self.beta2)
         torch.sqrt(self.square, out=self.scratch)
         self.scratch.div_((1 - self.beta2**self.updates) ** 0.5).add_(self.eps)
-        step_size = (-lr / (1 - self.beta1**self.updates)).to(values.dtype)
+        step_size = self.rows.each((-lr / (1 - self.beta1**self.updates)).to(values.dtype))
         values.add_((self.mean * step_size).div_(self.scratch))
 
 
@@ -97,7 +104,7 @@ class SGD:
         self.velocity: Tensor | None = None
 
     def step(self, lr: Tensor) -> None:
-        """Do one update with learning rates ``lr`` (T, 1) in float64."""
+        """Do one update with learning rates ``lr`` in float64, (T, 1) or one for each tensor (T, tensors)."""
         values, update = self.rows.values, self.rows.gradients
         if self.decay.any():
             update = torch.addcmul(update, values, self.decay.to(values.dtype))
@@ -107,16 +114,29 @@ class SGD:
             else:
                 self.velocity.mul_(self.momentum).add_(update)
             update = self.velocity
-        values.addcmul_(update, (-lr).to(values.dtype))
+        values.addcmul_(update, self.rows.each((-lr).to(values.dtype)))
 
 
 def build(rows: TrialRows, settings: Sequence[schema.Optimizer]) -> Optimizer:
-    """The optimizer of a pack, whose trials share all but learning rate, weight decay, schedule and clipping."""
+    """The optimizer of a pack, whose trials share all but learning rates, weight decay, schedule and clipping."""
     match settings[0].name:
         case "sgd":
             return SGD(rows, settings)
         case name:
             return Adam(rows, settings, decoupled=name == "adamw")
+
+
+def lr_ratios(rows: TrialRows, settings: Sequence[schema.Optimizer]) -> Tensor:
+    """What LoRA+ multiplies the learning rate by: (T, tensors) in float64, or (T, 1) of ones where no trial uses it.
+
+    A has the rate itself; B has ``lr_ratio`` times it, and so have a trained bias and the magnitude of DoRA, as in
+    the authors' code and in PEFT. Weights that are trained in full have the rate itself.
+    """
+    ratios = _column([setting.lr_ratio for setting in settings], rows.values.device)
+    if bool((ratios == 1).all()):
+        return ratios
+    slow = [name.endswith((".lora_A", ".weight")) for name in rows.parameters]
+    return torch.where(torch.tensor(slow, device=ratios.device), 1.0, ratios)
 
 
 def clip_norms(settings: Sequence[schema.Optimizer], device: torch.device) -> Tensor | None:

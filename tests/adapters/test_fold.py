@@ -224,7 +224,7 @@ def test_a_model_that_mixes_rows_or_drops_out_by_itself_is_refused(layer: nn.Mod
 def test_rslora_is_lora_with_alpha_times_root_rank() -> None:
     rs = lora(rank=9, alpha=2.0, scaling="alpha/sqrt_rank")
     plain = lora(rank=9, alpha=6.0)
-    assert rs.scale == pytest.approx(plain.scale, rel=1e-15)
+    assert rs.scale_of("") == pytest.approx(plain.scale_of(""), rel=1e-15)
     traces = []
     for adapter in (rs, plain):
         folded = attach(mlp(12, 20, 10), adapter)
@@ -233,6 +233,6 @@ def test_rslora_is_lora_with_alpha_times_root_rank() -> None:
 
 
 def test_scaling_alpha_does_not_depend_on_the_rank() -> None:
-    assert [lora(rank=rank, alpha=3.0, scaling="alpha").scale for rank in (1, 4)] == [3.0, 3.0]
-    assert [lora(rank=rank, alpha=3.0).scale for rank in (1, 4)] == [3.0, 0.75]
-    assert [lora(rank=rank, alpha=3.0, scaling="alpha/sqrt_rank").scale for rank in (1, 4)] == [3.0, 1.5]
+    assert [lora(rank=rank, alpha=3.0, scaling="alpha").scale_of("") for rank in (1, 4)] == [3.0, 3.0]
+    assert [lora(rank=rank, alpha=3.0).scale_of("") for rank in (1, 4)] == [3.0, 0.75]
+    assert [lora(rank=rank, alpha=3.0, scaling="alpha/sqrt_rank").scale_of("") for rank in (1, 4)] == [3.0, 1.5]

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from sweep.adapters.fold import Folded
+from sweep.adapters.fold import Folded, linear_layers
+from sweep.adapters.targets import select
+from sweep.schema import ConfigError
 from sweep.tasks.task import Task
 from tests.builders import (
     InOrder,
@@ -35,25 +37,28 @@ CASES = [
 ]
 
 
-def peft_twin(base: Any, folded: Folded, rank: int, alpha: float, targets: list[str], use_rslora: bool = False) -> Any:
+def peft_twin(base: Any, folded: Folded, rank: int, alpha: float, targets: list[str], **settings: Any) -> Any:
     """PEFT on a copy of ``base`` with the factors of our first trial, and its base moved as ours is."""
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, use_rslora=use_rslora)
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, **settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = get_peft_model(copy.deepcopy(base), config)
     for name, layer in folded.layers.items():
         theirs = model.base_model.model.get_submodule(name)
+        rank = theirs.r["default"]
         theirs.lora_A["default"].weight.data.copy_(layer.lora_A[0, :rank].detach())
         theirs.lora_B["default"].weight.data.copy_(layer.lora_B[0, :, :rank].detach())
         theirs.base_layer.weight.data -= layer.moved(0)
     return model
 
 
-def their_trace(model: Any, task: Task, domain: InOrder, steps: int, **settings: Any) -> list[float]:
+def their_trace(
+    model: Any, task: Task, domain: InOrder, steps: int, update: Any = None, **settings: Any
+) -> list[float]:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    update = torch.optim.AdamW(trained, **settings)
+    update = update or torch.optim.AdamW(trained, **settings)
     losses = []
     for batch in domain.ordered[:steps]:
         update.zero_grad()
@@ -88,6 +93,64 @@ def test_rank_stabilised_scaling_is_that_of_peft() -> None:
     inputs = domain.ordered[0].inputs
     ours = folded.outputs(inputs, sees=[0])
     torch.testing.assert_close(ours, theirs(inputs), atol=OUTPUTS * ours.abs().max().item(), rtol=0)
+
+
+LLAMA = ["q_proj", "v_proj", "down_proj", "head"]
+CHOICES = [
+    ({"exclude": ["v_proj"]}, {"exclude_modules": ["v_proj"]}),
+    ({"exclude": r".*\.1\..*"}, {"exclude_modules": r".*\.1\..*"}),
+    ({"rank_pattern": {"0.attention.q_proj": 2, "[qv]_proj": 3}}, {"rank_pattern": {"0.attention.q_proj": 2, "[qv]_proj": 3}}),
+    ({"alpha_pattern": {"head": 30.0, r"blocks\.1\..*": 1.0}}, {"alpha_pattern": {"head": 30.0, r"blocks\.1\..*": 1.0}}),
+    (
+        {"rank_pattern": {"q_proj": 9}, "alpha_pattern": {"q_proj": 0.2}, "scaling": "alpha/sqrt_rank"},
+        {"rank_pattern": {"q_proj": 9}, "alpha_pattern": {"q_proj": 0.2}, "use_rslora": True},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ours", "theirs"), CHOICES)
+def test_patterns_and_exclusions_mean_what_they_mean_to_peft(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    base, _, task, domain = CASES[1]
+    folded = attach(base, lora(init="both_random", rank=6, alpha=0.3, targets=LLAMA, **ours))
+    twin = peft_twin(base, folded, 6, 0.3, LLAMA, **theirs)
+    assert sorted(folded.layers) == sorted(twin.base_model.targeted_module_names)
+    inputs = domain.ordered[0].inputs
+    outputs = folded.outputs(inputs, sees=[0])
+    assert (outputs - twin(inputs)).abs().max() <= OUTPUTS * max(1.0, outputs.abs().max().item())
+    counted = run(folded, task, domain, [optimizer()], training(steps=1)).trained.trainable
+    assert counted == [sum(p.numel() for p in twin.parameters() if p.requires_grad)]
+
+
+def test_layer_indices_are_those_of_peft_below_a_named_model_and_stricter_elsewhere() -> None:
+    """PEFT looks for ``something.blocks.1.``: it takes nothing of a list at the root, and whatever is named in full."""
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    names = list(linear_layers(llama()))
+    ours = select(lora(targets=["q_proj", "head"], layers=[1]), names, {})
+    assert ours == ["blocks.1.attention.q_proj"]
+    config = LoraConfig(target_modules=["q_proj", "head"], layers_to_transform=[1])
+    assert [name for name in names if check_target_module_exists(config, f"model.{name}")] == ours
+    assert [name for name in names if check_target_module_exists(config, name)] == ["head"]
+    with pytest.raises(ConfigError, match="no targeted layer has index 1"):
+        select(lora(targets=["blocks.0.attention.q_proj", "head"], layers=[1]), names, {})
+
+
+@pytest.mark.parametrize("case", CASES, ids=["mlp", "llama"])
+def test_lora_plus_is_that_of_peft(case: Any) -> None:
+    from peft.optimizers import create_loraplus_optimizer
+
+    base, targets, task, domain = case
+    folded = attach(base, lora(rank=6, alpha=9.0, targets=targets, bias="all"))
+    theirs = peft_twin(base, folded, 6, 9.0, targets, bias="all")
+    update = create_loraplus_optimizer(
+        theirs, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=8.0, loraplus_weight_decay=0.0
+    )
+    setting = optimizer(lr=1e-3, lr_ratio=8.0)
+    our_losses = run(folded, task, domain, [setting], training()).losses()
+    assert our_losses == pytest.approx(their_trace(theirs, task, domain, 20, update), rel=TRACE)
+    plain = run(attach(base, lora(rank=6, alpha=9.0, targets=targets, bias="all")), task, domain, [optimizer(lr=1e-3)], training())  # fmt: skip
+    assert abs(our_losses[-1] - plain.losses()[-1]) > 100 * TRACE
 
 
 def test_the_update_of_the_weight_is_that_of_peft() -> None:

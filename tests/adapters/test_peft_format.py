@@ -102,6 +102,15 @@ def test_a_decoder_with_layers_chosen_one_by_one(init: str, tmp_path: Path) -> N
     assert len(wrapped[1]) == 3
 
 
+@pytest.mark.parametrize("scaling", ["alpha/rank", "alpha/sqrt_rank", "alpha"])
+@pytest.mark.parametrize("init", ["kaiming", "pissa"])
+def test_layers_with_a_rank_and_an_alpha_of_their_own(init: str, scaling: str, tmp_path: Path) -> None:
+    patterns: dict[str, Any] = {"rank_pattern": {"layers.0": 2}, "alpha_pattern": {"layers.1": 5.0}, "scaling": scaling}
+    [theirs] = assert_same_in_peft(mlp(12, 20, 8), randn(6, 12), [lora(init=init, alpha=3.0, **patterns)], tmp_path)
+    growth = 1 + (init == "pissa")
+    assert [layer.r["default"] for layer in theirs.base_model.model.layers] == [2 * growth, 4 * growth]
+
+
 @pytest.mark.parametrize("bias", ["none", "all", "lora_only"])
 def test_trained_biases_are_where_peft_has_them(bias: str, tmp_path: Path) -> None:
     adapters = [lora(bias=bias, targets=["layers.0"]), lora(bias=bias, init="milora")]

@@ -64,6 +64,29 @@ def test_layers_keep_only_those_indices() -> None:
     ]
 
 
+def test_what_is_excluded_is_left_out_by_name_or_by_expression() -> None:
+    assert select(lora(targets="qv", exclude=["blocks.0.attention.q_proj"]), LLAMA, PRESETS) == [
+        "blocks.0.attention.v_proj", "blocks.1.attention.q_proj", "blocks.1.attention.v_proj",
+    ]  # fmt: skip
+    assert (
+        last_parts(select(lora(targets="mlp", exclude=["up_proj"]), LLAMA, PRESETS)) == ["gate_proj", "down_proj"] * 2
+    )
+    assert select(lora(targets="qv", exclude=r"blocks\.1\..*"), LLAMA, PRESETS) == [
+        "blocks.0.attention.q_proj",
+        "blocks.0.attention.v_proj",
+    ]
+
+
+def test_the_first_expression_that_matches_gives_a_layer_its_rank_and_alpha() -> None:
+    pattern = {"0.attention.q_proj": 2, "q_proj": 3, r"mlp\..*": 5}
+    adapter = lora(rank=4, alpha=8.0, rank_pattern=pattern, alpha_pattern={"q_proj": 1.0})
+    ranks = [adapter.rank_of(f"blocks.{layer}") for layer in ("0.attention.q_proj", "1.attention.q_proj", "1.mlp.up_proj", "1.attention.xq_proj")]  # fmt: skip
+    assert ranks == [2, 3, 5, 4]
+    assert adapter.widest == 5
+    assert adapter.scale_of("blocks.0.attention.q_proj") == 1 / 2
+    assert adapter.scale_of("blocks.1.mlp.up_proj") == 8 / 5
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -71,6 +94,10 @@ def test_layers_keep_only_those_indices() -> None:
         ({"targets": ["q_proj", "w_proj"]}, "adapter.targets = ['q_proj', 'w_proj']: 'w_proj' matches no layer; this model's layers are q_proj, k_proj"),
         ({"targets": []}, "adapter.targets = []: an empty list; this model's layers are"),
         ({"targets": "(q_proj"}, "adapter.targets = '(q_proj': not a valid regular expression"),
+        ({"targets": "qv", "exclude": ["up_proj"]}, "adapter.exclude = ['up_proj']: 'up_proj' matches no layer; the targeted layers are q_proj, v_proj"),
+        ({"targets": "qv", "exclude": "up"}, "adapter.exclude = 'up': matches no layer; the targeted layers are q_proj, v_proj"),
+        ({"targets": "qv", "exclude": ".*"}, "adapter.exclude = '.*': leaves no layer to adapt"),
+        ({"targets": "qv", "rank_pattern": {"q": 2}}, "adapter.rank_pattern = {'q': 2}: 'q' matches no layer; the targeted layers are q_proj, v_proj"),
         ({"targets": "qv", "layers": [0, 2]}, "adapter.layers = [0, 2]: no targeted layer has index 2; there are 0, 1"),
     ],
 )  # fmt: skip

@@ -121,6 +121,9 @@ TARGETS = {
 }
 
 
+SOME = r".*(0|v_proj|up_proj)"  # of the layers that a preset or an expression targets in any model here
+
+
 def grid(name: str, rank: int, bias: str, dropout: float, optimizer_name: str) -> list[One]:
     """Every initialisation once, with everything else that may differ within a pack taken in turn."""
     inits = [init for init in sorted(INITS) if init != "orthogonal" or rank % 2 == 0]
@@ -134,11 +137,18 @@ def grid(name: str, rank: int, bias: str, dropout: float, optimizer_name: str) -
             init=init, rank=own_rank, alpha=[8.0, 1.0, 16.0][number % 3], bias=bias, dropout=dropout * (1 + number % 2),
             targets=targets[number % len(targets)], scaling=["alpha/rank", "alpha/sqrt_rank", "alpha"][number % 3],
         )  # fmt: skip
+        if number % 4 == 3:  # some layers have a smaller rank, or all the others have
+            some = SOME if isinstance(adapter.targets, str) else ".*"
+            smaller = 2 if init == "orthogonal" else 1
+            own_ranks = (own_rank, smaller) if number % 8 == 3 else (smaller, own_rank)
+            changes = {"rank": own_ranks[0], "rank_pattern": {some: own_ranks[1]}, "alpha_pattern": {some: 3.0}}
+            adapter = adapter.model_copy(update=changes)
+            assert bucket(adapter.widest) == bucket(rank)
         scale = 1e-4 if init == "both_random" else 1.0  # its start is far off; a small rate keeps it finite
         setting = optimizer(
             name=optimizer_name, lr=[1e-2, 3e-3, 1e-3][number % 3] * scale, weight_decay=[0.0, 0.1][number % 2],
             clip_norm=[None, 0.5, 2.0][number % 3], schedule=["constant", "linear", "cosine"][number % 3],
-            warmup_steps=number % 4, momentum=0.9 if optimizer_name == "sgd" else 0.0,
+            warmup_steps=number % 4, lr_ratio=[1.0, 4.0][number % 5 // 3], momentum=0.9 if optimizer_name == "sgd" else 0.0,
         )  # fmt: skip
         trials.append(One(adapter, setting, seed=number % 3))
     return trials

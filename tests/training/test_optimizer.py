@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sweep.training.optimizer import TrialRows, build, clip_norms
+from sweep.training.optimizer import TrialRows, build, clip_norms, lr_ratios
 from tests.builders import optimizer, randn
 
 SHAPES = [(4, 12), (20, 4), (20,)]
@@ -83,6 +83,42 @@ def test_each_trial_of_a_pack_is_torch_optim_with_its_own_rate_and_decay(setting
         expected = theirs(kind, trial, rates[trial], **{k: v for k, v in keywords(own_settings).items() if k != "lr"})
         for own, their in zip(pack[trial], expected, strict=True):
             assert torch.equal(own, their)
+
+
+@pytest.mark.parametrize("settings", [{}, {"name": "adam", "weight_decay": 0.1}, {"name": "sgd", "momentum": 0.9}])
+def test_lora_plus_is_torch_optim_with_two_groups_bit_for_bit(settings: dict[str, Any]) -> None:
+    """Three trials at ratios 1, 4 and 16: A (4, 12), B (20, 4) and a bias (20,), the last two at the higher rate."""
+    each = [optimizer(**{"weight_decay": 0.1, **settings}, lr_ratio=ratio) for ratio in (1.0, 4.0, 16.0)]
+    names = ["x.lora_A", "x.lora_B", "x.bias"]
+    values = [torch.stack(parts) for parts in zip(*(start(trial) for trial in range(3)), strict=True)]
+    rows = TrialRows({name: nn.Parameter(value) for name, value in zip(names, values, strict=True)}, 3)
+    update, ratios = build(rows, each), lr_ratios(rows, each)
+    theirs = []
+    for trial, setting in enumerate(each):
+        a, *others = parameters = [nn.Parameter(value.clone()) for value in start(trial)]
+        groups = [{"params": [a], "lr": 1e-2}, {"params": others, "lr": 1e-2 * setting.lr_ratio}]
+        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}[setting.name]
+        momentum = {"momentum": 0.9} if setting.name == "sgd" else {}
+        theirs.append((parameters, kind(groups, weight_decay=0.1, **momentum)))
+    for step in range(STEPS):
+        for trial, (parameters, reference) in enumerate(theirs):
+            for parameter, gradient in zip(parameters, gradients(trial, step), strict=True):
+                parameter.grad = gradient.clone()
+            reference.step()
+        drawn = zip(*(gradients(trial, step) for trial in range(3)), strict=True)
+        for parameter, parts in zip(rows.parameters.values(), drawn, strict=True):
+            parameter.grad = torch.stack(parts)
+        rows.collect()
+        update.step(torch.full((3, 1), 1e-2, dtype=torch.float64) * ratios)
+    for trial, (parameters, _) in enumerate(theirs):
+        for own, their in zip(rows.parameters.values(), parameters, strict=True):
+            assert torch.equal(own[trial], their.data)
+
+
+def test_without_lora_plus_there_is_one_rate_for_each_trial() -> None:
+    rows = TrialRows({"x.lora_A": nn.Parameter(randn(2, 3, 2)), "x.lora_B": nn.Parameter(randn(2, 4, 3))}, 2)
+    assert lr_ratios(rows, [optimizer(), optimizer()]).tolist() == [[1.0], [1.0]]
+    assert lr_ratios(rows, [optimizer(), optimizer(lr_ratio=8)]).tolist() == [[1.0, 1.0], [1.0, 8.0]]
 
 
 def test_clipping_is_that_of_torch_for_each_trial_by_itself() -> None:

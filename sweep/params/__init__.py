@@ -1,0 +1,1 @@
+"""What a LoRA costs on a model, from its shapes alone: no weights, no network."""
