@@ -6,6 +6,7 @@ The YAML files in ``conf/`` hold the defaults; this module holds the meaning and
 import difflib
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
@@ -109,8 +110,9 @@ class Mnist(_Task):
 class Transformer(_Task):
     """A character-level Llama-style decoder, pre-trained on one text and adapted to another.
 
-    ``source_text`` and ``target_text`` are files; null means modern English (World English Bible) and
-    Wycliffe's English of the 14th century. ``context`` and ``eval_windows`` count characters and windows.
+    ``source_text`` and ``target_text`` are files, plain text or ``.jsonl`` with a ``text`` in each line; null
+    means modern English (World English Bible) and Wycliffe's English of the 14th century. ``context`` and
+    ``eval_windows`` count characters and windows.
     """
 
     target_only = ("eval_windows",)
@@ -137,8 +139,33 @@ class Transformer(_Task):
         return self
 
 
-Task = ToyRegression | Mnist | Transformer
-TASK_NAMES = ("toy_regression", "mnist", "transformer")
+class CausalLM(_Task):
+    """A Hugging Face causal language model, as it is, on the user's texts in its own tokens.
+
+    ``model`` is a folder or a name on the hub. The texts are as those of ``transformer``; ``context`` counts
+    tokens.
+    """
+
+    name: Literal["causal_lm"]
+    model: str
+    context: int = Field(ge=1)
+    eval_windows: int = Field(ge=1)
+    source_text: str | None
+    target_text: str | None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the model is a folder."""
+        return Path(self.model).is_dir()
+
+    def own_paths(self) -> set[str]:
+        """The texts that are the user's, and the model where it is a folder."""
+        texts = {name for name in ("source_text", "target_text") if getattr(self, name) is not None}
+        return texts | ({"model"} if self.is_local else set())
+
+
+Task = ToyRegression | Mnist | Transformer | CausalLM
+TASK_NAMES = ("toy_regression", "mnist", "transformer", "causal_lm")
 
 
 class Adapter(_Strict):

@@ -34,7 +34,7 @@ def run_here(arguments: tuple[str, ...], folder: Path, monkeypatch: pytest.Monke
         (("adapter.rank=0",), "adapter.rank = 0: must be greater than or equal to 1"),
         (("adapter.rank=0", "seed=-1"), "seed = -1: must be greater than or equal to 0\nadapter.rank = 0: must be greater than or equal to 1"),
         (("adapter.rank=11",), "adapter.rank = 11: no targeted layer can hold it; the largest possible rank here is 10"),
-        (("task=toy",), "task = 'toy': must be one of mnist, toy_regression, transformer, transformer_tiny"),
+        (("task=toy",), "task = 'toy': must be one of causal_lm, mnist, toy_regression, transformer, transformer_tiny"),
         (("hydra/launcher=pack",), "hydra/launcher = 'pack': must be one of basic, packed"),
         (("+ablation=size",), "ablation = 'size': must be one of alpha, defaults, init, lr, quickstart, rank, targets"),
         (("ablation=rank",), "ablation: has no default choice to replace; write +ablation=rank"),

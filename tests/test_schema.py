@@ -66,7 +66,7 @@ def fault(*overrides: str) -> str:
         ("seed=-1", "seed = -1: must be greater than or equal to 0"),
         ("device=tpu", "device = 'tpu': must be 'auto', 'cpu' or 'cuda'"),
         ("tracker.mode=live", "tracker.mode = 'live': must be 'offline', 'online' or 'none'"),
-        ("task.name=cifar", "task.name = 'cifar': must be one of toy_regression, mnist, transformer"),
+        ("task.name=cifar", "task.name = 'cifar': must be one of toy_regression, mnist, transformer, causal_lm"),
         ("task.data=real", "task.data = 'real': must be 'planted' or 'tutorial'"),
         ("name=../../x", "name = '../../x': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two"),
         ("name=7", "name = 7: a name is text; give it a letter, as in name=run1"),

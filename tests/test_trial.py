@@ -120,7 +120,7 @@ def test_other_text_is_another_trial(tmp_path: Path) -> None:
         text.write_text(content)
         from sweep.tasks import data
 
-        data._text.cache_clear()
+        data._documents.cache_clear()
         one = config("task=transformer_tiny", f"task.source_text={text}", f"task.target_text={text}")
         ids.append(trial_of(one).id)
     assert ids[0] != ids[1]

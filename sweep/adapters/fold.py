@@ -73,7 +73,9 @@ class Folded:
         linears = linear_layers(merged)
         for name, layer in self.layers.items():
             plain = linears[name]
-            plain.weight.data += layer.delta(trial)
+            plain.weight = nn.Parameter(
+                plain.weight + layer.delta(trial), requires_grad=False
+            )  # an embedding may share it
             if (bias := layer.own_bias(trial)) is not None:
                 plain.bias.data.copy_(bias)
         return merged
@@ -125,7 +127,7 @@ def fold(
             could not be told apart.
 
     """
-    _check_rows_are_independent(base)
+    check_rows_are_independent(base)
     kinds = {adapter.kind for adapter in adapters}
     assert len(kinds) == 1, "a pack has adapters of one kind"
     if kinds == {"full"}:
@@ -209,7 +211,7 @@ def _adapt(
 
 
 def _is_within(layers: Mapping[str, LoRALinear], stage: str) -> bool:
-    return any(name == stage or name.startswith(f"{stage}.") for name in layers)
+    return stage == "" or any(name == stage or name.startswith(f"{stage}.") for name in layers)
 
 
 def trains_bias(adapter: Adapter, linear: nn.Linear, targeted: bool) -> bool:
@@ -219,7 +221,8 @@ def trains_bias(adapter: Adapter, linear: nn.Linear, targeted: bool) -> bool:
     return adapter.bias == "all" or (adapter.bias == "lora_only" and targeted)
 
 
-def _check_rows_are_independent(model: nn.Module) -> None:
+def check_rows_are_independent(model: nn.Module) -> None:
+    """Raise ConfigError for layers through which the rows of a batch would change each other, or at random."""
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise ConfigError([f"layer {name} is a batch normalisation: it mixes the rows of different trials"])

@@ -10,6 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sweep.adapters.fold import Folded, export
+from sweep.models.hugging_face import FromConv1D
 from sweep.schema import Adapter, Kind
 
 CONFIG_FILE = "adapter_config.json"
@@ -20,8 +21,8 @@ PREFIX = "base_model.model."
 def files(folded: Folded, trial: int, adapter: Adapter, base: Mapping[str, Any]) -> dict[str, bytes]:
     """The files of one trial by name, the weights last.
 
-    A LoRA is an adapter that ``PeftModel.from_pretrained`` puts on the untouched base, a full fine-tuning a
-    plain state dict; an untouched base leaves nothing.
+    A LoRA is an adapter that ``PeftModel.from_pretrained`` puts on the untouched base, a full fine-tuning the
+    weights under the model's own names; an untouched base leaves nothing.
 
     Args:
         folded: the trained pack.
@@ -36,7 +37,11 @@ def files(folded: Folded, trial: int, adapter: Adapter, base: Mapping[str, Any])
             text = json.dumps(config | dict(base), indent=2, sort_keys=True)
             return {CONFIG_FILE: text.encode() + b"\n", WEIGHTS_FILE["lora"]: _saved(tensors)}
         case "full":
-            return {WEIGHTS_FILE["full"]: _saved(export(folded, trial))}
+            tensors = export(folded, trial)
+            for name, module in folded.model.named_modules():
+                if isinstance(module, FromConv1D):
+                    tensors[f"{name}.weight"] = tensors[f"{name}.weight"].T
+            return {WEIGHTS_FILE["full"]: _saved(tensors)}
         case "none":
             return {}
 
@@ -79,6 +84,7 @@ def to_peft(folded: Folded, trial: int, adapter: Adapter) -> tuple[dict[str, Any
         "target_modules": targets,
         "lora_dropout": adapter.dropout,
         "bias": adapter.bias,
+        "fan_in_fan_out": any(isinstance(folded.layers[name].base, FromConv1D) for name in targets),
         "init_lora_weights": True,
     }
     return config, tensors

@@ -144,13 +144,13 @@ def _probe(jobs: Sequence[Job], task: Task, device: torch.device) -> float:
 
 
 def _fold_untrained(jobs: Sequence[Job], task: Task, device: torch.device) -> Folded:
-    """The pack's model with adapters that start at random: their values do not matter for speed."""
+    """The pack's model with adapters, and where need be a base, that start at random: values do not matter for speed."""
     adapters = [
         job.trial.adapter.model_copy(update={"init": "kaiming"}) if job.trial.adapter.kind == "lora" else job.trial.adapter
         for job in jobs
     ]  # fmt: skip
     with torch.random.fork_rng(devices=[]):
-        model = task.new_model().to(device)
+        model = (task.base() or task.new_model()).to(device)
     return fold(model, adapters, [job.resolved.targets for job in jobs], [job.trial.seed for job in jobs])
 
 

@@ -8,7 +8,7 @@ import torch
 
 from sweep import schema
 from sweep.adapters import init, targets
-from sweep.adapters.fold import linear_layers
+from sweep.adapters.fold import check_rows_are_independent, linear_layers
 from sweep.models.model import Model
 from sweep.schema import ConfigError
 from sweep.tasks.data import fingerprint
@@ -31,12 +31,15 @@ def resolve(trial: Trial, cache_folder: Path) -> Resolved:
     """
     if trial.training.checkpointing and not _model(trial.task, cache_folder).can_checkpoint:
         raise ConfigError([f"training.checkpointing = True: the model of task {trial.task.name} has no blocks to compute again; use it with task=transformer"])  # fmt: skip
+    notes = build(trial.task, cache_folder).notes
     if trial.adapter.kind != "lora":
-        return Resolved((), ())
+        return Resolved((), notes)
     shapes, presets = _layers(trial.task, cache_folder)
     chosen = targets.select(trial.adapter, list(shapes), presets)
-    notes = init.check(trial.adapter, {name: shapes[name] for name in chosen})
-    return Resolved(tuple(chosen), tuple(notes))
+    if trial.adapter.bias == "all":
+        _check_biases(_model(trial.task, cache_folder), set(shapes))
+    own_notes = init.check(trial.adapter, {name: shapes[name] for name in chosen})
+    return Resolved(tuple(chosen), (*notes, *own_notes))
 
 
 def trial_of(config: schema.Config) -> Trial:
@@ -55,7 +58,9 @@ def device_of(name: str) -> torch.device:
 def _model(task: schema.Task, cache_folder: Path) -> Model:
     built = build(task, cache_folder)
     with torch.device("meta"):
-        return built.new_model()
+        model = built.new_model()
+    check_rows_are_independent(model)
+    return model
 
 
 @cache
@@ -63,3 +68,10 @@ def _layers(task: schema.Task, cache_folder: Path) -> tuple[dict[str, tuple[int,
     model = _model(task, cache_folder)
     shapes = {name: (layer.out_features, layer.in_features) for name, layer in linear_layers(model).items()}
     return shapes, model.presets
+
+
+def _check_biases(model: Model, layers: set[str]) -> None:
+    """Raise ConfigError where ``bias: all`` would not be all: biases of layer norms are not trained here."""
+    names = [name.rpartition(".") for name, _ in model.named_parameters()]
+    if others := [layer for layer, _, part in names if part == "bias" and layer not in layers]:
+        raise ConfigError([f"adapter.bias = 'all': this model also has biases outside its linear layers, such as that of {others[0]}, which are not trained here; use lora_only"])  # fmt: skip

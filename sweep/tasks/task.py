@@ -72,6 +72,11 @@ class Task(ABC):
     pretraining: schema.Pretraining | None = field(default=None, kw_only=True)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What the record of every trial says about the task."""
+        return ()
+
+    @property
     def peft_base(self) -> dict[str, str]:
         """What a PEFT configuration says of the base, such as ``task_type``; nothing of a model of ours."""
         return {}

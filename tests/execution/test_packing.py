@@ -8,6 +8,7 @@ another order, which over these few steps leaves the tolerance below.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,6 +119,7 @@ TARGETS = {
     "regression": ["all_linear", ["layers.0"], ["layers.1"]],
     "mnist": ["all_linear", ["layers.1"], ["layers.2"], ["layers.0", "layers.2"]],
     "transformer": ["all_linear", "qv", "mlp", ["head"], r"blocks\.1\..*"],
+    "causal_lm": ["all_linear", "attention", "mlp", ["lm_head"], r".*\.1\..*"],
 }
 
 
@@ -234,3 +236,10 @@ def test_packed_is_alone_at_the_sizes_of_the_default_tasks(name: str, config: An
     ]
     how = training(steps=2, batch_size=batch_size)
     assert_packed_is_alone(name, trials, how, (task, model))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
+def test_packed_is_alone_on_hugging_face_models(family: str, tmp_path: Path) -> None:
+    hugging_face = pytest.importorskip("tests.hugging_face")
+    task = build(hugging_face.causal_lm(family, tmp_path), NOWHERE)
+    assert_packed_is_alone("causal_lm", grid("causal_lm", 4, "none", 0.1, "adamw"), HOW, (task, task.base()))

@@ -1,0 +1,203 @@
+"""Hugging Face causal language models, unmodified but for three things: names for groups of their layers, logits
+as the one output, and plain linear layers in the place of GPT-2's transposed ones.
+"""  # noqa: D205
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from sweep.models.model import Model
+from sweep.schema import ConfigError
+
+CONFIG_FILE = "config.json"
+WEIGHTS = "*.safetensors"
+READ = (CONFIG_FILE, WEIGHTS, "*.safetensors.index.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")  # fmt: skip
+QUERY_AND_VALUE = {"q_proj", "v_proj", "q_lin", "v_lin", "query", "value"}
+
+
+class FromConv1D(nn.Linear):
+    """A linear layer that the model's own files hold transposed, as GPT-2's ``Conv1D``."""
+
+
+@cache
+def folder_of(model: str) -> Path:
+    """The folder with the files of ``model``, which is a folder or a name on the hub, fetched there once.
+
+    Raises ConfigError when there is neither, or the hub cannot be reached.
+    """
+    if (folder := Path(model)).is_dir():
+        return _complete(folder, model)
+    import_transformers()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    try:
+        return _complete(Path(snapshot_download(model, allow_patterns=list(READ))), model)
+    except HFValidationError:
+        raise ConfigError([f"task.model = {model!r}: no such folder, and no name on the Hugging Face hub, which looks like org/name"]) from None  # fmt: skip
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError([f"task.model = {model!r}: no such folder, and not to be had from the Hugging Face hub ({reason}); where there is a network, fetch it with: hf download {model} --local-dir FOLDER, and give the folder"]) from None  # fmt: skip
+
+
+def _complete(folder: Path, model: str) -> Path:
+    if not (folder / CONFIG_FILE).exists():
+        raise ConfigError([f"task.model = {model!r}: has no {CONFIG_FILE}; give a folder that save_pretrained has written"])  # fmt: skip
+    if not list(folder.glob(WEIGHTS)):
+        raise ConfigError([f"task.model = {model!r}: has no {WEIGHTS}; other formats can run code when they are read, so save it again with save_pretrained"])  # fmt: skip
+    return folder
+
+
+@cache
+def sha256_of(folder: Path) -> str:
+    """A hash of what makes the model and its tokenizer: the files that are read, without their place."""
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in READ for path in folder.glob(pattern)}):
+        digest.update(f"{path.name}\0".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+@cache
+def configuration(folder: Path) -> tuple[Any, tuple[str, ...]]:
+    """The model's configuration without dropout or cache, and the names and rates of the dropouts set to 0."""
+    transformers = import_transformers()
+    with _readable(folder):
+        config = transformers.AutoConfig.from_pretrained(folder)
+    if getattr(config, "quantization_config", None):
+        raise ConfigError([f"task.model = {folder.name!r}: is quantised; give the model in full precision"])
+    config.use_cache = False
+    return config, without_dropout(config)
+
+
+def without_dropout(config: Any) -> tuple[str, ...]:
+    """Set every dropout rate of ``config``, in place, to 0, and say which there were."""
+    values = config.to_dict().items()
+    rates = {name: rate for name, rate in values if "drop" in name and isinstance(rate, float) and rate}
+    for name in rates:
+        setattr(config, name, 0.0)
+    return tuple(f"{name}={rate:g}" for name, rate in rates.items())
+
+
+def skeleton(folder: Path) -> Model:
+    """The architecture with new weights, on torch's default device."""
+    transformers = import_transformers()
+    config, _ = configuration(folder)
+    with _readable(folder):
+        return as_model(transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32))
+
+
+@cache
+def load(folder: Path) -> Model:
+    """The model with its weights, in float32; loaded once in a process, and shared.
+
+    Raises ConfigError for weights that are missing, and for a model whose rows or positions are not
+    independent of those that follow.
+    """
+    transformers = import_transformers()
+    config, _ = configuration(folder)
+    with _readable(folder):
+        network, info = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise ConfigError([f"task.model = {folder.name!r}: its files lack {len(missing)} weights, such as {missing[0]}; is it another kind of model?"])  # fmt: skip
+    model = as_model(network).requires_grad_(False)
+    check_independence(model, folder.name)
+    return model
+
+
+@cache
+def tokenizer_of(folder: Path) -> Any:
+    """The model's own tokenizer."""
+    transformers = import_transformers()
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # tokenizers raises nothing narrower for a damaged file
+        reason = str(error).splitlines()[0]
+        raise ConfigError([f"task.model = {folder.name!r}: no tokenizer could be loaded from it ({reason}); save it there with tokenizer.save_pretrained"]) from None  # fmt: skip
+
+
+def as_model(network: nn.Module) -> Model:
+    """Give ``network``, in place, what ``Model`` asks for. It keeps its own class and the names of its layers."""
+    for name, module in list(network.named_modules()):
+        if type(module).__name__ == "Conv1D":
+            network.set_submodule(name, _untransposed(module))
+    head = getattr(network, "get_output_embeddings", lambda: None)()
+    layers = [name for name, module in network.named_modules() if isinstance(module, nn.Linear) and module is not head]
+    attention = [name for name in layers if "att" in name.rpartition(".")[0]]
+    groups = {
+        "all_linear": layers,
+        "attention": attention,
+        "mlp": [name for name in layers if name not in attention],
+        "qv": [name for name in attention if name.rpartition(".")[2] in QUERY_AND_VALUE],
+    }
+    network.register_forward_hook(_logits)
+    model = cast(Model, network)
+    model.presets = {group: names for group, names in groups.items() if names}
+    model.stages, model.can_checkpoint, model.checkpointing = ("",), False, False
+    return model
+
+
+def import_transformers() -> Any:
+    """The library, without its progress bars and warnings. Raises ConfigError where it is not installed."""
+    try:
+        import transformers
+    except ImportError:
+        raise ConfigError(["task.name = 'causal_lm': needs Hugging Face's transformers; install it with: pip install 'transformers>=5' (the extra [hf])"]) from None  # fmt: skip
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    return transformers
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Turn what transformers says about a model's files into one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError([f"task.model = {folder.name!r}: cannot be used as a causal language model: {reason}"]) from None  # fmt: skip
+
+
+def _logits(_network: nn.Module, _inputs: Any, output: Any) -> Tensor:
+    return output.logits
+
+
+def _untransposed(conv: Any) -> FromConv1D:
+    in_features, out_features = conv.weight.shape
+    linear = FromConv1D(in_features, out_features, device="meta")
+    linear.weight, linear.bias = nn.Parameter(conv.weight.detach().T.contiguous()), conv.bias
+    return linear
+
+
+@torch.no_grad()
+def check_independence(model: Model, name: str) -> None:
+    """Compare three rows with one of them alone, and with the same but for its last token."""
+    config = cast(Any, model).config
+    tokens = torch.arange(3 * 8).view(3, 8) % config.vocab_size
+    model.train()
+    together, alone, again = model(tokens), model(tokens[:1]), model(tokens)
+    changed = tokens[:1].clone()
+    changed[0, -1] = (changed[0, -1] + 1) % config.vocab_size
+    earlier = model(changed)[0, :-1]
+    model.eval()
+    tolerance = 1e-3 * float(together.abs().max())
+    if not torch.equal(together, again):
+        raise ConfigError([f"task.model = {name!r}: computes another result each time; it has randomness besides dropout"])  # fmt: skip
+    if (together[0] - alone[0]).abs().max() > tolerance:
+        raise ConfigError([f"task.model = {name!r}: the rows of a batch change each other, so trials could not be told apart"])  # fmt: skip
+    if (alone[0, :-1] - earlier).abs().max() > tolerance:
+        raise ConfigError([f"task.model = {name!r}: sees the tokens that it is to predict; it is no causal model"])

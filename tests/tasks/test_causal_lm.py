@@ -1,0 +1,239 @@
+"""A Hugging Face model and its tokenizer as a task, and what is said when one of them is not what it should be."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sweep import schema
+from sweep.adapters.fold import check_rows_are_independent, linear_layers
+from sweep.adapters.targets import select
+from sweep.execution.resolve import resolve, trial_of
+from sweep.models import hugging_face
+from sweep.schema import ConfigError
+from sweep.tasks.causal_lm import causal_lm
+from sweep.tasks.data import fingerprint
+from tests import hugging_face as tiny
+from tests.builders import NOWHERE, lora
+from tests.commands import config
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> schema.CausalLM:
+    return tiny.causal_lm("llama", tmp_path_factory.mktemp("llama"))
+
+
+def copied(one: schema.CausalLM, folder: Path, **changes: Any) -> schema.CausalLM:
+    """The same model in a folder of its own, to be damaged."""
+    shutil.copytree(one.model, folder / "model")
+    return one.model_copy(update={"model": str(folder / "model"), **changes})
+
+
+def configured(one: schema.CausalLM, *more: str) -> schema.Config:
+    """What the command line makes of this task."""
+    values = [f"task.{key}={value}" for key, value in one.model_dump(exclude={"name"}).items()]
+    return config("task=causal_lm", *values, *more)
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def refused(one: schema.CausalLM) -> str:
+    with pytest.raises(ConfigError) as caught:
+        causal_lm(one).base()
+    [fault] = caught.value.faults
+    assert fault.startswith("task.")
+    return fault
+
+
+def test_tokens_are_those_of_the_models_own_tokenizer(llama: schema.CausalLM) -> None:
+    task = causal_lm(llama)
+    content = Path(str(llama.source_text)).read_text()
+    tokens = tiny.tokenizer()(content, add_special_tokens=False)["input_ids"]
+    assert task.source.train.tolist() == tokens[: len(task.source.train)]
+    assert tiny.tokenizer().decode(task.source.train[:40]) == content[: len(tiny.tokenizer().decode(tokens[:40]))]
+
+
+def test_documents_are_parted_by_the_end_of_text(llama: schema.CausalLM) -> None:
+    task = causal_lm(llama)
+    documents = [json.loads(line)["text"] for line in Path(str(llama.target_text)).read_text().splitlines()]
+    read = tiny.tokenizer().decode(task.target.train).split("<end>")
+    assert read[:-1] == documents[: len(read) - 1]
+    assert len(read) > 20
+
+
+def test_the_base_is_the_model_as_it_is(llama: schema.CausalLM) -> None:
+    task = causal_lm(llama)
+    expected = tiny.network("llama").eval()(task.target.held_out.inputs).logits
+    assert torch.equal(task.base()(task.target.held_out.inputs), expected)
+    assert task.base() is task.base()  # loaded once
+    assert task.notes == ()
+
+
+def test_dropout_is_switched_off_and_noted(tmp_path: Path) -> None:
+    task = causal_lm(tiny.causal_lm("gpt2", tmp_path))
+    check_rows_are_independent(task.base())
+    assert task.notes == ("the model's own dropout is off: resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1, summary_first_dropout=0.1",)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes"),
+    [
+        ("llama", {"all_linear": 14, "attention": 8, "mlp": 6, "qv": 4}),
+        ("opt", {"all_linear": 12, "attention": 8, "mlp": 4, "qv": 4}),
+        ("gpt2", {"all_linear": 8, "attention": 4, "mlp": 4}),
+        ("bert", {"all_linear": 13, "attention": 8, "mlp": 5, "qv": 4}),
+    ],
+)
+def test_presets_name_the_layers_of_each_family(family: str, sizes: dict[str, int]) -> None:
+    model = hugging_face.as_model(tiny.network(family))
+    names = list(linear_layers(model))
+    assert {preset: len(select(lora(targets=preset), names, model.presets)) for preset in model.presets} == sizes
+    assert len(names) == sizes["all_linear"] + 1  # and the head
+
+
+def test_validation_reads_no_weights(tmp_path: Path, llama: schema.CausalLM) -> None:
+    one = copied(llama, tmp_path)
+    (Path(one.model) / "model.safetensors").write_bytes(b"never opened")
+    assert len(resolve(trial_of(configured(one)), NOWHERE).targets) == 14
+    assert refused(one).startswith("task.model = 'model': cannot be used as a causal language model: ")
+
+
+def test_the_same_model_elsewhere_is_the_same_data_and_other_weights_are_not(
+    tmp_path: Path, llama: schema.CausalLM
+) -> None:
+    one = copied(llama, tmp_path)
+    assert fingerprint(one, NOWHERE) == fingerprint(llama, NOWHERE)
+    assert one.own_paths() == {"model", "source_text", "target_text"}
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        content = (Path(one.model) / name).read_bytes()
+        (Path(one.model) / name).write_bytes(content + b" ")
+        hugging_face.sha256_of.cache_clear()
+        assert fingerprint(one, NOWHERE) != fingerprint(llama, NOWHERE)
+        (Path(one.model) / name).write_bytes(content)
+
+
+def test_what_is_no_model_is_refused_by_name(tmp_path: Path, llama: schema.CausalLM) -> None:
+    def with_model(model: str) -> schema.CausalLM:
+        return llama.model_copy(update={"model": model})
+
+    (tmp_path / "empty").mkdir()
+    assert refused(with_model(str(tmp_path / "empty"))).endswith("has no config.json; give a folder that save_pretrained has written")  # fmt: skip
+    assert refused(with_model("/no/where/at/all")).endswith("no such folder, and no name on the Hugging Face hub, which looks like org/name")  # fmt: skip
+    one = copied(llama, tmp_path)
+    (Path(one.model) / "model.safetensors").rename(Path(one.model) / "pytorch_model.bin")
+    assert "has no *.safetensors; other formats can run code" in refused(one)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, llama: schema.CausalLM) -> None:  # fmt: skip
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    says = refused(llama.model_copy(update={"model": "org/model"}))
+    assert says.startswith("task.model = 'org/model': no such folder, and not to be had from the Hugging Face hub (")
+    assert says.endswith("fetch it with: hf download org/model --local-dir FOLDER, and give the folder")
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "says"),
+    [
+        ("config.json", {"model_type": "nothing"}, "cannot be used as a causal language model: "),
+        ("config.json", {"model_type": "t5"}, "cannot be used as a causal language model: "),
+        ("config.json", {"num_hidden_layers": 3}, "its files lack 9 weights, such as model.layers.2."),
+        ("config.json", {"vocab_size": 200}, "they do not belong together"),
+        ("config.json", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "is quantised"),
+        ("tokenizer.json", {"model": {}}, "no tokenizer could be loaded from it"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_refused_with_the_reason(
+    file: str, changes: dict[str, Any], says: str, tmp_path: Path, llama: schema.CausalLM
+) -> None:
+    one = copied(llama, tmp_path)
+    edit(Path(one.model) / file, **changes)
+    assert says in refused(one)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path, llama: schema.CausalLM) -> None:
+    one = copied(llama, tmp_path)
+    for path in Path(one.model).glob("tokenizer*"):
+        path.unlink()
+    assert "no tokenizer could be loaded from it" in refused(one)
+
+
+def test_a_model_that_sees_what_it_is_to_predict_is_refused(tmp_path: Path, llama: schema.CausalLM) -> None:
+    tiny.transformers.BertLMHeadModel(tiny.network("bert").config).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    says = refused(llama.model_copy(update={"model": str(tmp_path)}))
+    assert says.endswith("sees the tokens that it is to predict; it is no causal model")
+
+
+class Wrong(nn.Module):
+    """A model with a fault that no configuration tells of."""
+
+    def __init__(self, fault: str):
+        super().__init__()
+        self.fault, self.embedding = fault, nn.Embedding(50, 50)
+        self.config = schema_of_fifty
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        logits = self.embedding(tokens)
+        if self.fault == "random" and self.training:
+            return nn.functional.dropout(logits, 0.5)
+        return logits - logits.mean(0) if self.fault == "rows" else logits
+
+
+schema_of_fifty: Any = type("Config", (), {"vocab_size": 50})
+
+
+@pytest.mark.parametrize(("fault", "says"), [("random", "another result each time"), ("rows", "the rows of a batch change each other")])  # fmt: skip
+def test_randomness_and_rows_that_meet_are_found_by_computing(fault: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        hugging_face.check_independence(Wrong(fault), "wrong")
+    hugging_face.check_independence(Wrong(""), "right")
+
+
+def test_batch_normalisation_is_refused_by_name(llama: schema.CausalLM) -> None:
+    model = hugging_face.as_model(tiny.network("llama"))
+    model.get_submodule("model").add_module("bn", nn.BatchNorm1d(4))
+    with pytest.raises(ConfigError, match=r"layer model\.bn is a batch normalisation"):
+        check_rows_are_independent(model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"context": 33}, "task.context = 33: the model reads at most 32 tokens"),
+        ({"source_text": "empty.txt"}, "task.source_text: 0 tokens are too few; task.context=12 needs 260"),
+        ({"target_text": "bad.jsonl"}, "task.target_text = 'bad.jsonl': line 2 has no text; each line is an object like {\"text\": \"…\"}"),
+        ({"target_text": "broken.jsonl"}, "task.target_text = 'broken.jsonl': line 1 is not JSON (Expecting value: line 1 column 1 (char 0))"),
+        ({"target_text": "nowhere.txt"}, "task.target_text = 'nowhere.txt': No such file or directory"),
+    ],
+)  # fmt: skip
+def test_texts_that_cannot_be_used_are_refused_with_the_reason(
+    changes: dict[str, Any], says: str, tmp_path: Path, llama: schema.CausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "bad.jsonl").write_text('{"text": "good"}\n{"content": "bad"}\n')
+    (tmp_path / "broken.jsonl").write_text("text\n")
+    monkeypatch.chdir(tmp_path)
+    assert refused(llama.model_copy(update=changes)) == says
+
+
+def test_biases_outside_linear_layers_are_not_passed_over(tmp_path: Path) -> None:
+    one = tiny.causal_lm("opt", tmp_path)
+    trial = trial_of(configured(one, "adapter.bias=all"))
+    with pytest.raises(
+        ConfigError, match=r"adapter\.bias = 'all': .* such as that of model\.decoder\.final_layer_norm"
+    ):
+        resolve(trial, NOWHERE)
+
+
+def test_without_transformers_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, llama: schema.CausalLM) -> None:  # fmt: skip
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ConfigError, match=r"pip install 'transformers>=5'"):
+        hugging_face.import_transformers()
