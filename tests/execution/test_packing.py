@@ -123,7 +123,7 @@ TARGETS = {
 }
 
 
-SOME = r".*(0|v_proj|up_proj)"  # of the layers that a preset or an expression targets in any model here
+SOME = r".*(0|v_proj|up_proj|c_proj|fc1)"  # of the layers that a preset or an expression targets in any model here
 
 
 def grid(name: str, rank: int, bias: str, dropout: float, optimizer_name: str) -> list[One]:
