@@ -171,6 +171,7 @@ TASK_NAMES = ("toy_regression", "mnist", "transformer", "causal_lm")
 class Adapter(_Strict):
     """What is trained: a LoRA (``kind: lora``), every weight (``full``), or nothing (``none``).
 
+    ``dora`` trains the length of each output row by itself (DoRA; Liu et al. 2024).
     ``targets`` is a preset (``all_linear``, ``attention``, ``mlp``, ``qv``), a list of layer names, or a
     regular expression on the full layer name; ``layers`` keeps only those indices, and ``exclude`` (names or an
     expression) leaves layers out. ``rank_pattern`` and ``alpha_pattern`` give layers a rank and alpha of their own:
@@ -183,6 +184,7 @@ class Adapter(_Strict):
     rank: int | None = Field(default=None, ge=1)
     alpha: float | None = Field(default=None, gt=0)
     init: Init | None = None
+    dora: bool = False
     targets: str | Names | None = None
     layers: Layers | None = None
     exclude: str | Names | None = None

@@ -77,6 +77,7 @@ class Trial:
         if adapter.kind == "lora":
             targets = adapter.targets if isinstance(adapter.targets, str) else "+".join(adapter.targets or ())
             parts = [f"r{adapter.rank}", f"a{adapter.alpha:g}", str(adapter.init), targets[:24]]
+            parts[2:2] = ["dora"] * adapter.dora
         else:
             parts = [adapter.kind]
         if adapter.kind != "none":

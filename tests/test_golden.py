@@ -53,6 +53,12 @@ def test_t0_trains_306_numbers_and_296_only_with_the_bias_frozen(bias: str, coun
     assert 100 * count / 946 == pytest.approx({296: 31.29, 306: 32.35}[count], abs=0.005)
 
 
+@pytest.mark.parametrize(("bias", "count"), [("none", 306), ("all", 316)])
+def test_t0_with_dora_trains_ten_numbers_more_one_for_each_output(bias: str, count: int) -> None:
+    folded = attach(mlp(64, 10), lora(rank=4, bias=bias, dora=True))
+    assert trained_numbers(folded, 64, 10) == count
+
+
 class LoRALayer(nn.Module):
     """The tutorial's own layer, its trainable bias included."""
 

@@ -66,7 +66,7 @@ def test_every_field_of_the_science_is_part_of_the_identity() -> None:
             ids.add(replace(base, **{part: section}).id)
             changed += 1
     ids |= {replace(base, seed=1).id, replace(base, data="other").id}
-    assert changed == 10 + 12 + 10 + 6
+    assert changed == 10 + 13 + 10 + 6
     assert len(ids) == 1 + changed + 2
 
 
@@ -141,6 +141,7 @@ def test_the_flat_form_has_one_key_for_each_number() -> None:
         (("adapter.rank=4", "adapter.init=pissa", "seed=3"), "r4-a16-pissa-all_linear-lr0.01-s3"),
         (("adapter.targets=[layers.0,layers.2]", "adapter.alpha=0.5"), "r8-a0.5-kaiming-layers.0_layers.2-lr0.01-s0"),
         (("adapter.targets='layers[.](0|2)'", "optimizer.lr=3e-4"), "r8-a16-kaiming-layers_._0_2_-lr0.0003-s0"),
+        (("adapter.dora=true",), "r8-a16-dora-kaiming-all_linear-lr0.01-s0"),
         (("optimizer.lr_ratio=16",), "r8-a16-kaiming-all_linear-lr0.01x16-s0"),
         (("adapter=full",), "full-lr0.01-s0"),
         (("adapter=none", "seed=12"), "none-s12"),
@@ -170,4 +171,4 @@ def test_identities_do_not_change_between_releases() -> None:
     )  # fmt: skip
     training = schema.Training(steps=1, batch_size=1, accumulation=1, checkpointing=False, log_every=1, eval_every=None)
     adapter = schema.Adapter(kind="full")
-    assert Trial(task, adapter, optimizer, training, 0, "generated:planted").id == "c85e95ec62b9776c"
+    assert Trial(task, adapter, optimizer, training, 0, "generated:planted").id == "ac8eeed6eea3b1d4"

@@ -3,10 +3,12 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
 
+from sweep.adapters.dora import DoRALinear
 from sweep.adapters.init import INITS, BaseWeight
 from sweep.adapters.lora import LoRALinear
 from sweep.adapters.spread import Spread
@@ -53,12 +55,8 @@ class Folded:
         return sum(parameter.numel() for parameter in self.base.parameters())
 
     def starts_at_base(self) -> bool:
-        """Whether every trial, as it stands, computes bit for bit what the base computes: BA = 0 exactly."""
-        return all(
-            layer.moved_A is None
-            and bool(((layer.lora_A == 0).flatten(1).all(1) | (layer.lora_B == 0).flatten(1).all(1)).all())
-            for layer in self.layers.values()
-        )
+        """Whether every trial, before its first step, computes bit for bit what the base computes."""
+        return all(layer.starts_at_base() for layer in self.layers.values())
 
     def enable(self, enabled: bool) -> None:
         """Turn every adapter on or off; off, the model computes exactly what the base computes."""
@@ -117,7 +115,7 @@ def fold(
 
     Args:
         base: the pre-trained model.
-        adapters: one for each trial, all of one kind; of ``kind: full`` exactly one.
+        adapters: one for each trial, all of one kind, with DoRA or without; of ``kind: full`` exactly one.
         targets: the names of the layers that each trial adapts.
         seeds: one for each trial, for the initialisation and dropout.
         weights: the base's weights with their decompositions, when they are kept from an earlier pack.
@@ -130,6 +128,7 @@ def fold(
     check_rows_are_independent(base)
     kinds = {adapter.kind for adapter in adapters}
     assert len(kinds) == 1, "a pack has adapters of one kind"
+    assert len({adapter.dora for adapter in adapters}) == 1, "a pack is DoRA or is not"
     if kinds == {"full"}:
         assert len(adapters) == 1, "full fine-tuning runs alone"
         model = copy.deepcopy(base).requires_grad_(True)
@@ -155,10 +154,11 @@ def fold(
         sizes = {
             "lora_A": [rank * linear.in_features for rank in ranks],
             "lora_B": [rank * linear.out_features for rank in ranks],
+            "lora_magnitude_vector": [hit * linear.out_features for hit in trial_targets],
             "bias": [trained * linear.out_features for trained in biased],
         }
         for part, size in sizes.items():
-            parameter = getattr(layer, part)
+            parameter = getattr(layer, part, None)
             if parameter is not None and any(size):
                 parameters[f"{name}.{part}"], real[f"{name}.{part}"] = parameter, tuple(size)
             elif parameter is not None:
@@ -197,7 +197,9 @@ def _adapt(
                 moved_A[trial], moved_B[trial], moved = lora_A[trial], lora_B[trial], True
     bias = linear.bias.detach().repeat(trials, 1) if any(biased) else None
     dropout_rng: list[Generator] = [generator(seed, "dropout", name) for seed in seeds]
-    return LoRALinear(
+    is_dora = adapters[0].dora and any(targeted)
+    layer_type = partial(DoRALinear, targeted=torch.tensor(targeted, device=device)) if is_dora else LoRALinear
+    return layer_type(
         linear,
         nn.Parameter(lora_A.to(device)),
         nn.Parameter(lora_B.to(device)),

@@ -81,22 +81,16 @@ class LoRALinear(nn.Module):
         x_T_N_I = x.reshape(trials, -1, x.shape[-1])
         dropped_T_N_I = self._drop(x_T_N_I) if self.training and any(self.dropout) else None
         shared_T_N_O = None if shared is None else shared.reshape(trials, -1, shared.shape[-1])
-        y_T_N_O = _AdaptedLinear.apply(
-            x_T_N_I,
-            dropped_T_N_I,
-            shared_T_N_O,
-            self.base.weight,
-            self.base.bias,
-            self.lora_A,
-            self.lora_B,
-            self.scaling,
-        )
-        if self.moved_A is not None and self.moved_B is not None:
-            y_T_N_O = y_T_N_O - torch.bmm(torch.bmm(x_T_N_I, self.moved_A.mT) * self.scaling, self.moved_B.mT)
+        y_T_N_O = self._adapted(x_T_N_I, dropped_T_N_I, shared_T_N_O)
         if self.bias is not None and self.trains_bias is not None:
             # the difference, so that a neighbour without a bias of its own adds an exact zero
             y_T_N_O = y_T_N_O + torch.where(self.trains_bias[:, None], self.bias - self.base.bias, 0.0)[:, None]
         return y_T_N_O.view(*x.shape[:-1], -1)
+
+    def starts_at_base(self) -> bool:
+        """Whether every trial, as it stands, computes bit for bit what the base computes: BA = 0 exactly."""
+        zero = (self.lora_A == 0).flatten(1).all(1) | (self.lora_B == 0).flatten(1).all(1)
+        return self.moved_A is None and bool(zero.all())
 
     def delta(self, trial: int) -> Tensor:
         """What trial number ``trial`` adds to the weight: s·BA − s·B₀A₀, (O, I)."""
@@ -114,6 +108,24 @@ class LoRALinear(nn.Module):
         if self.bias is None or self.trains_bias is None or not self.trains_bias[trial]:
             return self.base.bias
         return self.bias[trial].detach()
+
+    def _adapted(self, x_T_N_I: Tensor, dropped_T_N_I: Tensor | None, shared_T_N_O: Tensor | None) -> Tensor:
+        y_T_N_O = _AdaptedLinear.apply(
+            x_T_N_I,
+            dropped_T_N_I,
+            shared_T_N_O,
+            self.base.weight,
+            self.base.bias,
+            self.lora_A,
+            self.lora_B,
+            self.scaling,
+        )
+        return y_T_N_O if self.moved_A is None else y_T_N_O - self._moved_outputs(x_T_N_I)
+
+    def _moved_outputs(self, x_T_N_I: Tensor) -> Tensor:
+        assert self.moved_A is not None
+        assert self.moved_B is not None
+        return torch.bmm(torch.bmm(x_T_N_I, self.moved_A.mT) * self.scaling, self.moved_B.mT)
 
     def _drop(self, x_T_N_I: Tensor) -> Tensor:
         kept = torch.ones(x_T_N_I.shape)

@@ -65,6 +65,8 @@ def to_peft(folded: Folded, trial: int, adapter: Adapter) -> tuple[dict[str, Any
             lora_B = torch.cat([lora_B, -layer.moved_B[trial, :, :rank]], dim=1)
         tensors[f"{PREFIX}{name}.lora_A.weight"] = lora_A
         tensors[f"{PREFIX}{name}.lora_B.weight"] = lora_B
+        if adapter.dora:
+            tensors[f"{PREFIX}{name}.lora_magnitude_vector"] = own.pop(f"{name}.lora_magnitude_vector")
     for name, tensor in own.items():
         layer_name, part = name.rsplit(".", 1)
         wrapped = f"{layer_name}.base_layer" if layer_name in targets else layer_name
@@ -81,6 +83,7 @@ def to_peft(folded: Folded, trial: int, adapter: Adapter) -> tuple[dict[str, Any
         "rank_pattern": {f"^{re.escape(name)}": own for name, (own, _) in sizes.items() if own != rank},
         "alpha_pattern": {f"^{re.escape(name)}": own for name, (_, own) in sizes.items() if own != alpha},
         "use_rslora": adapter.scaling == "alpha/sqrt_rank",
+        "use_dora": adapter.dora,
         "target_modules": targets,
         "lora_dropout": adapter.dropout,
         "bias": adapter.bias,

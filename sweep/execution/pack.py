@@ -83,7 +83,7 @@ def plan(jobs: Sequence[Job], max_pack: int, workers: int) -> list[Pack]:
 def _key(trial: Trial) -> Hashable:
     """What the trials of a pack have in common.
 
-    Rank bucket, bias and dropout decide which arithmetic a layer does; only trials that would do the same
+    Rank bucket, DoRA, bias and dropout decide which arithmetic a layer does; only trials that would do the same
     alone share it, so that packing changes no bit of a result.
     """
     adapter = trial.adapter
@@ -91,7 +91,7 @@ def _key(trial: Trial) -> Hashable:
     common = (trial.task, trial.data, trial.training, shared, adapter.kind)
     match adapter.kind:
         case "lora":
-            return (*common, bucket(adapter.widest), adapter.bias, bool(adapter.dropout))
+            return (*common, bucket(adapter.widest), adapter.dora, adapter.bias, bool(adapter.dropout))
         case "none":
             return (trial.task, trial.data, adapter.kind)
         case "full":
@@ -162,13 +162,15 @@ def trainable_of(job: Job) -> int:
     if adapter.kind == "full":
         return sum(parameter.numel() for parameter in model.parameters())
     layers = linear_layers(model)
-    factors = sum(adapter.rank_of(name) * sum(layers[name].weight.shape) for name in job.resolved.targets)
+    targeted = {name: layers[name] for name in job.resolved.targets}
+    factors = sum(adapter.rank_of(name) * sum(layer.weight.shape) for name, layer in targeted.items())
+    magnitudes = sum(layer.out_features for layer in targeted.values()) if adapter.dora else 0
     biases = sum(
         layer.out_features
         for name, layer in layers.items()
         if trains_bias(adapter, layer, name in job.resolved.targets)
     )
-    return factors + biases
+    return factors + magnitudes + biases
 
 
 def _memory_of_one(trial: Trial, task: Task) -> int:
@@ -182,7 +184,8 @@ def _memory_of_one(trial: Trial, task: Task) -> int:
         parameters = sum(layer.weight.numel() for layer in layers)
     else:
         parameters = bucket(trial.adapter.widest) * widths
-    return 4 * (COPIES_OF_PARAMETERS * parameters + COPIES_OF_ACTIVATIONS * rows * widths)
+    copies = COPIES_OF_ACTIVATIONS * (2 if trial.adapter.dora else 1)
+    return 4 * (COPIES_OF_PARAMETERS * parameters + copies * rows * widths)
 
 
 def available_memory(device: torch.device) -> int:

@@ -52,7 +52,8 @@ class ToyRegression(Task):
         ``eval/regret`` is (trained − oracle) / (base − oracle): 0 is the best that this rank can do, 1 is no
         better than the base. Only for a linear map with its layer adapted; the oracle of a trial whose
         initialisation moved a part of the base works on what remained frozen. ``eval/oracle_risk`` is the
-        expected held-out error of the best update of this rank to the base.
+        expected held-out error of the best update of this rank to the base. DoRA has no oracle: it also rescales
+        rows, so its updates are not those of a rank.
         """
         if len(self.teacher.linears) > 1:
             return super().closing(folded, adapters)
@@ -73,6 +74,9 @@ class ToyRegression(Task):
         metrics = []
         for trial, adapter in enumerate(adapters):
             train_mse = F.mse_loss(outputs[trial], targets).item()
+            if adapter.dora:
+                metrics.append({"eval/train_mse": train_mse})
+                continue
             ranks = {"none": 0, "full": min(linear.weight.shape)}
             rank = ranks[adapter.kind] if adapter.kind in ranks else adapter.rank_of("layers.0")
             free_bias = adapter.kind == "full" or adapter.bias in ("all", "lora_only")

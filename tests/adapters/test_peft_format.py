@@ -102,6 +102,13 @@ def test_a_decoder_with_layers_chosen_one_by_one(init: str, tmp_path: Path) -> N
     assert len(wrapped[1]) == 3
 
 
+@pytest.mark.parametrize("init", ["kaiming", "pissa"])
+def test_dora_is_loaded_with_its_lengths(init: str, tmp_path: Path) -> None:
+    adapters = [lora(init=init, dora=True, bias="all"), lora(rank=3, dora=True, bias="all", targets=["layers.1"])]
+    first, _ = assert_same_in_peft(mlp(12, 20, 8), randn(6, 12), adapters, tmp_path)
+    assert first.peft_config["default"].use_dora
+
+
 @pytest.mark.parametrize("scaling", ["alpha/rank", "alpha/sqrt_rank", "alpha"])
 @pytest.mark.parametrize("init", ["kaiming", "pissa"])
 def test_layers_with_a_rank_and_an_alpha_of_their_own(init: str, scaling: str, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A trial's result is the same bits alone and in any pack: the claim on which every sweep rests.
 
-Trials share a pack when they have one rank bucket, one bias mode, and all or none of them dropout; everything
-else differs here. Bits are equal where MKL has its strict AVX-512 kernels; elsewhere float32 sums are taken in
+Trials share a pack when they have one rank bucket, one bias mode, and all or none of them DoRA and dropout;
+everything else differs here. Bits are equal where MKL has its strict AVX-512 kernels; elsewhere float32 sums are taken in
 another order, which over these few steps leaves the tolerance below.
 """
 
@@ -126,7 +126,7 @@ TARGETS = {
 SOME = r".*(0|v_proj|up_proj|c_proj|fc1)"  # of the layers that a preset or an expression targets in any model here
 
 
-def grid(name: str, rank: int, bias: str, dropout: float, optimizer_name: str) -> list[One]:
+def grid(name: str, rank: int, bias: str, dropout: float, optimizer_name: str, dora: bool = False) -> list[One]:
     """Every initialisation once, with everything else that may differ within a pack taken in turn."""
     inits = [init for init in sorted(INITS) if init != "orthogonal" or rank % 2 == 0]
     targets = TARGETS[name]
@@ -136,7 +136,8 @@ def grid(name: str, rank: int, bias: str, dropout: float, optimizer_name: str) -
         own_rank = lower if number % 3 == 1 and init != "orthogonal" else rank
         assert bucket(own_rank) == bucket(rank)
         adapter = lora(
-            init=init, rank=own_rank, alpha=[8.0, 1.0, 16.0][number % 3], bias=bias, dropout=dropout * (1 + number % 2),
+            init=init, dora=dora, rank=own_rank, alpha=[8.0, 1.0, 16.0][number % 3], bias=bias,
+            dropout=dropout * (1 + number % 2),
             targets=targets[number % len(targets)], scaling=["alpha/rank", "alpha/sqrt_rank", "alpha"][number % 3],
         )  # fmt: skip
         if number % 4 == 3:  # some layers have a smaller rank, or all the others have
@@ -174,6 +175,12 @@ def test_packed_is_alone_with_trained_biases(name: str, bias: str) -> None:
 @pytest.mark.parametrize("name", ["regression", "transformer"])
 def test_packed_is_alone_with_dropout(name: str) -> None:
     assert_packed_is_alone(name, grid(name, 4, "none", 0.2, "adamw"), HOW)
+
+
+@pytest.mark.parametrize(("rank", "bias", "dropout"), [(1, "none", 0.0), (4, "all", 0.0), (4, "none", 0.2)])
+@pytest.mark.parametrize("name", ["regression", "mnist", "transformer"])
+def test_packed_is_alone_with_dora(name: str, rank: int, bias: str, dropout: float) -> None:
+    assert_packed_is_alone(name, grid(name, rank, bias, dropout, "adamw", dora=True), HOW)
 
 
 @pytest.mark.parametrize("name", ["regression", "transformer"])
