@@ -51,7 +51,7 @@ def prepared(name: str, cache_folder: Path, device: torch.device) -> tuple[Task,
         OmegaConf.to_container(OmegaConf.load(TASKS / f"{name}.yaml").task)
     )
     task = build(config, cache_folder)
-    base = load_base(config, fingerprint(config, cache_folder), task, cache_folder, device, lambda step: None)
+    base = load_base(config, fingerprint(config, cache_folder), task, cache_folder, device)
     return task, base.model
 
 

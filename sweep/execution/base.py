@@ -46,22 +46,32 @@ class Base:
         return {name.replace("eval/", "eval/base_", 1): value for name, value in averages.items()}
 
 
-def load_base(
+def load_base(config: schema.Task, data: str, task: Task, cache_folder: Path, device: torch.device) -> Base:
+    """The base of a task, and what an evaluation of it gives. The arguments are those of ``pretrained``."""
+    model = pretrained(config, data, task, cache_folder, device).to(device).eval().requires_grad_(False)
+    weights = {name: BaseWeight(layer.weight) for name, layer in linear_layers(model).items()}
+    alone = fold(model, [NONE], targets=[()], seeds=[0])
+    with threads(1):  # several stall on small products when other processes compete with them
+        [metrics] = evaluate_both(alone, task)
+    return Base(model, weights, _sha256(model), metrics)
+
+
+def pretrained(
     config: schema.Task,
     data: str,
     task: Task,
     cache_folder: Path,
     device: torch.device,
-    on_step: Callable[[int], None],
-) -> Base:
-    """Take the base from the cache, or train it and put it there; two sweeps at once train it once.
+    on_step: Callable[[int], None] = lambda step: None,
+) -> Model:
+    """Take the base model from the cache, or train it and put it there; two sweeps at once train it once.
 
     Args:
         config: the task's configuration; what only concerns the target domain does not matter here.
         data: the fingerprint of the task's data.
         task: the task itself.
         cache_folder: where bases are kept, as ``bases/<hash>.safetensors``.
-        device: where to train, and where the model is put.
+        device: where to train.
         on_step: called with the number of the step just done while the base trains.
 
     """
@@ -70,12 +80,8 @@ def load_base(
         path = cache_folder / "bases" / f"{_key(config, data)}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            model = _cached(path, task) or _pretrained(path, task, device, on_step)
-    model = model.to(device).eval().requires_grad_(False)
-    weights = {name: BaseWeight(layer.weight) for name, layer in linear_layers(model).items()}
-    alone = fold(model, [NONE], targets=[()], seeds=[0])
-    [metrics] = evaluate_both(alone, task)
-    return Base(model, weights, _sha256(model), metrics)
+            model = _cached(path, task) or _trained(path, task, device, on_step)
+    return model
 
 
 def _key(config: schema.Task, data: str) -> str:
@@ -96,7 +102,7 @@ def _cached(path: Path, task: Task) -> Model | None:
     return model
 
 
-def _pretrained(path: Path, task: Task, device: torch.device, on_step: Callable[[int], None]) -> Model:
+def _trained(path: Path, task: Task, device: torch.device, on_step: Callable[[int], None]) -> Model:
     recipe = task.pretraining
     assert recipe is not None
     with torch.random.fork_rng(devices=[]), threads(cores()):

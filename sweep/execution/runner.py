@@ -15,7 +15,7 @@ from sweep.execution.resolve import device_of
 from sweep.execution.sinks import tracking_mode
 from sweep.execution.store import Store
 from sweep.execution.threads import cores
-from sweep.execution.train import base_of, lose
+from sweep.execution.train import lose, pretrain
 from sweep.execution.workers import run_packs, warm_up
 from sweep.record import Record
 from sweep.schema import ConfigError
@@ -190,7 +190,7 @@ def _with_bases(packs: Sequence[Pack]) -> Iterator[tuple[Pack, Exception | None]
             pretraining = build(job.trial.task, job.cache_folder).pretraining
             with progress_bar(f"pre-training {job.trial.task.name}", pretraining.steps if pretraining else 0) as bar:
                 try:
-                    base_of(job, lambda step, bar=bar: bar.advance())  # type: ignore[misc]
+                    pretrain(job, lambda step, bar=bar: bar.advance())  # type: ignore[misc]
                 except OSError:  # the cache cannot be read or written
                     raise
                 except Exception as error:

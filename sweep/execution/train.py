@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sweep.adapters import peft_format
-from sweep.execution.base import Base, load_base
+from sweep.execution.base import Base, load_base, pretrained
 from sweep.execution.engine import Outcome, failed, run_pack
 from sweep.execution.environment import environment
 from sweep.execution.job import Job
@@ -26,13 +26,19 @@ _bases: dict[Hashable, Base] = {}
 """The bases that this process has used; with each go the decompositions of its weights."""
 
 
-def base_of(job: Job, on_step: OnStep = lambda step: None) -> Base:
-    """The base that ``job`` starts from, trained now if nobody has done so before."""
+def pretrain(job: Job, on_step: OnStep) -> None:
+    """Make sure that the base of ``job`` is in the cache; calls ``on_step`` after each step of its training."""
+    trial, task = job.trial, build(job.trial.task, job.cache_folder)
+    pretrained(trial.task, trial.data, task, job.cache_folder, device_of(job.config.device), on_step)
+
+
+def base_of(job: Job) -> Base:
+    """The base that ``job`` starts from."""
     trial, device = job.trial, device_of(job.config.device)
     key = (trial.task, trial.data, job.cache_folder, device)
     if key not in _bases:
         task = build(trial.task, job.cache_folder)
-        _bases[key] = load_base(trial.task, trial.data, task, job.cache_folder, device, on_step)
+        _bases[key] = load_base(trial.task, trial.data, task, job.cache_folder, device)
     return _bases[key]
 
 

@@ -34,6 +34,7 @@ DOWNLOAD_TIMEOUT_S = 20
 Digits = tuple[np.ndarray, np.ndarray]
 
 
+@cache
 def fingerprint(task: schema.Task, cache_folder: Path) -> str:
     """A short name for the exact data that ``task`` reads: their kind and, of files, a SHA-256.
 

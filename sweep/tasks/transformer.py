@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from sweep import schema
 from sweep.models.llama import Llama
@@ -27,9 +28,11 @@ def transformer(config: schema.Transformer) -> Transformer:
     """Read both texts and number their characters."""
     texts = texts_of(config)
     characters = sorted(set(texts[0]) | set(texts[1]))
-    number = {character: index for index, character in enumerate(characters)}
-    source, target = (
-        Text.of(torch.tensor([number[character] for character in text]), config.context, config.eval_windows)
-        for text in texts
-    )
+    number = torch.zeros(ord(characters[-1]) + 1, dtype=torch.long)
+    number[[ord(character) for character in characters]] = torch.arange(len(characters))
+    source, target = (Text.of(number[_code_points(text)], config.context, config.eval_windows) for text in texts)
     return Transformer(source, target, config, len(characters), pretraining=config.pretraining)
+
+
+def _code_points(text: str) -> Tensor:
+    return torch.frombuffer(bytearray(text, "utf-32-le"), dtype=torch.int32)
