@@ -229,7 +229,7 @@ def test_a_base_that_cannot_be_trained_costs_only_its_own_trials(tmp_path: Path,
     def broken(*arguments: Any) -> Any:
         raise BoomError("the base cannot be trained")
 
-    monkeypatch.setattr(base, "_pretrained", broken)
+    monkeypatch.setattr(base, "_trained", broken)
     found = run(wanted, store, TOGETHER)
     assert [one.status for one in found] == ["finished", "failed", "failed"]
     for one in found[1:]:
