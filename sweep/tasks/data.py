@@ -9,7 +9,7 @@ import tarfile
 import tempfile
 import urllib.request
 import zlib
-from collections.abc import Iterable, Sized
+from collections.abc import Sized
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,7 +34,6 @@ DOWNLOAD_TIMEOUT_S = 20
 Digits = tuple[np.ndarray, np.ndarray]
 
 
-@cache
 def fingerprint(task: schema.Task, cache_folder: Path) -> str:
     """A short name for the exact data that ``task`` reads: their kind and, of files, a SHA-256.
 
@@ -52,7 +51,8 @@ def fingerprint(task: schema.Task, cache_folder: Path) -> str:
             return f"generated:{task.data}"
 
 
-def _text_fingerprint(texts: Iterable[str]) -> str:
+@cache
+def _text_fingerprint(texts: tuple[str, ...]) -> str:
     return "text:" + hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 

@@ -15,7 +15,7 @@ def test_a_constant_schedule_is_plain_adam(tmp_path: Path) -> None:
     recipe = {"steps": 20, "batch_size": 10, "lr": 1e-3, "schedule": "constant", "seed": 3}
     config = digits(pretraining=recipe)
     task = mnist(config, NOWHERE)
-    base = load_base(config, "digits", task, tmp_path, torch.device("cpu"), lambda step: None)
+    base = load_base(config, "digits", task, tmp_path, torch.device("cpu"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         model = task.new_model()
