@@ -13,7 +13,7 @@ from analysis import tuning
 from analysis.columns import KIND, LEARNING_RATE, SEED, TASK, Column, describe, is_factor, is_metric
 from analysis.errors import BadRequestError, unknown
 from analysis.levels import is_adapter, is_reference, labels, level_text, ordered
-from analysis.load import named
+from analysis.load import STATUSES, named
 from analysis.stats import ENOUGH_SEEDS, Summary, summarise
 
 Cell = tuple[str, ...]
@@ -24,7 +24,8 @@ class Observations:
     """One metric over the cells of some factors.
 
     ``values``: one row per cell and seed with a value: the factors' levels (text), ``seed``, ``value``.
-    ``counts``: one row per cell (index: levels): ``trials``, ``finished``, ``diverged``, ``failed``, ``n``.
+    ``counts``: one row per cell (index: levels): ``trials``, ``finished``, ``pruned``,
+    ``diverged``, ``failed``, ``n``.
     ``levels``: the levels of each factor in order. ``rates``: the learning rate that each tuned cell usually
     chose, by the levels of ``tuned_by`` (the factors, and those averaged over).
     ``notes``: what a reader must know, in sentences.
@@ -81,7 +82,7 @@ def observe(trials: pd.DataFrame, factors: Sequence[str], metric: str) -> Observ
         trials = _without_references(trials, factors, notes)
         levels = {factor: level[trials.index] for factor, level in levels.items()}
     frame = pd.DataFrame(levels)
-    frame["value"] = trials[metric].where(trials["status"] == "finished")
+    frame["value"] = trials[metric].where(comparable(trials))
     hidden = _hidden(trials, frame, factors)
     if TASK in hidden:
         raise BadRequestError(
@@ -121,6 +122,15 @@ def at_chosen_rates(trials: pd.DataFrame, observations: Observations) -> pd.Data
     keys = zip(*(labels(trials, name) for name in observations.tuned_by), strict=True)
     chosen = pd.Series([observations.rates.get(key) for key in keys], index=trials.index, dtype=object)
     return trials[chosen.isna() | (labels(trials, LEARNING_RATE) == chosen)]
+
+
+def comparable(trials: pd.DataFrame) -> pd.Series:
+    """Whether each trial counts: it finished, and no replicate of it was pruned, which would leave the lucky seeds."""
+    pruned = trials["status"] == "pruned"
+    if pruned.any():
+        factors = [name for name in trials.columns if is_factor(name) and name != SEED]
+        pruned = pruned.groupby([trials[name] for name in factors], dropna=False).transform("any")
+    return (trials["status"] == "finished") & ~pruned
 
 
 def known_metric(trials: pd.DataFrame, metric: str) -> Column:
@@ -163,11 +173,11 @@ def _count(trials: pd.DataFrame, frame: pd.DataFrame, factors: Sequence[str]) ->
     counts = pd.crosstab(keys, status.rename("status"))
     if not isinstance(counts.index, pd.MultiIndex):
         counts.index = pd.MultiIndex.from_arrays([counts.index], names=list(factors))
-    for name in ("finished", "diverged", "failed"):
+    for name in STATUSES:
         if name not in counts:
             counts[name] = 0
     counts["trials"] = counts.sum(axis=1)
-    return counts[["trials", "finished", "diverged", "failed"]]
+    return counts[["trials", *STATUSES]]
 
 
 def _tune(
@@ -175,10 +185,9 @@ def _tune(
 ) -> tuple[pd.DataFrame, dict[Cell, str]]:
     """One row per key and seed, each seed at the learning rate that the other seeds chose."""
     criterion = describe(column.tuned_on) if column.tuned_on and column.tuned_on in trials else column
-    score = trials[criterion.name].where(trials["status"] == "finished") * criterion.sign
-    frame = frame.assign(
-        rate=pd.to_numeric(trials[LEARNING_RATE]), score=score.where(trials["status"] != "diverged", np.inf)
-    )
+    score = trials[criterion.name].where(comparable(trials)) * criterion.sign
+    known_as_worse = trials["status"].isin(["pruned", "diverged"])
+    frame = frame.assign(rate=pd.to_numeric(trials[LEARNING_RATE]), score=score.where(~known_as_worse, np.inf))
     rows: list[dict[Hashable, object]] = []
     rates: dict[Cell, str] = {}
     edges, peeked = [], 0
@@ -258,6 +267,11 @@ def _warn(values: pd.DataFrame, counts: pd.DataFrame, notes: list[str], column: 
         notes.append(
             f"{int(counts['diverged'].sum())} diverged and {int(counts['failed'].sum())} failed trials of "
             f"{int(counts['trials'].sum())} have no value; the mean is over the rest."
+        )
+    pruned = int(counts["pruned"].sum())
+    if pruned:
+        notes.append(
+            f"{pruned} trials were pruned early, against the others of their pack; they and their replicates have no value."
         )
     without = int((trials[column.name].isna() & (trials["status"] == "finished")).sum())
     if without:

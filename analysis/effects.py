@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from analysis.cells import known_metric
+from analysis.cells import comparable, known_metric
 from analysis.columns import SEED
 from analysis.errors import BadRequestError
 from analysis.levels import is_reference, labels, swept
@@ -55,7 +55,7 @@ def effects(trials: pd.DataFrame, metric: str, factors: Sequence[str] | None = N
     known_metric(trials, metric)
     names = list(factors) if factors is not None else swept(trials)
     lora = trials[~is_reference(trials)]
-    usable = lora[(lora["status"] == "finished") & lora[metric].notna()]
+    usable = lora[comparable(lora) & lora[metric].notna()]
     notes = []
     if len(usable) < len(lora):
         notes.append(f"{len(lora) - len(usable)} trials without a value of {metric} are left out.")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 WANDB_SCHEME = "wandb:"
 NOT_TRIALS = ("report", "wandb")
-STATUSES = ("finished", "diverged", "failed")
+STATUSES = ("finished", "pruned", "diverged", "failed")
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Sweep:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many trials finished, diverged, failed, and are missing (unfinished)."""
+        """How many trials finished, were pruned, diverged, failed, and are missing (unfinished)."""
         found = self.trials["status"].value_counts()
         return {status: int(found.get(status, 0)) for status in STATUSES} | {"missing": len(self.missing)}
 
@@ -175,7 +175,7 @@ def _text(value: Any) -> str:
 
 def _distinct(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """One row a trial id, a finished one before a failed one; and the ids that were there more than once."""
-    place = trials["status"].map({"finished": 0, "diverged": 1}).fillna(2).argsort(kind="stable")
+    place = trials["status"].map({"finished": 0, "pruned": 1, "diverged": 2}).fillna(3).argsort(kind="stable")
     order = trials.iloc[place]
     repeated = sorted(set(order.loc[order["trial_id"].duplicated(), "trial_id"]))
     kept = order.drop_duplicates("trial_id").sort_index()

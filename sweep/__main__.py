@@ -67,7 +67,7 @@ def application() -> Callable[[DictConfig], float | None]:
         """Train one trial, or find its record, and return ``eval/loss``."""
         folder = Path(HydraConfig.get().runtime.output_dir)
         record = prepared.get(folder) or _train_alone(config, folder)
-        if not record.finished:
+        if not record.healthy:
             assert record.error is not None
             where = os.path.relpath(folder / "trial.log")
             raise TrialFailedError(f"{folder.name} {record.status}: {record.error['message']} (see {where})")
@@ -153,8 +153,9 @@ def _train_packed(jobs: "Sequence[Job]", folder: Path, hydra_node: DictConfig) -
     for label, record in distinct.items():
         if record.error and len(distinct) > 1:
             log.warning("%s %s: %s", label, record.status, record.error["message"])
-    finished = sum(record.finished for record in distinct.values())
-    log.info("%d of %d trials finished; see them with: python -m analysis %s", finished, len(distinct), where)
+    finished, healthy = (sum(getattr(record, how) for record in distinct.values()) for how in ("finished", "healthy"))
+    pruned = f", {healthy - finished} were pruned" if healthy > finished else ""
+    log.info("%d of %d trials finished%s; see them with: python -m analysis %s", finished, len(distinct), pruned, where)
     return records
 
 

@@ -15,7 +15,7 @@ FORMAT = 1
 RECORD_FILE = "record.json"
 HISTORY_FILE = "history.jsonl"
 
-Status = Literal["finished", "diverged", "failed"]
+Status = Literal["finished", "pruned", "diverged", "failed"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Record:
     def finished(self) -> bool:
         """Whether the trial ran to its last step."""
         return self.status == "finished"
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing went wrong: the trial ran to its last step, or was pruned before."""
+        return self.status in ("finished", "pruned")
 
 
 def write(record: Record, folder: Path) -> None:

@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 Kind = Literal["lora", "full", "none"]
 Init = Literal["kaiming", "gaussian", "normal", "both_random", "init_b", "orthogonal", "pissa", "milora", "olora"]
@@ -311,7 +320,16 @@ class Config(_Strict):
     tracker: Tracker
     device: Literal["auto", "cpu", "cuda"]
     save_adapter: bool
+    pruning: int | None = Field(ge=2)
     cache: str
+
+    @field_validator("pruning")
+    @classmethod
+    def _evaluates_before_pruning(cls, value: int | None, info: ValidationInfo) -> int | None:
+        training = info.data.get("training")
+        if value and training and (training.eval_every or training.steps) >= training.steps:
+            raise ValueError(f"needs a training.eval_every below training.steps={training.steps}, to judge trials by")
+        return value
 
     @field_validator("name", mode="before")
     @classmethod

@@ -120,5 +120,5 @@ def test_cfg_job_shows_what_would_run_and_does_nothing(tmp_path: Path) -> None:
     done = sweep("+ablation=rank", "task=toy_regression", "--cfg", "job", "--resolve", cwd=tmp_path)
     shown = yaml.safe_load(done.stdout)
     assert shown["name"] == "rank-toy_regression"
-    assert set(shown) == {"name", "seed", "device", "save_adapter", "cache", *GROUPS} - {"ablation"}
+    assert set(shown) == {"name", "seed", "device", "save_adapter", "pruning", "cache", *GROUPS} - {"ablation"}
     assert list(tmp_path.iterdir()) == []

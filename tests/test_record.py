@@ -4,11 +4,12 @@ import os
 import stat
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from sweep import record
-from sweep.record import Record
+from sweep.record import Record, Status
 
 WHOLE = Record(
     trial_id="0123456789abcdef",
@@ -104,8 +105,10 @@ def test_others_may_read_what_the_umask_lets_them(mask: int, mode: int, tmp_path
 
 
 def test_only_a_trial_that_ran_to_its_end_is_finished() -> None:
-    of = {status: Record("t", "n", status, trial={}).finished for status in ("finished", "diverged", "failed")}
-    assert of == {"finished": True, "diverged": False, "failed": False}
+    of = {status: Record("t", "n", status, trial={}).finished for status in get_args(Status)}
+    assert of == {"finished": True, "pruned": False, "diverged": False, "failed": False}
+    healthy = {status for status in get_args(Status) if Record("t", "n", status, trial={}).healthy}
+    assert healthy == {"finished", "pruned"}
 
 
 def test_a_record_is_plain_json(tmp_path: Path) -> None:

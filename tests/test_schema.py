@@ -63,6 +63,9 @@ def fault(*overrides: str) -> str:
         ("optimizer.name=lion", "optimizer.name = 'lion': must be 'adamw', 'adam' or 'sgd'"),
         ("optimizer.schedule=step", "optimizer.schedule = 'step': must be 'constant', 'linear' or 'cosine'"),
         ("training.steps=0", "training.steps = 0: must be greater than or equal to 1"),
+        ("pruning=1", "pruning = 1: must be greater than or equal to 2"),
+        ("pruning=2 training.eval_every=null", "pruning = 2: needs a training.eval_every below training.steps=500, to judge trials by"),
+        ("pruning=2 training.eval_every=500", "pruning = 2: needs a training.eval_every below training.steps=500, to judge trials by"),
         ("seed=-1", "seed = -1: must be greater than or equal to 0"),
         ("device=tpu", "device = 'tpu': must be 'auto', 'cpu' or 'cuda'"),
         ("tracker.mode=live", "tracker.mode = 'live': must be 'offline', 'online' or 'none'"),
@@ -73,7 +76,7 @@ def fault(*overrides: str) -> str:
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(override: str, says: str) -> None:
-    assert fault(TOY, override) == says
+    assert fault(TOY, *override.split()) == says
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "-m", "a b", "a\n", "é", "x" * 101])

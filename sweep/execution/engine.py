@@ -3,7 +3,7 @@
 import math
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sweep.adapters.fold import Folded, fold
 from sweep.execution.base import Base
@@ -12,6 +12,7 @@ from sweep.record import Status
 from sweep.tasks.task import Task
 from sweep.training.evaluate import evaluate_both
 from sweep.training.loop import Rows, Trained, train
+from sweep.training.pruning import Pruning
 
 START_TOLERANCE = 1e-3
 
@@ -46,7 +47,7 @@ def run_pack(
     adapters = [trial.adapter for trial in trials]
     seeds = [trial.seed for trial in trials]
     training = trials[0].training
-    folded = fold(base.model, adapters, [job.resolved.targets for job in jobs], seeds, base.weights)
+    folded = _fold(jobs, base)
     last: Rows = [{} for _ in jobs]
 
     def remember(step: int, rows: Rows) -> None:
@@ -65,18 +66,23 @@ def run_pack(
             settings,
             training,
             seeds,
-            evaluate=lambda: evaluate_both(folded, task),
+            evaluate=lambda folded: evaluate_both(folded, task),
             on_rows=remember,
             on_step=on_step,
+            pruning=_pruning(jobs, base),
         )
     else:
-        trained = Trained([0] * len(jobs), [None] * len(jobs), {"pack_size": len(jobs)})
+        trained = Trained([0] * len(jobs), [None] * len(jobs), [None] * len(jobs), {"pack_size": len(jobs)})
     closing = task.closing(folded, adapters)
     outcomes = []
-    for position, diverged_at in enumerate(trained.diverged_at):
+    for position, (diverged_at, pruned_at) in enumerate(zip(trained.diverged_at, trained.pruned_at, strict=True)):
         params = _params(folded, position, trained.trainable[position])
         notes = _start_note(start[position], base)
         result = base.scores | last[position] | closing[position]
+        if pruned_at and not diverged_at:
+            notes += (f"pruned after step {pruned_at} of {training.steps}",)
+            outcomes.append(Outcome("pruned", params, base.scores | last[position], trained.perf, notes))
+            continue
         if diverged_at is None and not math.isfinite(result["eval/loss"]):
             diverged_at = training.steps
         if diverged_at is None:
@@ -86,6 +92,23 @@ def run_pack(
             error = {"type": "Diverged", "message": message, "traceback": ""}
             outcomes.append(Outcome("diverged", params, {}, trained.perf, notes, error))
     return outcomes, folded
+
+
+def _pruning(jobs: Sequence[Job], base: Base) -> Pruning | None:
+    """How the pack is pruned, if it is to be."""
+    factor, first = jobs[0].config.pruning, jobs[0].trial.training.eval_every
+    if factor is None or len(jobs) == 1:
+        return None
+    assert first is not None, "checked in the schema"
+
+    cells = [replace(job.trial, seed=0).id for job in jobs]
+    return Pruning(factor, first, cells, lambda positions: _fold([jobs[position] for position in positions], base))
+
+
+def _fold(jobs: Sequence[Job], base: Base) -> Folded:
+    trials = [job.trial for job in jobs]
+    adapters, seeds = [trial.adapter for trial in trials], [trial.seed for trial in trials]
+    return fold(base.model, adapters, [job.resolved.targets for job in jobs], seeds, base.weights)
 
 
 def _params(folded: Folded, position: int, trainable: int) -> dict[str, float]:

@@ -51,7 +51,8 @@ class Store:
     def settled(self, job: Job, retry_failed: bool = True) -> Record | None:
         """The record of an earlier attempt at this very trial, if there is no reason to make another.
 
-        A finished trial that left all that is asked for is settled; a failed one without ``retry_failed``.
+        A finished trial that left all that is asked for is settled; one that was pruned, as long as pruning is
+        asked for; a failed one without ``retry_failed``.
         Raises ConfigError for a record that cannot be read.
         """
         try:
@@ -60,9 +61,13 @@ class Store:
             raise ConfigError([str(error)]) from None
         if earlier is None or earlier.trial_id != job.trial.id:
             return None
-        if not earlier.finished:
-            return None if retry_failed else earlier
-        return None if self._lacks_adapter(job) else earlier
+        match earlier.status:
+            case "finished":
+                return None if self._lacks_adapter(job) else earlier
+            case "pruned":
+                return earlier if job.config.pruning else None
+            case _:
+                return None if retry_failed else earlier
 
     def record_of(self, job: Job, outcome: Outcome, environment: dict[str, Any]) -> Record:
         """What ``job`` leaves behind."""

@@ -132,7 +132,7 @@ class WandbTracker:
             return
         with self._mirroring("finish"):
             self._run.summary.update(_summary(record))
-            self._run.finish(exit_code=0 if record.finished else 1)
+            self._run.finish(exit_code=0 if record.healthy else 1)
         self._run = None
 
     def abandon(self) -> None:

@@ -53,6 +53,21 @@ class TrialRows:
         widths = torch.tensor(self._widths, device=factors.device)
         return factors.repeat_interleave(widths, dim=1, output_size=self.values.shape[1])
 
+    def take(self, matrix: Tensor, other: "TrialRows", positions: Sequence[int]) -> Tensor:
+        """The numbers of some of the trials in ``matrix``, which is laid out as the rows of ``other``, laid out as ours.
+
+        Args:
+            matrix: (S, P) of the S trials of ``other``.
+            other: rows that have all of our tensors, and perhaps more.
+            positions: our T trials among those S.
+
+        """
+        theirs = dict(zip(other.parameters, other._views(matrix), strict=True))
+        taken = torch.empty_like(self.values)
+        for name, view in zip(self.parameters, self._views(taken), strict=True):
+            view.copy_(theirs[name][list(positions)])
+        return taken
+
     def _views(self, matrix: Tensor) -> list[Tensor]:
         blocks = matrix.split(self._widths, dim=1)
         return [
@@ -66,6 +81,9 @@ class Optimizer(Protocol):
 
     def step(self, lr: Tensor) -> None:
         """Do one update with learning rates ``lr`` in float64, (T, 1) or one for each tensor (T, tensors)."""
+
+    def keep(self, rows: TrialRows, positions: Sequence[int]) -> None:
+        """Go on with ``rows``, which are some of the trials so far: those at ``positions``."""
 
 
 class Adam:
@@ -94,6 +112,11 @@ class Adam:
         step_size = self.rows.each((-lr / (1 - self.beta1**self.updates)).to(values.dtype))
         values.add_((self.mean * step_size).div_(self.scratch))
 
+    def keep(self, rows: TrialRows, positions: Sequence[int]) -> None:
+        """Go on with ``rows``, which are some of the trials so far: those at ``positions``."""
+        self.mean, self.square = (rows.take(moment, self.rows, positions) for moment in (self.mean, self.square))
+        self.rows, self.decay, self.scratch = rows, self.decay[list(positions)], torch.empty_like(rows.values)
+
 
 class SGD:
     """Stochastic gradient descent with momentum and L2 weight decay."""
@@ -115,6 +138,12 @@ class SGD:
                 self.velocity.mul_(self.momentum).add_(update)
             update = self.velocity
         values.addcmul_(update, self.rows.each((-lr).to(values.dtype)))
+
+    def keep(self, rows: TrialRows, positions: Sequence[int]) -> None:
+        """Go on with ``rows``, which are some of the trials so far: those at ``positions``."""
+        if self.velocity is not None:
+            self.velocity = rows.take(self.velocity, self.rows, positions)
+        self.rows, self.decay = rows, self.decay[list(positions)]
 
 
 def build(rows: TrialRows, settings: Sequence[schema.Optimizer]) -> Optimizer:

@@ -40,7 +40,7 @@ def observed(values: np.ndarray) -> Observations:
         }
     )
     index = pd.MultiIndex.from_arrays([names], names=["adapter.init"])
-    counts = pd.DataFrame({"trials": n, "finished": n, "diverged": 0, "failed": 0, "n": n}, index=index)
+    counts = pd.DataFrame({"trials": n, "finished": n, "pruned": 0, "diverged": 0, "failed": 0, "n": n}, index=index)
     return Observations(
         describe("eval/loss"), ("adapter.init",), frame, counts, {"adapter.init": names}, {}, ("adapter.init",), ()
     )

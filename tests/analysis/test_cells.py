@@ -72,6 +72,22 @@ def test_a_seed_that_lost_a_trial_leaves_the_average(tmp_path: Path):
     assert any("1 diverged and 0 failed trials of 8" in note for note in seen.notes)
 
 
+def test_a_pruned_trial_and_its_replicates_are_kept_out(tmp_path: Path):
+    trials = [make_trial(s, rank=r, lr=lr) for s in range(4) for r in (1, 2) for lr in (1e-3, 1e-2)]
+    sweep = load(tmp_path, trials)
+    frame = sweep.trials.copy()
+    lost = (frame["adapter.rank"] == 2) & (frame["optimizer.lr"] == 1e-3)
+    frame.loc[lost & frame["seed"].isin([0, 1]), "status"] = "pruned"
+    frame.loc[lost & (frame["seed"] == 0), "eval/loss"] = -100.0  # as far as it came before it was stopped
+    seen = observe(frame, ("adapter.rank", "optimizer.lr"), "eval/loss")
+    assert seen.counts.loc[("2", "0.001"), ["trials", "finished", "pruned", "n"]].tolist() == [4, 2, 2, 0]
+    assert seen.counts["n"].tolist() == [4, 4, 0, 4]
+    assert any(note.startswith("2 trials were pruned early") for note in seen.notes)
+    tuned = observe(frame, ("adapter.rank",), "eval/loss")
+    assert tuned.rates == {("1",): "0.001", ("2",): "0.01"}
+    assert tuned.cell(("2",)).min() > 0
+
+
 def test_mixed_tasks_are_refused_unless_separated(tmp_path: Path):
     trials = [make_trial(s, task=t, rank=2) for s in range(3) for t in ("mnist", "transformer")]
     sweep = load(tmp_path, trials)

@@ -17,7 +17,7 @@ def sweep_folder(tmp_path: Path) -> Path:
 def test_one_row_a_trial_with_factors_metrics_and_identity(sweep_folder: Path):
     sweep = analysis.load(sweep_folder)
     assert len(sweep.trials) == 8
-    assert sweep.counts == {"finished": 8, "diverged": 0, "failed": 0, "missing": 0}
+    assert sweep.counts == {"finished": 8, "pruned": 0, "diverged": 0, "failed": 0, "missing": 0}
     row = sweep.trials.iloc[0]
     assert (row["adapter.rank"], row["task.name"], row["task.data.length"], row["seed"]) == (1, "transformer", 64, 0)
     assert row["params/trainable_ratio"] == pytest.approx(2048 / 423048)

@@ -80,7 +80,7 @@ def train(name: str, trials: Sequence[One], how: schema.Training, task_and_model
 
     done = run(
         folded, task, task.target, [trial.optimizer for trial in trials], how, [trial.seed for trial in trials],
-        evaluate=measure,
+        evaluate=lambda _: measure(),
     )  # fmt: skip
     closing = task.closing(folded, adapters)
     return [

@@ -111,7 +111,7 @@ def test_rows_come_at_their_intervals_and_at_the_end() -> None:
     steps: list[int] = []
     done = run(
         attach(mlp(12, 20, 8), lora()), TASK, DOMAIN, [optimizer(lr=0.5, schedule="linear")],
-        training(steps=10, log_every=4, eval_every=5), evaluate=evaluate, on_step=steps.append,
+        training(steps=10, log_every=4, eval_every=5), evaluate=lambda _: evaluate(), on_step=steps.append,
     )  # fmt: skip
     [rows] = done.rows
     assert {step: sorted(row) for step, row in rows.items()} == {

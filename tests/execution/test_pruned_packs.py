@@ -1,0 +1,98 @@
+"""Pruning in a pack: the others go on bit for bit as if alone, and what was pruned says so and stays out."""
+
+from pathlib import Path
+
+import pytest
+
+from sweep.execution.runner import Limits, run
+from sweep.execution.store import Store
+from sweep.record import Record
+from tests.commands import TOY, history, jobs, untimed
+
+ALONE, TOGETHER = Limits(max_pack=1, workers=1), Limits(workers=1)
+RATES = ("1e-5", "1e-2", "1e-4", "2e-2", "1e-3")
+HOW = ("training.steps=40", "training.eval_every=10", "training.log_every=5")
+TINY = ("task=transformer_tiny", "tracker=none", "task.pretraining.steps=5", "task.eval_windows=16")
+PRUNED = "pruning=2"
+
+
+def status(found: list[Record]) -> list[str]:
+    return [one.status for one in found]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (*TOY, *HOW),
+        (*TOY, *HOW, "optimizer=sgd", "optimizer.momentum=0.9", "adapter.dropout=0.2", "adapter.bias=all"),
+        (
+            *TOY,
+            *HOW,
+            "optimizer.weight_decay=0.1",
+            "adapter.init=pissa",
+            "optimizer.clip_norm=1.0",
+            "save_adapter=true",
+        ),
+        (*TINY, *HOW, "optimizer.lr_ratio=4"),
+    ],
+    ids=["toy", "dropout and momentum", "moved base", "transformer"],
+)
+def test_who_goes_on_is_as_if_alone(settings: tuple[str, ...], tmp_path: Path) -> None:
+    each = [f"optimizer.lr={lr} seed={seed}" for lr in RATES for seed in (0, 1)]
+    alone, together = Store(tmp_path / "alone", None), Store(tmp_path / "together", None)
+    wanted = jobs(*(f"{PRUNED} {one}" for one in each), common=settings, cache=tmp_path)
+    expected = run(wanted, alone, ALONE)
+    assert status(expected) == ["finished"] * 10
+    found = run(wanted, together, TOGETHER)
+    assert {one.perf["pack_size"] for one in found} == {10}
+    assert sum(one.finished for one in found) == 4  # 5 cells: 3 go on from step 10, 2 from step 20
+    for job, one, reference in zip(wanted, found, expected, strict=True):
+        rows, all_rows = history(together.trial_folder(job)), history(alone.trial_folder(job))
+        if one.finished:
+            assert untimed(one) == untimed(reference)
+            assert rows == all_rows
+            assert [path.read_bytes() for path in (together.trial_folder(job) / "adapter").glob("*")] == [
+                path.read_bytes() for path in (alone.trial_folder(job) / "adapter").glob("*")
+            ]
+        else:
+            last = rows[-1]["step"]
+            assert one.status == "pruned"
+            assert one.notes[-1] == f"pruned after step {last} of 40"
+            assert last in (10, 20)
+            assert rows == [row for row in all_rows if row["step"] <= last]
+            assert one.result["eval/loss"] == rows[-1]["eval/loss"]
+            assert one.params == reference.params
+            assert one.error is None
+            assert "step_ms" not in one.perf
+    best = {job.trial.optimizer.lr for job, one in zip(wanted, found, strict=True) if one.finished}
+    at_ten = {lr: [history(alone.trial_folder(job))[2]["eval/loss"] for job in wanted if job.trial.optimizer.lr == lr] for lr in map(float, RATES)}  # fmt: skip
+    assert best < set(sorted(at_ten, key=lambda lr: sum(at_ten[lr]))[:3])
+
+
+def test_layers_that_no_trial_adapts_any_more_leave_with_the_trials(tmp_path: Path) -> None:
+    common = (*TOY, *HOW, "task.hidden=[16]")
+    each = [f"adapter.targets=[layers.{layer}] optimizer.lr={lr}" for layer, lr in ((0, "1e-5"), (1, "1e-2"))]
+    expected = run(jobs(*each, common=common, cache=tmp_path), Store(tmp_path / "alone", None), ALONE)
+    found = run(jobs(*(f"{PRUNED} {one}" for one in each), common=common, cache=tmp_path), Store(tmp_path / "both", None), TOGETHER)  # fmt: skip
+    assert status(found) == ["pruned", "finished"]
+    assert untimed(found[1]) == untimed(expected[1])
+
+
+def test_a_trial_that_diverges_says_so_rather_than_pruned(tmp_path: Path) -> None:
+    each = ("optimizer.lr=1e30", "optimizer.lr=1e-2", "optimizer.lr=1e-5", "optimizer.lr=2e-2")
+    found = run(jobs(*each, common=(*TOY, *HOW, PRUNED), cache=tmp_path), Store(tmp_path / "s", None), TOGETHER)
+    assert status(found)[0] == "diverged"
+    assert sorted(status(found)) == ["diverged", "finished", "pruned", "pruned"]
+
+
+def test_what_was_pruned_stays_so_until_pruning_is_no_longer_asked_for(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s", None)
+    each = [f"optimizer.lr={lr}" for lr in RATES]
+    found = run(jobs(*(f"{PRUNED} {one}" for one in each), common=(*TOY, *HOW), cache=tmp_path), store, TOGETHER)
+    assert sorted(set(status(found))) == ["finished", "pruned"]
+    assert (
+        run(jobs(*(f"{PRUNED} {one}" for one in each), common=(*TOY, *HOW), cache=tmp_path), store, TOGETHER) == found
+    )
+    full = run(jobs(*each, common=(*TOY, *HOW), cache=tmp_path), store, TOGETHER)
+    assert status(full) == ["finished"] * 5
+    assert [one for one in full if one in found] == [one for one in found if one.finished]
