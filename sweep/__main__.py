@@ -6,6 +6,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from sweep.execution.runner import Limits
 
 log = logging.getLogger("sweep")
+FOLLOW_UPS = ("status",)
+"""What can be asked about a sweep's folder; each is a module of this package."""
 
 _HERE = Path(__file__).parent
 if not (_HERE / "conf").is_dir():  # a bare checkout, where nothing has put the launcher on the path
@@ -168,6 +171,8 @@ def _limits(hydra_node: DictConfig) -> "Limits":
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one message and exit code 1."""
+    if sys.argv[1:2] and sys.argv[1] in FOLLOW_UPS:
+        sys.exit(import_module(f"sweep.{sys.argv[1]}").main(sys.argv[2:]))
     OmegaConf.register_new_resolver("trial_folder", trial_folder, replace=True)
     OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
     if any(re.match(r"\+?ablation=.*,", argument) for argument in sys.argv[1:]):

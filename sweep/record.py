@@ -7,6 +7,8 @@ import json
 import math
 import os
 import tempfile
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +16,11 @@ from typing import Any, Literal
 FORMAT = 1
 RECORD_FILE = "record.json"
 HISTORY_FILE = "history.jsonl"
+
+LAST_BYTES = 1 << 16
+"""More than the last row of a history."""
+COMPARABLE = ("lora_sweep", "code", "torch", "device", "mkl_cbwr")
+"""What may change the last bits of a result; the trials of one sweep should share it."""
 
 Status = Literal["finished", "pruned", "diverged", "failed"]
 
@@ -52,6 +59,11 @@ class Record:
         """Whether nothing went wrong: the trial ran to its last step, or was pruned before."""
         return self.status in ("finished", "pruned")
 
+    @property
+    def last_step(self) -> int:
+        """The step of the last row that the history of a finished trial has."""
+        return 0 if self.trial["adapter"]["kind"] == "none" else self.trial["training"]["steps"]
+
 
 def write(record: Record, folder: Path) -> None:
     """Write ``record.json`` atomically: its existence means that everything else was written before it."""
@@ -77,6 +89,29 @@ def read(folder: Path) -> Record | None:
         return Record(**{**values, "notes": tuple(values.get("notes", ()))})
     except TypeError as error:
         raise ValueError(f"{path} is not a record ({error}); delete it to run that trial again") from None
+
+
+def lacks_history(record: Record, folder: Path) -> bool:
+    """Whether the history beside the record of a finished trial ends before the trial did."""
+    try:
+        with (folder / HISTORY_FILE).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
+            return json.loads(file.read().splitlines()[-1])["step"] != record.last_step
+    except (OSError, ValueError, LookupError, TypeError):
+        return True
+
+
+def mixtures(records: Iterable[Record]) -> list[str]:
+    """In which versions, devices and bases the trials of a sweep differ, a line for each; they should not."""
+    found: dict[str, Counter[str]] = {}
+    for record in records:
+        for key in COMPARABLE:
+            found.setdefault(key, Counter())[str(record.environment.get(key))] += 1
+        task = json.dumps([record.trial.get("task"), record.trial.get("data")], sort_keys=True)
+        if record.finished:
+            found.setdefault(f"base of {task}", Counter())[str(record.environment.get("base"))] += 1
+    mixed = {key.split(" of ")[0]: values for key, values in found.items() if len(values) > 1}
+    return [f"{key}: " + ", ".join(f"{value} ({n} trials)" for value, n in values.items()) for key, values in mixed.items()]  # fmt: skip
 
 
 def finite(value: Any) -> Any:

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    {"sweep.__main__", "sweep.messages", "sweep.params"},
+    {"sweep.__main__", "sweep.messages", "sweep.params", "sweep.status"},
     {"sweep.execution"},
     {"sweep.training"},
     {"sweep.tasks"},
@@ -130,12 +130,13 @@ def test_the_launcher_knows_hydra_and_nothing_of_ours() -> None:
     ("how", "says"),
     [
         (("-m", "sweep"), "python -m sweep +ablation="),
+        (("-m", "sweep", "status"), "outputs/NAME"),
         (("-m", "sweep.params"), "--targets"),
         (("-m", "analysis"), "table"),
         ((str(Path(sys.executable).with_name("lora-sweep")),), "python -m sweep +ablation="),
         ((str(Path(sys.executable).with_name("lora-report")),), "table"),
     ],
-    ids=["sweep", "sweep.params", "analysis", "lora-sweep", "lora-report"],
+    ids=["sweep", "sweep status", "sweep.params", "analysis", "lora-sweep", "lora-report"],
 )
 def test_help_answers_at_once(how: tuple[str, ...], says: str, tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -117,3 +117,16 @@ def test_a_record_is_plain_json(tmp_path: Path) -> None:
     assert text.endswith("}\n")
     assert "π" in text
     assert json.loads(text) == {**asdict(WHOLE), "notes": list(WHOLE.notes)}
+
+
+def test_what_differs_between_the_trials_of_a_sweep_is_named() -> None:
+    def one(seed: int, **environment: str) -> Record:
+        ran_on = {"torch": "2.13", "code": "c0de", "base": "b", "device": "cpu"} | environment
+        trial = {"task": {"name": "mnist"}, "data": "d", "seed": seed}
+        return Record(str(seed), "n", "finished", trial=trial, environment=ran_on)
+
+    assert record.mixtures([one(0), one(1)]) == []
+    assert record.mixtures([one(0), one(1), one(2, torch="2.12", base="other")]) == [
+        "torch: 2.13 (2 trials), 2.12 (1 trials)",
+        "base: b (2 trials), other (1 trials)",
+    ]

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 LOCK_FILE = ".lock"
+SHORT = 8
+"""As many hex digits of a trial's identity as its folder's name ends with are enough for any call here."""
 
 
 @contextmanager
@@ -51,4 +53,4 @@ def _lock(file: BinaryIO, trial_id: str, kind: int) -> bool:
 
 
 def _byte(trial_id: str) -> int:
-    return int(trial_id[:15], 16)
+    return int(trial_id[:SHORT], 16)

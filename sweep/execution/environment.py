@@ -1,8 +1,11 @@
 """What a trial ran on, for its record: versions and hardware, and nothing that names a person or a host."""
 
+import hashlib
 import os
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +19,7 @@ def environment(device: torch.device, base: str) -> dict[str, Any]:
     """Versions, device and ``base``, the hash of the weights that the trial started from."""
     return {
         "lora_sweep": sweep.__version__,
+        "code": _code(),
         "python": platform.python_version(),
         **{package: _version(package) for package in PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
@@ -25,6 +29,16 @@ def environment(device: torch.device, base: str) -> dict[str, Any]:
         "mkl_cbwr": os.environ.get("MKL_CBWR"),
         "base": base,
     }
+
+
+@cache
+def _code() -> str:
+    """The hash of every source file of the harness: a change is seen where no version was raised."""
+    folder = Path(sweep.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _version(package: str) -> str | None:

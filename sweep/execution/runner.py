@@ -17,7 +17,7 @@ from sweep.execution.store import Store
 from sweep.execution.threads import cores
 from sweep.execution.train import lose, pretrain
 from sweep.execution.workers import run_packs, warm_up
-from sweep.record import Record
+from sweep.record import Record, mixtures
 from sweep.schema import ConfigError
 from sweep.tasks.registry import build
 
@@ -89,7 +89,8 @@ def run(jobs: Sequence[Job], store: Store, limits: Limits) -> list[Record]:
     """
     planned = make_plan(jobs, store, limits)
     if len(jobs) > 1:
-        log.info(summary(planned, jobs))
+        others = store.others(jobs)
+        log.info(summary(planned, jobs) + (f" ({others} more in this folder are of other settings)" if others else ""))
     for job in jobs:
         store.trial_folder(job).mkdir(parents=True, exist_ok=True)  # by which it is seen that it was asked for
     records = planned.settled | _execute(planned, store, limits)
@@ -98,6 +99,8 @@ def run(jobs: Sequence[Job], store: Store, limits: Limits) -> list[Record]:
         store.wait_for(elsewhere)
         planned = make_plan(elsewhere, store, replace(limits, retry_failed=False))
         records |= planned.settled | _execute(planned, store, limits)
+    for line in mixtures(records.values()):
+        log.warning("trials of this sweep differ in their environment: %s", line)
     return [records[job.trial.id] for job in jobs]
 
 

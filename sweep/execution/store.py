@@ -38,6 +38,11 @@ class Store:
         """Where the files of ``job`` are."""
         return self.folder / job.trial.label
 
+    def others(self, jobs: Sequence[Job]) -> int:
+        """How many trials have a record here and are not among ``jobs``."""
+        asked = {job.trial.label for job in jobs}
+        return sum(path.parent.name not in asked for path in self.folder.glob(f"*/{record.RECORD_FILE}"))
+
     @contextmanager
     def claim(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
         """Keep other launches from training ``jobs`` inside the block; yields those that none of them trains."""
@@ -51,8 +56,8 @@ class Store:
     def settled(self, job: Job, retry_failed: bool = True) -> Record | None:
         """The record of an earlier attempt at this very trial, if there is no reason to make another.
 
-        A finished trial that left all that is asked for is settled; one that was pruned, as long as pruning is
-        asked for; a failed one without ``retry_failed``.
+        A finished trial that left all that is asked for, and its whole history, is settled; one that was
+        pruned, as long as pruning is asked for; a failed one without ``retry_failed``.
         Raises ConfigError for a record that cannot be read.
         """
         try:
@@ -63,7 +68,8 @@ class Store:
             return None
         match earlier.status:
             case "finished":
-                return None if self._lacks_adapter(job) else earlier
+                lacks = self._lacks_adapter(job) or record.lacks_history(earlier, self.trial_folder(job))
+                return None if lacks else earlier
             case "pruned":
                 return earlier if job.config.pruning else None
             case _:

@@ -148,7 +148,8 @@ def test_a_plan_leaves_out_what_is_finished_and_what_is_twice(tmp_path: Path) ->
 def finish(store: Store, job: Job, status: str) -> None:
     folder = store.trial_folder(job)
     folder.mkdir(parents=True)
-    write(Record(job.trial.id, "n", status, trial={}), folder)  # type: ignore[arg-type]
+    write(Record(job.trial.id, "n", status, trial=job.trial.science()), folder)  # type: ignore[arg-type]
+    (folder / "history.jsonl").write_text('{"step": 20}\n')
 
 
 def test_the_estimate_is_shared_by_the_workers(tmp_path: Path) -> None:

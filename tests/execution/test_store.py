@@ -27,6 +27,8 @@ def leave(store: Store, job: Job, outcome: Outcome) -> None:
     folder = store.trial_folder(job)
     folder.mkdir(parents=True, exist_ok=True)
     record.write(store.record_of(job, outcome, ENVIRONMENT), folder)
+    last = 0 if job.trial.adapter.kind == "none" else 20
+    (folder / "history.jsonl").write_text(f'{{"step": 0, "eval/loss": 2.0}}\n{{"step": {last}, "eval/loss": 0.5}}\n')
 
 
 def test_a_record_says_what_the_trial_was(store: Store, job: Job) -> None:
@@ -94,3 +96,15 @@ def test_an_untouched_base_has_no_adapter_to_wait_for(store: Store, tmp_path: Pa
     [untouched] = jobs("adapter=none save_adapter=true", cache=tmp_path)
     leave(store, untouched, DONE)
     assert store.settled(untouched) is not None
+
+
+@pytest.mark.parametrize("damage", ["", '{"step": 0}\n', '{"step": 0}\n{"step": 2', '{"step": 20', "[20]\n", None])
+@pytest.mark.parametrize("kind", ["lora", "none"])
+def test_a_finished_trial_whose_history_is_cut_is_not_settled(damage: str | None, kind: str, store: Store, tmp_path: Path) -> None:  # fmt: skip
+    [job] = jobs(f"adapter={kind}", cache=tmp_path)
+    leave(store, job, DONE)
+    assert store.settled(job) is not None
+    history = store.trial_folder(job) / "history.jsonl"
+    history.unlink() if damage is None else history.write_text(damage)
+    whole = kind == "none" and damage == '{"step": 0}\n'
+    assert (store.settled(job) is not None) == whole
