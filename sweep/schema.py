@@ -21,7 +21,10 @@ from pydantic import (
 )
 
 Kind = Literal["lora", "full", "none"]
-Init = Literal["kaiming", "gaussian", "normal", "both_random", "init_b", "orthogonal", "pissa", "milora", "olora"]
+Init = Literal[
+    "kaiming", "gaussian", "normal", "both_random", "init_b", "orthogonal", "pissa", "milora", "olora", "mica", "eva",
+    "lora_ga",
+]  # fmt: skip
 Scaling = Literal["alpha/rank", "alpha/sqrt_rank", "alpha"]
 Bias = Literal["none", "all", "lora_only"]
 Layers = Annotated[tuple[int, ...], Field(strict=False)]

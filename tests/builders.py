@@ -9,7 +9,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from sweep import schema
+from sweep.adapters.calibration import Calibration
 from sweep.adapters.fold import Folded, fold, linear_layers
+from sweep.adapters.init import BaseWeight
 from sweep.adapters.targets import select
 from sweep.models.llama import Llama
 from sweep.models.mlp import MLP
@@ -130,10 +132,25 @@ def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 
 def attach(base: Model, *adapters: schema.Adapter, seeds: Sequence[int] | None = None) -> Folded:
-    """Fold ``adapters`` onto ``base`` at the layers that they target."""
+    """Fold ``adapters`` onto ``base`` at the layers that they target, calibrated on ``observations``."""
     names = list(linear_layers(base))
     chosen = [select(adapter, names, base.presets) if adapter.kind == "lora" else [] for adapter in adapters]
-    return fold(base, adapters, chosen, seeds or [0] * len(adapters))
+    return fold(base, adapters, chosen, seeds or [0] * len(adapters), calibrated(base))
+
+
+def calibrated(base: Model) -> dict[str, BaseWeight]:
+    """The weights of ``base`` with what they see of ``observations``, under the mean square of the outputs as loss."""
+    layers = linear_layers(base)
+    calibration = Calibration(base, layers, lambda outputs, targets: outputs.square(), lambda: observations(base))
+    return {name: BaseWeight(layer.weight, name, calibration) for name, layer in layers.items()}
+
+
+def observations(base: Model) -> list[Batch]:
+    """Four batches of 16 normal rows for a perceptron, or of 16 windows of 11 tokens for a decoder; no targets."""
+    if isinstance(base, MLP):
+        return [Batch(x, x) for x in randn(4, 16, base.widths[0], seed=21)]
+    windows = torch.randint(11, (4, 16, 8), generator=torch.Generator().manual_seed(21))
+    return [Batch(x, x) for x in windows]
 
 
 @dataclass(frozen=True)

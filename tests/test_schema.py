@@ -12,7 +12,7 @@ from sweep.schema import ConfigError
 from tests.commands import config, jobs
 
 TOY = "task=toy_regression"
-INITS = "'kaiming', 'gaussian', 'normal', 'both_random', 'init_b', 'orthogonal', 'pissa', 'milora' or 'olora'"
+INITS = "'kaiming', 'gaussian', 'normal', 'both_random', 'init_b', 'orthogonal', 'pissa', 'milora', 'olora', 'mica', 'eva' or 'lora_ga'"
 TINY = ("task=transformer_tiny", "tracker=none")
 
 

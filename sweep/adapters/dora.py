@@ -40,7 +40,7 @@ class DoRALinear(LoRALinear):
     @torch.no_grad()
     def row_norms(self) -> Tensor:
         """‖V‖ of each output row, (T, O), without V: ‖w‖² + 2s·w·(BA) + s²·‖BA‖² needs products of the rank's size."""
-        factors: list[tuple[Tensor, Tensor]] = [(self.lora_A, self.lora_B)]
+        factors: list[tuple[Tensor, Tensor]] = [(self.lora_A, self.output_factors())]
         if self.moved_A is not None and self.moved_B is not None:
             factors.append(
                 (self.moved_A, -self.moved_B)
@@ -80,7 +80,7 @@ class DoRALinear(LoRALinear):
         if self.moved_A is not None:
             y_T_N_O = y_T_N_O - self._moved_outputs(x_T_N_I)
             rescaled_T_N_O = rescaled_T_N_O - self._moved_outputs(inner_T_N_I)
-        low_T_N_O = torch.bmm(torch.bmm(inner_T_N_I, self.lora_A.mT), self.lora_B.mT)
+        low_T_N_O = torch.bmm(torch.bmm(inner_T_N_I, self.lora_A.mT), self.output_factors().mT)
         ratio_T_1_O = self.ratios()[:, None]
         return y_T_N_O + ((ratio_T_1_O - 1) * rescaled_T_N_O + ratio_T_1_O * low_T_N_O * self.scaling)
 

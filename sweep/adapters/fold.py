@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from sweep.adapters.dora import DoRALinear
-from sweep.adapters.init import INITS, BaseWeight
+from sweep.adapters.init import FREEZE_B, INITS, BaseWeight
 from sweep.adapters.lora import LoRALinear
 from sweep.adapters.spread import Spread
 from sweep.models.model import Model
@@ -53,6 +53,11 @@ class Folded:
     def base_params(self) -> int:
         """How many numbers the base has."""
         return sum(parameter.numel() for parameter in self.base.parameters())
+
+    def added_params(self, trial: int) -> int:
+        """How many numbers a trial has besides the base's; a trained bias or weight is the base's own number."""
+        own = export(self, trial) if self.layers else {}
+        return sum(tensor.numel() for name, tensor in own.items() if name.rpartition(".")[2].startswith("lora_"))
 
     def starts_at_base(self) -> bool:
         """Whether every trial, before its first step, computes bit for bit what the base computes."""
@@ -153,7 +158,10 @@ def fold(
         ranks = [adapter.rank_of(name) if hit else 0 for hit, adapter in zip(trial_targets, adapters, strict=True)]
         sizes = {
             "lora_A": [rank * linear.in_features for rank in ranks],
-            "lora_B": [rank * linear.out_features for rank in ranks],
+            "lora_B": [
+                rank * linear.out_features * (adapter.init not in FREEZE_B)
+                for rank, adapter in zip(ranks, adapters, strict=True)
+            ],
             "lora_magnitude_vector": [hit * linear.out_features for hit in trial_targets],
             "bias": [trained * linear.out_features for trained in biased],
         }
@@ -186,7 +194,8 @@ def _adapt(
     lora_A = torch.zeros(trials, widest, linear.in_features)
     lora_B = torch.zeros(trials, linear.out_features, widest)
     moved_A, moved_B = torch.zeros_like(lora_A), torch.zeros_like(lora_B)
-    moved = False
+    frozen_B = torch.zeros_like(lora_B)
+    moved = frozen = False
     for trial, adapter in enumerate(adapters):
         if targeted[trial]:
             assert adapter.init is not None
@@ -195,6 +204,9 @@ def _adapt(
             lora_A[trial, :rank], lora_B[trial, :, :rank] = factors.lora_A, factors.lora_B
             if factors.from_base:
                 moved_A[trial], moved_B[trial], moved = lora_A[trial], lora_B[trial], True
+            if adapter.init in FREEZE_B:
+                frozen_B[trial], frozen = lora_B[trial], True
+                lora_B[trial] = 0
     bias = linear.bias.detach().repeat(trials, 1) if any(biased) else None
     dropout_rng: list[Generator] = [generator(seed, "dropout", name) for seed in seeds]
     is_dora = adapters[0].dora and any(targeted)
@@ -206,6 +218,7 @@ def _adapt(
         scaling=torch.tensor([adapter.scale_of(name) for adapter in adapters]).to(device),
         dropout=[adapter.dropout or 0.0 for adapter in adapters],
         dropout_rng=dropout_rng,
+        frozen_B=frozen_B.to(device) if frozen else None,
         moved=(moved_A.to(device), moved_B.to(device)) if moved else None,
         bias=None if bias is None else nn.Parameter(bias),
         trains_bias=None if bias is None else torch.tensor(biased, device=device),
@@ -242,17 +255,22 @@ def trainable(folded: Folded, received: Mapping[str, bool]) -> list[int]:
 
 
 def export(folded: Folded, trial: int) -> dict[str, Tensor]:
-    """The trained tensors of one trial without padding, under the layer's name plus ``.lora_A`` and so on."""
+    """The tensors of one trial without padding, under the layer's name plus ``.lora_A`` and so on.
+
+    Those are what it trained and, where an initialisation freezes it, B.
+    """
     tensors: dict[str, Tensor] = {}
     for name, parameter in folded.parameters.items():
-        layer = folded.layers.get(name.rpartition(".")[0])
+        layer_name, _, part = name.rpartition(".")
+        layer = folded.layers.get(layer_name)
         if layer is None:
-            tensors[name] = parameter.detach().clone()
+            tensors[name] = parameter
         elif size := folded.real[name][trial]:
-            own = parameter.detach()[trial]
-            if name.endswith("lora_A"):
-                own = own[: size // own.shape[1]]
-            elif name.endswith("lora_B"):
-                own = own[:, : size // own.shape[0]]
-            tensors[name] = own.clone().contiguous()
-    return tensors
+            own = parameter[trial]
+            if part == "lora_A":
+                rank = size // layer.base.in_features
+                own, lora_B = own[:rank], layer.output_factors()[trial, :, :rank]
+                tensors |= {name: own, f"{layer_name}.lora_B": lora_B}
+            elif part != "lora_B":
+                tensors[name] = own
+    return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}

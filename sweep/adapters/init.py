@@ -1,7 +1,8 @@
 """How the two factors of a LoRA start: a registry of named initialisations.
 
 With s the scaling, the adapted layer computes W x + s·B A x − s·B₀ A₀ x, where the last term exists only for
-the initialisations that move a part of W into the adapter: the shared base itself is never rewritten.
+the initialisations that move a part of W into the adapter: the shared base itself is never rewritten. Those
+that look at the data to adapt to see the same rows whatever the trial's seed is.
 """
 
 import math
@@ -12,7 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from sweep.adapters.calibration import Calibration
 from sweep.schema import Adapter, ConfigError
+
+LORA_GA_GAMMA = 16
+"""Shrinks the factors of ``lora_ga``; the value of the authors' code (the square of the paper's γ)."""
 
 
 class Factors(NamedTuple):
@@ -24,11 +29,15 @@ class Factors(NamedTuple):
 
 
 class BaseWeight:
-    """A frozen weight (out, in) and its decompositions, each computed once for all trials that need it."""
+    """A frozen weight (out, in) and what is derived from it and its data, each once for all trials that need it.
 
-    def __init__(self, weight: Tensor):
+    ``calibration`` knows the data, under the name of the layer; without it no initialisation can look at them.
+    """
+
+    def __init__(self, weight: Tensor, name: str = "", calibration: Calibration | None = None):
         self.out_features, self.in_features = weight.shape
         self._weight = weight.detach().float().cpu()
+        self._name, self._calibration = name, calibration
 
     @cached_property
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -41,6 +50,20 @@ class BaseWeight:
         """Q (out, k) with orthonormal columns and R (k, in)."""
         q, r = torch.linalg.qr(self._weight)
         return q, r
+
+    @cached_property
+    def input_directions(self) -> Tensor:
+        """(in, in) orthonormal rows: the principal directions of the layer's inputs, by falling variance."""
+        assert self._calibration is not None
+        directions = torch.linalg.eigh(self._calibration.covariances[self._name].cpu()).eigenvectors
+        return directions.flip(1).T.float()
+
+    @cached_property
+    def gradient_svd(self) -> tuple[Tensor, Tensor]:
+        """U (out, k) and Vᵀ (k, in) of the first gradient, by falling singular value."""
+        assert self._calibration is not None
+        u, _, vt = torch.linalg.svd(self._calibration.gradients[self._name].float().cpu(), full_matrices=False)
+        return u, vt
 
 
 Initialise = Callable[[BaseWeight, int, float, Generator], Factors]
@@ -104,11 +127,38 @@ def olora(base: BaseWeight, rank: int, scaling: float, rng: Generator) -> Factor
     return Factors(r[:rank].contiguous(), q[:, :rank].contiguous(), from_base=True)
 
 
+def mica(base: BaseWeight, rank: int, scaling: float, rng: Generator) -> Factors:
+    """A = 0, B = the bottom left singular vectors of W, which stay frozen (MiCA, arXiv 2604.01694; PEFT's ``"mica"``)."""
+    u, _, _ = base.svd
+    return Factors(torch.zeros(rank, base.in_features), u[:, -rank:])
+
+
+def eva(base: BaseWeight, rank: int, scaling: float, rng: Generator) -> Factors:
+    """A = the principal directions of the layer's inputs, B = 0 (Paischer et al. 2024), with equal ranks (ρ = 1)."""
+    return Factors(base.input_directions[:rank], torch.zeros(base.out_features, rank))
+
+
+def lora_ga(base: BaseWeight, rank: int, scaling: float, rng: Generator) -> Factors:
+    """A and B from the first gradient U S Vᵀ, and s·BA leaves the base (LoRA-GA; Wang et al. 2024).
+
+    A = c·Vᵀ[:r] and B = c·U[:, r:2r] with c = out^¼/√γ, as in the authors' code (``ArB2r``, ``stable``). A layer with
+    fewer than 2r singular vectors gives the last r to B. PEFT multiplies B by the singular values as well and leaves
+    A unscaled.
+    """
+    u, vt = base.gradient_svd
+    size = base.out_features**0.25 / LORA_GA_GAMMA**0.5
+    begin = min(rank, len(vt) - rank)
+    return Factors(size * vt[:rank], size * u[:, begin : begin + rank], from_base=True)
+
+
 INITS: dict[str, Initialise] = {
     function.__name__: function
-    for function in (kaiming, gaussian, normal, both_random, init_b, orthogonal, pissa, milora, olora)
-}
-DECOMPOSING = frozenset({"pissa", "milora", "olora"})
+    for function in (
+        kaiming, gaussian, normal, both_random, init_b, orthogonal, pissa, milora, olora, mica, eva, lora_ga,
+    )
+}  # fmt: skip
+MOVE_THE_BASE = frozenset({"pissa", "milora", "olora", "lora_ga"})
+FREEZE_B = frozenset({"mica"})
 
 
 def check(adapter: Adapter, shapes: dict[str, tuple[int, int]]) -> list[str]:
@@ -118,8 +168,8 @@ def check(adapter: Adapter, shapes: dict[str, tuple[int, int]]) -> list[str]:
         Notes for the record: layers whose full rank is already below that of their adapter.
 
     Raises:
-        ConfigError: no layer can hold its rank; a decomposition has fewer terms than that in some layer; or
-            an odd rank with ``orthogonal``.
+        ConfigError: no layer can hold its rank; what the initialisation takes its vectors from has fewer than
+            that in some layer; or an odd rank with ``orthogonal``.
 
     """
     ranks = {name: adapter.rank_of(name) for name in shapes}
@@ -128,11 +178,17 @@ def check(adapter: Adapter, shapes: dict[str, tuple[int, int]]) -> list[str]:
     if len(small) == len(shapes):
         largest = max(min(shape) for shape in shapes.values())
         raise ConfigError([f"{asked}: no targeted layer can hold it; the largest possible rank here is {largest}"])
-    if small and adapter.init in DECOMPOSING:
-        raise ConfigError([f"{asked}: init {adapter.init} decomposes the weight, and {', '.join(small)} has no {ranks[small[0]]} singular values; lower the rank, or leave these layers out of adapter.targets"])  # fmt: skip
+    vectors = {name: shape[1] if adapter.init == "eva" else min(shape) for name, shape in shapes.items()}
+    lacking = [name for name in small if vectors[name] < ranks[name]]
+    if lacking and adapter.init in MOVE_THE_BASE | FREEZE_B | {"eva"}:
+        raise ConfigError([f"{asked}: init {adapter.init} takes {ranks[lacking[0]]} singular vectors, and {', '.join(lacking)} has only {vectors[lacking[0]]}; lower the rank, or leave these layers out of adapter.targets"])  # fmt: skip
     if adapter.init == "orthogonal" and any(rank % 2 for rank in ranks.values()):
         raise ConfigError([f"{asked}: init orthogonal needs an even rank"])
-    return [f"rank {ranks[name]} is above the full rank {min(shapes[name])} of {name}" for name in small]
+    notes = [f"rank {ranks[name]} is above the full rank {min(shapes[name])} of {name}" for name in small]
+    if adapter.init == "lora_ga":
+        narrow = [name for name in shapes if min(shapes[name]) < 2 * ranks[name]]
+        notes += [f"init lora_ga: {name} has fewer than {2 * ranks[name]} singular vectors; B takes the last {ranks[name]}" for name in narrow]  # fmt: skip
+    return notes
 
 
 def _from_triplets(base: BaseWeight, kept: slice, scaling: float) -> Factors:

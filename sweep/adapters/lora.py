@@ -29,6 +29,8 @@ class LoRALinear(nn.Module):
         scaling: (T,), the factor s of each trial.
         dropout: (T,) probabilities, acting on the input of the LoRA path only, while training.
         dropout_rng: a generator for each trial.
+        frozen_B: the B (T, O, R) of trials that do not train it, whose ``lora_B`` is zero and stays so; zero for the
+            others; None when every trial trains its B.
         moved: the frozen A₀ (T, R, I) and B₀ (T, O, R) of trials whose initialisation moved s·B₀A₀ out of
             the base, zero for the others; None when no trial's did.
         bias: (T, O), trained where ``trains_bias`` (T,) is true; None when no trial trains it.
@@ -36,6 +38,8 @@ class LoRALinear(nn.Module):
     """
 
     scaling: Tensor
+    frozen_B: Tensor | None
+    is_frozen: Tensor
     moved_A: Tensor | None
     moved_B: Tensor | None
     trains_bias: Tensor | None
@@ -48,6 +52,7 @@ class LoRALinear(nn.Module):
         scaling: Tensor,
         dropout: Sequence[float],
         dropout_rng: Sequence[Generator],
+        frozen_B: Tensor | None = None,
         moved: tuple[Tensor, Tensor] | None = None,
         bias: nn.Parameter | None = None,
         trains_bias: Tensor | None = None,
@@ -57,6 +62,9 @@ class LoRALinear(nn.Module):
         self.lora_A, self.lora_B = lora_A, lora_B
         self.register_buffer("scaling", scaling.view(-1, 1, 1), persistent=False)
         self.dropout, self.dropout_rng = tuple(dropout), tuple(dropout_rng)
+        self.register_buffer("frozen_B", frozen_B, persistent=False)
+        is_frozen = None if frozen_B is None else (frozen_B != 0).flatten(1).any(1)[:, None, None]
+        self.register_buffer("is_frozen", is_frozen, persistent=False)
         moved_A, moved_B = moved or (None, None)
         self.register_buffer("moved_A", moved_A, persistent=False)
         self.register_buffer("moved_B", moved_B, persistent=False)
@@ -87,14 +95,20 @@ class LoRALinear(nn.Module):
             y_T_N_O = y_T_N_O + torch.where(self.trains_bias[:, None], self.bias - self.base.bias, 0.0)[:, None]
         return y_T_N_O.view(*x.shape[:-1], -1)
 
+    def output_factors(self) -> Tensor:
+        """B (T, O, R) of each trial, trained or frozen; only the trained ones have a gradient."""
+        if self.frozen_B is None:
+            return self.lora_B
+        return torch.where(self.is_frozen, self.frozen_B, self.lora_B)
+
     def starts_at_base(self) -> bool:
         """Whether every trial, as it stands, computes bit for bit what the base computes: BA = 0 exactly."""
-        zero = (self.lora_A == 0).flatten(1).all(1) | (self.lora_B == 0).flatten(1).all(1)
+        zero = (self.lora_A == 0).flatten(1).all(1) | (self.output_factors() == 0).flatten(1).all(1)
         return self.moved_A is None and bool(zero.all())
 
     def delta(self, trial: int) -> Tensor:
         """What trial number ``trial`` adds to the weight: s·BA − s·B₀A₀, (O, I)."""
-        product = self.lora_B[trial].detach() @ self.lora_A[trial].detach()
+        product = self.output_factors()[trial].detach() @ self.lora_A[trial].detach()
         return product * self.scaling[trial] - self.moved(trial)
 
     def moved(self, trial: int) -> Tensor:
@@ -117,7 +131,7 @@ class LoRALinear(nn.Module):
             self.base.weight,
             self.base.bias,
             self.lora_A,
-            self.lora_B,
+            self.output_factors(),
             self.scaling,
         )
         return y_T_N_O if self.moved_A is None else y_T_N_O - self._moved_outputs(x_T_N_I)

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -14,18 +15,21 @@ from safetensors.torch import load, save
 from torch import nn
 
 from sweep import schema
+from sweep.adapters.calibration import Calibration
 from sweep.adapters.fold import fold, linear_layers
 from sweep.adapters.init import BaseWeight
 from sweep.execution.threads import cores, threads
 from sweep.models.model import Model
 from sweep.record import replace_file
-from sweep.tasks.task import Task
-from sweep.training.evaluate import evaluate_both
+from sweep.rng import generator
+from sweep.tasks.task import Batch, Task
+from sweep.training.evaluate import POSITIONS_AT_ONCE, evaluate_both
 from sweep.training.loop import train
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+CALIBRATION_POSITIONS = 4096
 FULL = schema.Adapter(kind="full")
 NONE = schema.Adapter(kind="none")
 
@@ -49,7 +53,7 @@ class Base:
 def load_base(config: schema.Task, data: str, task: Task, cache_folder: Path, device: torch.device) -> Base:
     """The base of a task, and what an evaluation of it gives. The arguments are those of ``pretrained``."""
     model = pretrained(config, data, task, cache_folder, device).to(device).eval().requires_grad_(False)
-    weights = {name: BaseWeight(layer.weight) for name, layer in linear_layers(model).items()}
+    weights = base_weights(model, task)
     alone = fold(model, [NONE], targets=[()], seeds=[0])
     with threads(1):  # several stall on small products when other processes compete with them
         [metrics] = evaluate_both(alone, task)
@@ -82,6 +86,25 @@ def pretrained(
         with FileLock(path.with_suffix(".lock")):
             model = _cached(path, task) or _trained(path, task, device, on_step)
     return model
+
+
+def base_weights(model: Model, task: Task) -> dict[str, BaseWeight]:
+    """The weights of every linear layer, to be decomposed and calibrated on the target domain when a trial needs it.
+
+    Calibration sees ``CALIBRATION_POSITIONS`` rows or tokens of the training data, the same for every trial and seed.
+    """
+    layers = linear_layers(model)
+    device = next(model.parameters()).device
+    inputs = task.target.held_out.inputs
+    positions = 1 if inputs.is_floating_point() else inputs[0].numel()  # a row of features, or of tokens
+    rows = max(1, POSITIONS_AT_ONCE // positions)
+
+    def batches() -> Iterator[Batch]:
+        drawn = task.target.batches(generator(0, "calibration"), rows)
+        return (batch.to(device) for batch in islice(drawn, max(1, CALIBRATION_POSITIONS // (rows * positions))))
+
+    calibration = Calibration(model, layers, task.loss, batches)
+    return {name: BaseWeight(layer.weight, name, calibration) for name, layer in layers.items()}
 
 
 def _key(config: schema.Task, data: str) -> str:

@@ -112,9 +112,7 @@ def _fold(jobs: Sequence[Job], base: Base) -> Folded:
 
 
 def _params(folded: Folded, position: int, trainable: int) -> dict[str, float]:
-    """Sizes of one trial. A trained bias, like every weight of a full fine-tuning, is the base's own number."""
-    added = sum(sizes[position] for name, sizes in folded.real.items() if folded.layers and not name.endswith(".bias"))
-    total = folded.base_params + added
+    total = folded.base_params + folded.added_params(position)
     return {"trainable": trainable, "total": total, "trainable_ratio": trainable / total}
 
 

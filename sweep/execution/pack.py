@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 
 from sweep.adapters.fold import Folded, bucket, fold, linear_layers, trains_bias
+from sweep.adapters.init import FREEZE_B
 from sweep.execution.job import Job
 from sweep.execution.resolve import device_of
 from sweep.execution.threads import threads
@@ -163,7 +164,10 @@ def trainable_of(job: Job) -> int:
         return sum(parameter.numel() for parameter in model.parameters())
     layers = linear_layers(model)
     targeted = {name: layers[name] for name in job.resolved.targets}
-    factors = sum(adapter.rank_of(name) * sum(layer.weight.shape) for name, layer in targeted.items())
+    factors = sum(
+        adapter.rank_of(name) * (layer.in_features + (0 if adapter.init in FREEZE_B else layer.out_features))
+        for name, layer in targeted.items()
+    )
     magnitudes = sum(layer.out_features for layer in targeted.values()) if adapter.dora else 0
     biases = sum(
         layer.out_features

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sweep import schema
 from sweep.adapters.fold import Folded
-from sweep.adapters.init import DECOMPOSING
+from sweep.adapters.init import MOVE_THE_BASE
 from sweep.models.mlp import MLP
 from sweep.rng import generator
 from sweep.schema import Adapter
@@ -80,7 +80,7 @@ class ToyRegression(Task):
             ranks = {"none": 0, "full": min(linear.weight.shape)}
             rank = ranks[adapter.kind] if adapter.kind in ranks else adapter.rank_of("layers.0")
             free_bias = adapter.kind == "full" or adapter.bias in ("all", "lora_only")
-            oracle = oracle_of(rank, free_bias, trial if adapter.init in DECOMPOSING else None)
+            oracle = oracle_of(rank, free_bias, trial if adapter.init in MOVE_THE_BASE else None)
             regret = (train_mse - oracle) / (base_mse - oracle) if base_mse > oracle else math.nan
             own = {"eval/train_mse": train_mse, "eval/oracle_mse": oracle, "eval/regret": regret}
             metrics.append(

@@ -29,8 +29,8 @@ from tests.builders import (
     training,
 )  # fmt: skip
 
-START_IS_BASE = ["kaiming", "gaussian", "normal", "init_b"]
-START_IS_NEAR = ["orthogonal", "pissa", "milora", "olora"]
+START_IS_BASE = ["kaiming", "gaussian", "normal", "init_b", "mica", "eva"]
+START_IS_NEAR = ["orthogonal", "pissa", "milora", "olora", "lora_ga"]
 TOKENS = torch.randint(11, (5, 10), generator=torch.Generator().manual_seed(0))
 
 
@@ -133,6 +133,30 @@ def test_padding_and_untargeted_layers_stay_zero_under_training() -> None:
         assert not second.lora_B[1, :, 3].any()
         assert not first.lora_A[2, 3].any()
         assert second.lora_B[1, :, :3].all()
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_mica_trains_a_alone_and_nothing_moves_b(name: str) -> None:
+    """Beside a trial that trains both, and under weight decay; alone there is no B to train at all."""
+    adapters = [lora(init="mica"), lora(), lora(init="mica", rank=3, targets=["layers.1"])]
+    folded = attach(mlp(12, 20, 8), *adapters)
+    before = [layer.output_factors().detach().clone() for layer in folded.layers.values()]
+    setting = optimizer(name=name, lr=1e-2, weight_decay=0.1, clip_norm=1.0, lr_ratio=4.0)
+    how = run(folded, squared_error(), InOrder(pairs(12, 8, 4, 3)), [setting] * 3, training(steps=10)).trained
+    for layer, start in zip(folded.layers.values(), before, strict=True):
+        now = layer.output_factors()
+        assert torch.equal(now[0], start[0])
+        assert torch.equal(now[2], start[2])
+        assert not torch.equal(now[1], start[1])
+        assert layer.lora_A[0].any()
+        assert not layer.lora_B[0].any()
+    assert how.trainable == [4 * (12 + 20), 4 * (12 + 20) + 4 * (20 + 8), 3 * 20]
+    assert [folded.added_params(trial) for trial in range(3)] == [4 * (12 + 20) + 4 * (20 + 8)] * 2 + [3 * (20 + 8)]
+    own = export(folded, 2)
+    assert {name: tuple(tensor.shape) for name, tensor in own.items()} == {"layers.1.lora_A": (3, 20), "layers.1.lora_B": (8, 3)}  # fmt: skip
+    assert torch.equal(own["layers.1.lora_B"], before[1][2, :, :3])
+    alone = attach(mlp(12, 20, 8), lora(init="mica"))
+    assert set(alone.parameters) == {"layers.0.lora_A", "layers.1.lora_A"}
 
 
 def test_exported_tensors_have_the_trials_own_rank_and_layers_alone() -> None:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from sweep import schema
-from sweep.adapters.init import INITS, BaseWeight, Factors, check
+from sweep.adapters.init import INITS, Factors, check
+from sweep.models.mlp import MLP
 from sweep.schema import ConfigError
-from tests.builders import lora, randn
+from tests.builders import calibrated, lora, randn
 
 RANK, SCALING = 4, 2.5
 OUT, IN = 20, 12
@@ -22,7 +23,9 @@ ROUNDING = 1e-5
 
 def draw(init: str, shape: tuple[int, int] = (OUT, IN), rank: int = RANK, seed: int = 7) -> tuple[Tensor, Factors]:
     weight = randn(*shape, seed=1)
-    return weight, INITS[init](BaseWeight(weight), rank, SCALING, torch.Generator().manual_seed(seed))
+    base = MLP([shape[1], shape[0]]).requires_grad_(False)
+    base.linears[0].weight.data = weight
+    return weight, INITS[init](calibrated(base)["layers.0"], rank, SCALING, torch.Generator().manual_seed(seed))
 
 
 def peft_layer(weight: Tensor, init: Any, rank: int = RANK, scaling: float = SCALING) -> Any:
@@ -49,7 +52,7 @@ def test_factors_have_the_shapes_of_the_layer_and_the_rank(init: str, shape: tup
     assert factors.lora_B.shape == (shape[0], RANK)
 
 
-@pytest.mark.parametrize("init", ["kaiming", "gaussian", "normal"])
+@pytest.mark.parametrize("init", ["kaiming", "gaussian", "normal", "eva"])
 def test_b_is_exactly_zero_where_the_start_is_the_base(init: str) -> None:
     _, factors = draw(init)
     assert not factors.lora_B.any()
@@ -159,6 +162,18 @@ def test_pissa_and_olora_are_those_of_peft(init: str, shape: tuple[int, int]) ->
     torch.testing.assert_close(frozen, layer.base_layer.weight.data, atol=ROUNDING, rtol=0)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_mica_is_that_of_peft_bit_for_bit(shape: tuple[int, int]) -> None:
+    weight, factors = draw("mica", shape)
+    layer = peft_layer(weight, "mica")
+    assert torch.equal(factors.lora_B, layer.lora_B["default"].weight.data)
+    assert torch.equal(factors.lora_A, layer.lora_A["default"].weight.data)
+    assert not factors.lora_A.any()
+    torch.testing.assert_close(factors.lora_B.T @ factors.lora_B, torch.eye(RANK), atol=ROUNDING, rtol=0)
+    bottom = torch.linalg.svdvals(weight)[-RANK:]
+    torch.testing.assert_close((factors.lora_B.T @ weight).norm(dim=1), bottom, atol=ROUNDING, rtol=0)
+
+
 def test_a_rank_that_no_layer_can_hold_is_refused_with_the_largest_possible() -> None:
     with pytest.raises(ConfigError, match=r"adapter\.rank = 13: .*largest possible rank here is 12"):
         check(lora(rank=13), {"wide": (20, 12), "narrow": (10, 12)})
@@ -171,9 +186,9 @@ def test_a_rank_above_one_layer_is_a_note_that_names_the_layer() -> None:
     assert check(lora(rank=10), {"wide": (20, 12), "narrow": (10, 12)}) == []
 
 
-@pytest.mark.parametrize("init", ["pissa", "milora", "olora"])
+@pytest.mark.parametrize("init", ["pissa", "milora", "olora", "mica", "lora_ga"])
 def test_a_decomposition_with_too_few_terms_is_refused(init: str) -> None:
-    with pytest.raises(ConfigError, match=rf"adapter\.rank = 12: init {init} .*narrow has no 12"):
+    with pytest.raises(ConfigError, match=rf"adapter\.rank = 12: init {init} .*narrow has only 10"):
         check(lora(rank=12, init=init), {"wide": (20, 12), "narrow": (10, 12)})
 
 

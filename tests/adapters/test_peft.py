@@ -28,7 +28,20 @@ from tests.builders import (
 
 OUTPUTS = 1e-6  # relative to the largest output: the same products in float32, summed in another order
 TRACE = 1e-5  # relative, over 20 steps of AdamW
-INITS = ["kaiming", "gaussian", "normal", "both_random", "init_b", "orthogonal", "pissa", "milora", "olora"]
+INITS = [
+    "kaiming",
+    "gaussian",
+    "normal",
+    "both_random",
+    "init_b",
+    "orthogonal",
+    "pissa",
+    "milora",
+    "olora",
+    "mica",
+    "eva",
+    "lora_ga",
+]
 
 
 CASES = [
@@ -49,7 +62,7 @@ def peft_twin(base: Any, folded: Folded, rank: int, alpha: float, targets: list[
         theirs = model.base_model.model.get_submodule(name)
         rank = theirs.r["default"]
         theirs.lora_A["default"].weight.data.copy_(layer.lora_A[0, :rank].detach())
-        theirs.lora_B["default"].weight.data.copy_(layer.lora_B[0, :, :rank].detach())
+        theirs.lora_B["default"].weight.data.copy_(layer.output_factors()[0, :, :rank].detach())
         theirs.base_layer.weight.data -= layer.moved(0)
     return model
 
@@ -76,7 +89,7 @@ def test_outputs_and_twenty_steps_of_adamw_are_those_of_peft(case: Any, init: st
     # N(0,1) in both factors multiplies what rounding leaves, layer by layer; a small alpha keeps it comparable
     alpha = 0.3 if init == "both_random" else 9.0
     folded = attach(base, lora(init=init, rank=6, alpha=alpha, targets=targets))
-    theirs = peft_twin(base, folded, 6, alpha, targets)
+    theirs = peft_twin(base, folded, 6, alpha, targets, init_lora_weights="mica" if init == "mica" else True)
     inputs = domain.ordered[0].inputs
     ours = folded.outputs(inputs, sees=[0])
     assert (ours - theirs(inputs)).abs().max() <= OUTPUTS * max(1.0, ours.abs().max().item())

@@ -19,6 +19,7 @@ from sweep import schema
 from sweep.adapters.fold import bucket, export, fold, linear_layers
 from sweep.adapters.init import INITS
 from sweep.adapters.targets import select
+from sweep.execution.base import base_weights
 from sweep.models.model import Model
 from sweep.tasks.registry import build
 from sweep.tasks.task import Task
@@ -72,7 +73,7 @@ def train(name: str, trials: Sequence[One], how: schema.Training, task_and_model
     adapters = [trial.adapter for trial in trials]
     names = list(linear_layers(model))
     targets = [select(adapter, names, model.presets) if adapter.kind == "lora" else [] for adapter in adapters]
-    folded = fold(model, adapters, targets, [trial.seed for trial in trials])
+    folded = fold(model, adapters, targets, [trial.seed for trial in trials], base_weights(model, task))
 
     def measure() -> list[dict[str, float]]:
         both = evaluate(folded, task, task.target), evaluate(folded, task, task.source, "eval/source_")

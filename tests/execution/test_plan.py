@@ -48,6 +48,7 @@ def planned(each: list[str], cache: Path, max_pack: int = 256, workers: int = 1)
         ("", "optimizer.weight_decay=0.1 optimizer.clip_norm=1 optimizer.schedule=cosine optimizer.warmup_steps=3", True),
         ("", "adapter.alpha=1", True),
         ("", "adapter.init=pissa", True),
+        ("adapter.init=eva", "adapter.init=mica", True),
         ("", "adapter.scaling=alpha", True),
         ("", "adapter.targets=mlp", True),
         ("", "optimizer.lr_ratio=16", True),
@@ -120,6 +121,7 @@ def test_halves_have_all_trials_once(tmp_path: Path) -> None:
     [
         ("adapter.rank=4", 4 * (64 + 16) + 4 * (16 + 10)),
         ("adapter.rank=4 adapter.targets=[layers.1]", 4 * (16 + 10)),
+        ("adapter.rank=4 adapter.init=mica", 4 * 64 + 4 * 16),
         ("adapter.rank=4 adapter.dora=true", 4 * (64 + 16) + 16 + 4 * (16 + 10) + 10),
         ("adapter.rank=4 adapter.rank_pattern={layers.1:2}", 4 * (64 + 16) + 2 * (16 + 10)),
         ("adapter.rank=4 adapter.bias=all", 4 * (64 + 16) + 4 * (16 + 10) + 16 + 10),
