@@ -41,9 +41,12 @@ class TrialFailedError(RuntimeError):
 
 def configured(config: DictConfig) -> schema.Config:
     """Turn a composed configuration into plain validated values. Raises ConfigError."""
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    values: Any = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
-    return schema.parse(values)
+    own = {str(key): value for key, value in config.items() if key != "hydra"}
+    return schema.parse({key: _plain(value) for key, value in own.items()})
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
 
 
 def trial_folder(*, _root_: DictConfig) -> str:
