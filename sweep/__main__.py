@@ -1,5 +1,6 @@
 """The command line: ``python -m sweep``. The only file that sees Hydra's DictConfig."""
 
+import gc
 import logging
 import os
 import re
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from sweep import schema
+from sweep.execution.warm_up import WORTH_IT, warm_up
 from sweep.messages import readable
 from sweep.record import Record
 from sweep.schema import ConfigError
@@ -84,6 +86,9 @@ def application() -> Callable[[DictConfig], float | None]:
 
         Raises ConfigError with every fault of every trial, before anything has started.
         """
+        launcher = configs[0].hydra.launcher
+        if len(configs) > WORTH_IT and launcher.workers != 1 and not launcher.dry_run:
+            warm_up(mirrored=OmegaConf.select(configs[0], "tracker.mode") != "none")
         jobs = _checked(configs)
         by_sweep: dict[Path, list[Job]] = {}  # more than one where the name itself is swept
         folders = []
@@ -93,7 +98,7 @@ def application() -> Callable[[DictConfig], float | None]:
             sweep = Path(config.hydra.sweep.dir).absolute()
             by_sweep.setdefault(sweep, []).append(job)
             folders.append(sweep / job.trial.label)
-        if configs[0].hydra.launcher.dry_run:
+        if launcher.dry_run:
             _show_plan(jobs, configs[0].hydra)
         for sweep, trials in by_sweep.items():
             records = _train_packed(trials, sweep, configs[0].hydra)
@@ -176,6 +181,9 @@ def main() -> None:
     """Run the command line; a user's mistake ends in one message and exit code 1."""
     if sys.argv[1:2] and sys.argv[1] in FOLLOW_UPS:
         sys.exit(import_module(f"sweep.{sys.argv[1]}").main(sys.argv[2:]))
+    gc.set_threshold(
+        100_000
+    )  # configurations are many small objects that stay: looking for garbage takes a fifth of the time
     OmegaConf.register_new_resolver("trial_folder", trial_folder, replace=True)
     OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
     if any(re.match(r"\+?ablation=.*,", argument) for argument in sys.argv[1:]):

@@ -16,15 +16,12 @@ from sweep.execution.sinks import tracking_mode
 from sweep.execution.store import Store
 from sweep.execution.threads import cores
 from sweep.execution.train import lose, pretrain
-from sweep.execution.workers import run_packs, warm_up
+from sweep.execution.workers import run_packs
 from sweep.record import Record, mixtures
 from sweep.schema import ConfigError
 from sweep.tasks.registry import build
 
 log = logging.getLogger(__name__)
-
-WORTH_WARMING_UP = 8
-"""Trials above which workers are made ready before it is known whether the work needs them."""
 
 
 class TooManyFailuresError(RuntimeError):
@@ -63,8 +60,6 @@ def make_plan(jobs: Sequence[Job], store: Store, limits: Limits) -> Plan:
     """Find what is settled, drop exact duplicates, and plan the packs of the rest."""
     settled = _settled(jobs, store, limits)
     waiting = list({job.trial.id: job for job in jobs if job.trial.id not in settled}.values())
-    if len(waiting) > WORTH_WARMING_UP:
-        warm_up(mirrored=waiting[0].config.tracker.mode != "none")
     possible = limits.workers or (1 if waiting and device_of(waiting[0].config.device).type == "cuda" else cores())
     packs = plan(waiting, limits.max_pack, possible)
     worth = sum(pack.work for pack in packs) > WORTH_WORKERS_S

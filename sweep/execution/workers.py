@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import connection, forkserver
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +29,6 @@ LEAVING_S = 60.0
 
 class WorkerKilledError(RuntimeError):
     """The process that trained a trial was ended from outside, by the system's memory killer for example."""
-
-
-def warm_up(mirrored: bool) -> None:
-    """Begin to import what workers need, in a process that they will be forked from, while this one plans."""
-    modules = ["sweep.execution.train", *(["sweep.trackers.wandb"] if mirrored else [])]
-    multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
-    forkserver.ensure_running()
 
 
 def run_packs(

@@ -105,6 +105,7 @@ class WandbTracker:
                 reinit="create_new",
                 settings=wandb.Settings(**_known(LEAN)),
             )
+            logging.getLogger("wandb").setLevel(logging.WARNING)  # or each message of a run is offered to all open runs
             self._files = Path(self._run.settings.sync_dir)
             self._run.define_metric(STEP, hidden=True)
 

@@ -1,0 +1,17 @@
+"""Make ready what worker processes are forked from, before it is known what they will train."""
+
+import multiprocessing
+from multiprocessing import forkserver
+
+WORTH_IT = 8
+"""Trials above which that is begun early."""
+
+
+def warm_up(mirrored: bool) -> None:
+    """Begin to import what workers need, in a process of its own, while this one validates and plans.
+
+    This module itself imports nothing heavy. ``mirrored`` says whether they will need W&B.
+    """
+    modules = ["sweep.execution.train", *(["sweep.trackers.wandb"] if mirrored else [])]
+    multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
+    forkserver.ensure_running()
