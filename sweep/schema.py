@@ -190,9 +190,13 @@ class Adapter(_Strict):
     of the names or expressions that match the end of a layer's name, from a dot on, the first one counts. The LoRA
     settings have no meaning for ``full`` and ``none`` and are dropped there, so a grid does not repeat those
     baselines.
+
+    ``peft`` is PEFT's ``adapter_config.json``, which then says all of this, or a folder with one and the weights
+    that the trial starts from.
     """
 
     kind: Kind
+    peft: str | None = None
     rank: int | None = Field(default=None, ge=1)
     alpha: float | None = Field(default=None, gt=0)
     init: Init | None = None
@@ -235,7 +239,15 @@ class Adapter(_Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> "Adapter":
-        if self.kind == "lora":
+        if self.peft is not None:
+            settings = type(self).model_fields.items()
+            if own := [
+                name
+                for name, field in settings
+                if name not in ("kind", "peft") and getattr(self, name) != field.default
+            ]:
+                raise ValueError(f"what peft={self.peft} says cannot be changed here; use adapter=peft, and leave out {', '.join(own)}")  # fmt: skip
+        elif self.kind == "lora":
             fields = ("rank", "alpha", "init", "targets", "scaling", "dropout", "bias")
             if missing := [name for name in fields if getattr(self, name) is None]:
                 raise ValueError(f"a LoRA needs a value for {', '.join(missing)}")

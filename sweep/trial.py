@@ -76,7 +76,7 @@ class Trial:
         adapter = self.adapter
         if adapter.kind == "lora":
             targets = adapter.targets if isinstance(adapter.targets, str) else "+".join(adapter.targets or ())
-            parts = [f"r{adapter.rank}", f"a{adapter.alpha:g}", str(adapter.init), targets[:24]]
+            parts = [f"r{adapter.rank}", f"a{adapter.alpha:g}", adapter.init or "peft", targets[:24]]
             parts[2:2] = ["dora"] * adapter.dora
         else:
             parts = [adapter.kind]

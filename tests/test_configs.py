@@ -20,13 +20,13 @@ from tests.commands import config, hydra_loader, sweep
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS = {
     "ablation": {"alpha", "defaults", "init", "lr", "quickstart", "rank", "targets"},
-    "adapter": {"full", "lora", "none"},
+    "adapter": {"full", "lora", "none", "peft"},
     "optimizer": {"adam", "adamw", "sgd"},
     "task": {"causal_lm", "mnist", "toy_regression", "transformer", "transformer_tiny"},
     "tracker": {"none", "wandb", "wandb_online"},
     "training": {"default"},
 }
-NEEDED = {"causal_lm": ["task.model=x"]}  # what has no default
+NEEDED = {"causal_lm": ["task.model=x"], "peft": ["adapter.peft=x"]}  # what has no default
 CHOICES = [(group, choice) for group, choices in GROUPS.items() for choice in sorted(choices)]
 
 
@@ -35,7 +35,7 @@ def test_no_file_is_forgotten() -> None:
     for path in CONF.rglob("*.yaml"):
         found.setdefault(path.parent.name, set()).add(path.stem)
     assert found == {**GROUPS, "conf": {"config"}}
-    assert len(CHOICES) == 22
+    assert len(CHOICES) == 23
 
 
 def test_no_file_names_code() -> None:
@@ -52,7 +52,7 @@ def test_every_choice_is_valid_and_has_its_effect(group: str, choice: str) -> No
         "tracker": chosen.tracker.mode,
         "training": "default",
     }
-    names = {"transformer_tiny": "transformer", "wandb": "offline", "wandb_online": "online"}
+    names = {"transformer_tiny": "transformer", "peft": "lora", "wandb": "offline", "wandb_online": "online"}
     assert means[group] == names.get(choice, choice)
 
 
@@ -60,6 +60,12 @@ def test_every_choice_is_valid_and_has_its_effect(group: str, choice: str) -> No
 def test_a_task_brings_the_training_that_suits_it(task: str) -> None:
     says = yaml.safe_load((CONF / "task" / f"{task}.yaml").read_text())["training"]
     assert config(f"task={task}", *NEEDED.get(task, [])).training.model_dump(include=set(says)) == says
+
+
+def test_an_adapter_of_peft_leaves_every_other_setting_to_its_file() -> None:
+    lora, peft = (yaml.safe_load((CONF / "adapter" / f"{name}.yaml").read_text()) for name in ("lora", "peft"))
+    assert set(peft) == set(lora)
+    assert {name for name, value in peft.items() if value} == {"kind", "peft"}
 
 
 def expand(*arguments: str) -> Iterator[Job]:

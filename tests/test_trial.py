@@ -37,6 +37,7 @@ def other(value: object) -> object:
 WORDS = {
     ("adapter", "kind"): "full",
     ("adapter", "init"): "gaussian",
+    ("adapter", "peft"): "0123456789abcdef",
     ("adapter", "targets"): "mlp",
     ("adapter", "scaling"): "alpha",
     ("adapter", "bias"): "all",
@@ -66,7 +67,7 @@ def test_every_field_of_the_science_is_part_of_the_identity() -> None:
             ids.add(replace(base, **{part: section}).id)
             changed += 1
     ids |= {replace(base, seed=1).id, replace(base, data="other").id}
-    assert changed == 10 + 13 + 10 + 6
+    assert changed == 10 + 14 + 10 + 6
     assert len(ids) == 1 + changed + 2
 
 
@@ -171,4 +172,4 @@ def test_identities_do_not_change_between_releases() -> None:
     )  # fmt: skip
     training = schema.Training(steps=1, batch_size=1, accumulation=1, checkpointing=False, log_every=1, eval_every=None)
     adapter = schema.Adapter(kind="full")
-    assert Trial(task, adapter, optimizer, training, 0, "generated:planted").id == "ac8eeed6eea3b1d4"
+    assert Trial(task, adapter, optimizer, training, 0, "generated:planted").id == "b78741c56b5869e8"

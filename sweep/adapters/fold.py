@@ -197,8 +197,7 @@ def _adapt(
     frozen_B = torch.zeros_like(lora_B)
     moved = frozen = False
     for trial, adapter in enumerate(adapters):
-        if targeted[trial]:
-            assert adapter.init is not None
+        if targeted[trial] and adapter.init is not None:  # else its numbers come from a file
             rank, scale = adapter.rank_of(name), adapter.scale_of(name)
             factors = INITS[adapter.init](weight, rank, scale, generator(seeds[trial], "init", name))
             lora_A[trial, :rank], lora_B[trial, :, :rank] = factors.lora_A, factors.lora_B
@@ -255,7 +254,12 @@ def trainable(folded: Folded, received: Mapping[str, bool]) -> list[int]:
 
 
 def export(folded: Folded, trial: int) -> dict[str, Tensor]:
-    """The tensors of one trial without padding, under the layer's name plus ``.lora_A`` and so on.
+    """Copies of the tensors of one trial, under the layer's name plus ``.lora_A`` and so on, as ``views``."""
+    return {name: tensor.clone().contiguous() for name, tensor in views(folded, trial).items()}
+
+
+def views(folded: Folded, trial: int) -> dict[str, Tensor]:
+    """The tensors of one trial where they are, without padding.
 
     Those are what it trained and, where an initialisation freezes it, B.
     """
@@ -266,11 +270,10 @@ def export(folded: Folded, trial: int) -> dict[str, Tensor]:
         if layer is None:
             tensors[name] = parameter
         elif size := folded.real[name][trial]:
-            own = parameter[trial]
             if part == "lora_A":
                 rank = size // layer.base.in_features
-                own, lora_B = own[:rank], layer.output_factors()[trial, :, :rank]
-                tensors |= {name: own, f"{layer_name}.lora_B": lora_B}
+                lora_B = layer.lora_B if layer.frozen_B is None or not layer.is_frozen[trial] else layer.frozen_B
+                tensors |= {name: parameter[trial, :rank], f"{layer_name}.lora_B": lora_B[trial, :, :rank]}
             elif part != "lora_B":
-                tensors[name] = own
-    return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+                tensors[name] = parameter[trial]
+    return {name: tensor.detach() for name, tensor in tensors.items()}

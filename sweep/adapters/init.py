@@ -36,19 +36,19 @@ class BaseWeight:
 
     def __init__(self, weight: Tensor, name: str = "", calibration: Calibration | None = None):
         self.out_features, self.in_features = weight.shape
-        self._weight = weight.detach().float().cpu()
+        self._weight = weight.detach()
         self._name, self._calibration = name, calibration
 
     @cached_property
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
         """U (out, k), S (k,) in descending order, Vᵀ (k, in), with k = min(out, in)."""
-        u, s, vt = torch.linalg.svd(self._weight, full_matrices=False)
+        u, s, vt = torch.linalg.svd(self._weight.float().cpu(), full_matrices=False)
         return u, s, vt
 
     @cached_property
     def qr(self) -> tuple[Tensor, Tensor]:
         """Q (out, k) with orthonormal columns and R (k, in)."""
-        q, r = torch.linalg.qr(self._weight)
+        q, r = torch.linalg.qr(self._weight.float().cpu())
         return q, r
 
     @cached_property

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -54,23 +54,15 @@ def to_peft(folded: Folded, trial: int, adapter: Adapter) -> tuple[dict[str, Any
     """
     own = export(folded, trial)
     targets = [name for name in folded.layers if f"{name}.lora_A" in own]
-    tensors: dict[str, Tensor] = {}
     growth = 1
     for name in targets:
         layer = folded.layers[name]
-        lora_A, lora_B = own.pop(f"{name}.lora_A"), own.pop(f"{name}.lora_B")
         if layer.moved_A is not None and layer.moved_B is not None and layer.moved_A[trial].any():
+            lora_A, lora_B = own[f"{name}.lora_A"], own[f"{name}.lora_B"]
             growth, rank = 2, len(lora_A)
-            lora_A = torch.cat([lora_A, layer.moved_A[trial, :rank]])
-            lora_B = torch.cat([lora_B, -layer.moved_B[trial, :, :rank]], dim=1)
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = lora_A
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = lora_B
-        if adapter.dora:
-            tensors[f"{PREFIX}{name}.lora_magnitude_vector"] = own.pop(f"{name}.lora_magnitude_vector")
-    for name, tensor in own.items():
-        layer_name, part = name.rsplit(".", 1)
-        wrapped = f"{layer_name}.base_layer" if layer_name in targets else layer_name
-        tensors[f"{PREFIX}{wrapped}.{part}"] = tensor
+            own[f"{name}.lora_A"] = torch.cat([lora_A, layer.moved_A[trial, :rank]])
+            own[f"{name}.lora_B"] = torch.cat([lora_B, -layer.moved_B[trial, :, :rank]], dim=1)
+    tensors = {key_of(name, targets): tensor for name, tensor in own.items()}
     sizes = {name: _rank_and_alpha(adapter, name, growth) for name in targets}
     rank, alpha = _rank_and_alpha(adapter.model_copy(update={"rank_pattern": None, "alpha_pattern": None}), "", growth)
     config = {
@@ -91,6 +83,14 @@ def to_peft(folded: Folded, trial: int, adapter: Adapter) -> tuple[dict[str, Any
         "init_lora_weights": True,
     }
     return config, tensors
+
+
+def key_of(name: str, targets: Collection[str]) -> str:
+    """The key under which PEFT keeps the trained tensor ``name`` of a trial that adapts ``targets``."""
+    layer, part = name.rsplit(".", 1)
+    if part in ("lora_A", "lora_B"):
+        return f"{PREFIX}{name}.weight"
+    return f"{PREFIX}{layer}.base_layer.{part}" if part == "bias" and layer in targets else PREFIX + name
 
 
 def _rank_and_alpha(adapter: Adapter, name: str, growth: int) -> tuple[int, float]:

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from sweep.adapters import from_peft
 from sweep.adapters.fold import Folded, fold
 from sweep.execution.base import Base
 from sweep.execution.job import Job
@@ -108,7 +109,11 @@ def _pruning(jobs: Sequence[Job], base: Base) -> Pruning | None:
 def _fold(jobs: Sequence[Job], base: Base) -> Folded:
     trials = [job.trial for job in jobs]
     adapters, seeds = [trial.adapter for trial in trials], [trial.seed for trial in trials]
-    return fold(base.model, adapters, [job.resolved.targets for job in jobs], seeds, base.weights)
+    folded = fold(base.model, adapters, [job.resolved.targets for job in jobs], seeds, base.weights)
+    for position, job in enumerate(jobs):
+        if job.start:
+            from_peft.start(folded, position, job.start)
+    return folded
 
 
 def _params(folded: Folded, position: int, trainable: int) -> dict[str, float]:

@@ -21,9 +21,15 @@ class Job:
         """Where pre-trained bases and fetched data are kept."""
         return Path(self.config.cache)
 
+    @property
+    def start(self) -> Path | None:
+        """The folder of the PEFT adapter whose weights the trial starts from."""
+        folder = self.config.adapter.peft
+        return Path(folder) if folder and self.trial.adapter.peft else None
+
 
 def job_of(config: schema.Config) -> Job:
     """Resolve a validated configuration. Raises ConfigError when the trial cannot run."""
     device_of(config.device)
     trial = trial_of(config)
-    return Job(config, trial, resolve(trial, Path(config.cache)))
+    return Job(config, trial, resolve(trial, Path(config.cache), config.adapter.peft))

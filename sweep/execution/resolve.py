@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from sweep import schema
-from sweep.adapters import init, targets
+from sweep.adapters import from_peft, init, targets
 from sweep.adapters.fold import check_rows_are_independent, linear_layers
 from sweep.models.model import Model
 from sweep.schema import ConfigError
@@ -24,8 +24,8 @@ class Resolved:
     notes: tuple[str, ...]
 
 
-def resolve(trial: Trial, cache_folder: Path) -> Resolved:
-    """Match the adapter against the task's model, before anything trains.
+def resolve(trial: Trial, cache_folder: Path, start: str | None = None) -> Resolved:
+    """Match the adapter, and the folder ``start`` that it starts from, against the task's model, before anything trains.
 
     Raises ConfigError when no layer matches, none can hold the rank, or the model has nothing to checkpoint.
     """
@@ -39,11 +39,18 @@ def resolve(trial: Trial, cache_folder: Path) -> Resolved:
     if trial.adapter.bias == "all":
         _check_biases(_model(trial.task, cache_folder), set(shapes))
     own_notes = init.check(trial.adapter, {name: shapes[name] for name in chosen})
+    if trial.adapter.peft is not None:
+        assert start is not None
+        from_peft.check_start(Path(start), trial.adapter, _model(trial.task, cache_folder), chosen)
     return Resolved(tuple(chosen), (*notes, *own_notes))
 
 
 def trial_of(config: schema.Config) -> Trial:
-    """The trial that ``config`` describes, with its data's fingerprint. Raises ConfigError for bad data."""
+    """The trial that ``config`` describes, with its data's fingerprint and without files of the user's own.
+
+    Raises ConfigError for data or an adapter that cannot be read.
+    """
+    config = config.model_copy(update={"adapter": from_peft.resolved(config.adapter)})
     return Trial.of(config, fingerprint(config.task, Path(config.cache)))
 
 

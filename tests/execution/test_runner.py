@@ -173,6 +173,32 @@ def test_the_adapter_is_kept_on_request(kind: str, file: str, tmp_path: Path) ->
         assert sum(tensor.numel() for tensor in tensors.values()) == one.params["trainable"]
 
 
+def test_a_trial_starts_where_the_adapter_that_it_is_given_ended(tmp_path: Path) -> None:
+    store = Store(tmp_path / "sweep", None)
+    wanted = jobs("adapter.rank=2 seed=0 save_adapter=true", "adapter.rank=2 seed=1 save_adapter=true", cache=tmp_path)
+    ended = run(wanted, store, TOGETHER)
+    folders = [store.trial_folder(job) / "adapter" for job in wanted]
+    further = jobs(*(f"adapter=peft adapter.peft={folder} seed=3" for folder in folders), cache=tmp_path)
+    together, alone = run(further, store, TOGETHER), run(further, Store(tmp_path / "alone", None), ALONE)
+    assert results(together) == results(alone)
+    for before, after, job in zip(ended, together, further, strict=True):
+        assert after.perf["pack_size"] == 2
+        first = history(store.trial_folder(job))[0]
+        assert first["eval/loss"] == pytest.approx(before.result["eval/loss"], rel=1e-6)
+        assert after.result["train/loss"] != before.result["train/loss"]
+        assert after.trial["adapter"] | {"peft": None, "init": "kaiming"} == before.trial["adapter"] | {
+            "targets": ["layers.0"]
+        }
+    assert together[0].trial_id != together[1].trial_id
+
+
+def test_a_lora_config_is_the_trial_that_its_settings_are(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"r": 2, "lora_alpha": 16, "target_modules": "all-linear"}')
+    file, keys = jobs(f"adapter=peft adapter.peft={tmp_path}/config.json", "adapter.rank=2", cache=tmp_path)
+    assert file.trial == keys.trial
+    assert file.trial.id == keys.trial.id
+
+
 def test_no_mirror_without_a_tracker(tmp_path: Path) -> None:
     run(jobs("seed=0", cache=tmp_path), Store(tmp_path / "sweep", None), TOGETHER)
     assert not (tmp_path / "sweep" / "wandb").exists()
