@@ -21,7 +21,7 @@ from sweep.training.loop import train
 from sweep.trial import Trial
 
 OWN_SETTINGS = {"lr", "lr_ratio", "weight_decay", "schedule", "warmup_steps", "clip_norm"}
-PROBE_STEPS = 5
+PROBE_STEPS = 3
 PROBE_S = 0.1
 WORTH_PROBING_S = 2.0
 WORTH_WORKERS_S = 4.0

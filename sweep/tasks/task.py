@@ -17,6 +17,10 @@ from sweep.models.model import Model
 from sweep.schema import Adapter
 
 
+GATHERED_BATCHES = 16
+"""Batches whose rows are taken out of the data in one piece: many small pieces take longer."""
+
+
 class Batch(NamedTuple):
     """Inputs and targets, both with the rows first."""
 
@@ -59,8 +63,10 @@ class Examples:
         while True:
             while len(left) < rows:
                 left = torch.cat([left, torch.randperm(len(self.train.inputs), generator=rng)])
-            chosen, left = left[:rows], left[rows:]
-            yield Batch(self.train.inputs[chosen], self.train.targets[chosen])
+            chosen = left[: min(len(left) // rows, GATHERED_BATCHES) * rows]
+            left = left[len(chosen) :]
+            inputs, targets = self.train.inputs[chosen], self.train.targets[chosen]
+            yield from map(Batch, inputs.split(rows), targets.split(rows))
 
 
 @dataclass(frozen=True)
