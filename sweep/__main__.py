@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sweep.execution.runner import Limits
 
 log = logging.getLogger("sweep")
-FOLLOW_UPS = ("status",)
+FOLLOW_UPS = ("status", "sync")
 """What can be asked about a sweep's folder; each is a module of this package."""
 
 _HERE = Path(__file__).parent

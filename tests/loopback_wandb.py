@@ -155,6 +155,9 @@ class LoopbackWandb:
             case "RunResumeStatus":
                 run = self.runs.get(variables["name"])
                 return {"model": {**_project(project), "bucket": run and _bucket(run)}}
+            case "DeleteRun":
+                del self.runs[variables["id"].removeprefix("bucket-")]
+                return {"deleteRun": {"clientMutationId": None}}
             case "CreateRunFiles":
                 return {"createRunFiles": self._upload_places(variables)}
             case "Runs":
@@ -318,7 +321,7 @@ def _bucket(run: ReceivedRun) -> Json:
         "logLineCount": 0,
         "historyTail": json.dumps([json.dumps(row) for row in rows[-1:]]),
         "eventsTail": "[]",
-        "historyKeys": {"sets": [], "keys": counts, "lastStep": rows[-1]["_step"] if rows else 0},
+        "historyKeys": {"sets": [], "keys": counts, "lastStep": rows[-1]["_step"] if rows else -1},
         "user": _viewer(),
         "readOnly": False,
         "stopped": False,

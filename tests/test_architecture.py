@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    {"sweep.__main__", "sweep.messages", "sweep.params", "sweep.status"},
+    {"sweep.__main__", "sweep.messages", "sweep.params", "sweep.status", "sweep.sync"},
     {"sweep.execution"},
     {"sweep.training"},
     {"sweep.tasks"},
@@ -79,7 +79,7 @@ def test_no_module_imports_upwards() -> None:
     assert upwards == []
 
 
-def test_trackers_see_records_and_only_execution_sees_trackers() -> None:
+def test_trackers_see_records_and_only_execution_and_sync_see_trackers() -> None:
     sources = modules("sweep")
     seen_by_trackers = {
         part(name)
@@ -90,7 +90,7 @@ def test_trackers_see_records_and_only_execution_sees_trackers() -> None:
     }
     assert seen_by_trackers == {"sweep.record", "sweep.trackers"}
     users = {part(module) for module, source in sources.items() for name in imports(source, module) if part(name) == "sweep.trackers"}  # fmt: skip
-    assert users == {"sweep.execution", "sweep.trackers"}
+    assert users == {"sweep.execution", "sweep.sync", "sweep.trackers"}
 
 
 def test_a_record_needs_the_standard_library_alone() -> None:

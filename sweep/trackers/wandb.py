@@ -83,7 +83,7 @@ class WandbTracker:
         project: str = PROJECT,
     ) -> None:
         self._name = name
-        self._files = folder / "wandb"
+        self._folder = folder
         self._every = every
         self._rows = 0
         self._defined: set[str] = set()
@@ -106,7 +106,6 @@ class WandbTracker:
                 settings=wandb.Settings(**_known(LEAN)),
             )
             logging.getLogger("wandb").setLevel(logging.WARNING)  # or each message of a run is offered to all open runs
-            self._files = Path(self._run.settings.sync_dir)
             self._run.define_metric(STEP, hidden=True)
 
     def log(self, step: int, row: Row) -> None:
@@ -153,8 +152,8 @@ class WandbTracker:
             self.lost = True
             log.warning(
                 "W&B: could not %s the run of %s (%s); its local record is whole, "
-                "and `wandb sync --include-online %s` uploads what W&B has of it",
-                *(doing, self._name, _one_line(error), self._files),
+                "and `python -m sweep sync %s` uploads what W&B has of it",
+                *(doing, self._name, _one_line(error), self._folder),
             )
 
 
@@ -222,13 +221,12 @@ def choose_mode(mode: str) -> Mode:
         raise ValueError(f"W&B mode {mode!r} is not one of offline, online")
     if mode == "offline":
         return "offline"
-    obstacle = _obstacle()
-    if obstacle is None:
+    hindrance = obstacle()
+    if hindrance is None:
         return "online"
     log.warning(
-        "W&B: %s. Continuing offline: nothing is lost, upload later with "
-        "`wandb sync outputs/<sweep>/wandb/offline-run-*`",
-        obstacle,
+        "W&B: %s. Continuing offline: nothing is lost, upload later with `python -m sweep sync outputs/<sweep>`",
+        hindrance,
     )
     return "offline"
 
@@ -245,7 +243,7 @@ def set_aside(folder: Path, trial_id: str) -> None:
         earlier.rename(target / earlier.name)
 
 
-def _obstacle() -> str | None:
+def obstacle() -> str | None:
     """Why the sweep cannot be mirrored online, or None where it can."""
     started = time.monotonic()
     server = "the W&B server"

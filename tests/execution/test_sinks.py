@@ -29,7 +29,7 @@ def test_the_project_that_is_asked_for(
 
     def init(**settings: Any) -> Any:
         opened.update(settings)
-        return SimpleNamespace(settings=SimpleNamespace(sync_dir=tmp_path), define_metric=lambda *args, **more: None)
+        return SimpleNamespace(define_metric=lambda *args, **more: None)
 
     monkeypatch.setattr(wandb, "init", init)
     monkeypatch.delenv("WANDB_PROJECT", raising=False)

@@ -1,0 +1,160 @@
+"""``python -m sweep sync`` against the loopback server: every row once, whatever happened before."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from analysis.wandb_files import read_runs
+from sweep.trackers.upload import marker, run_files
+from tests.commands import TOY, command, history, records, sweep
+from tests.execution.test_claim import holding
+from tests.loopback_wandb import LoopbackWandb
+
+
+def uploadable(study: Path) -> list[Path]:
+    return [file for file in run_files(study) if not marker(file).exists()]
+
+
+STUDY = (*TOY, "tracker=wandb", "name=s", "-m", "hydra/launcher=packed", "optimizer.lr=0.01,1e30", "seed=0,1")
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackWandb]:
+    with LoopbackWandb() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep that was mirrored offline: two finished trials, and two that diverged."""
+    folder = tmp_path_factory.mktemp("mirrored")
+    assert command("sweep", *STUDY, cwd=folder, HOME=str(folder)).returncode == 1
+    return folder / "outputs"
+
+
+@pytest.fixture
+def study(mirrored: Path, tmp_path: Path) -> Path:
+    """A copy of it for each test."""
+    shutil.copytree(mirrored, tmp_path / "outputs")
+    return tmp_path / "outputs" / "s"
+
+
+def sync(study: Path, server: LoopbackWandb, **more: str) -> subprocess.CompletedProcess[str]:
+    home = str(study.parents[1])
+    return command("sweep", "sync", "outputs/s", cwd=study.parents[1], HOME=home, **server.environment() | more)
+
+
+def assert_all_rows_once(study: Path, server: LoopbackWandb) -> None:
+    left = records(study)
+    assert sorted(run.config["trial_id"] for run in server.runs.values()) == sorted(one.trial_id for one in left.values())  # fmt: skip
+    for label, one in left.items():
+        run = server.run_of(one.trial_id)
+        assert (run.name, run.group, run.history) == (label, "s", history(study / label))
+        assert (run.state, run.exit_code) == (("finished", 0) if one.finished else ("failed", 1))
+
+
+def test_every_run_is_uploaded_once(study: Path, server: LoopbackWandb) -> None:
+    done = sync(study, server)
+    assert (done.returncode, done.stdout) == (0, "outputs/s: 4 of 4 W&B runs are on the server\n"), done.stderr
+    assert_all_rows_once(study, server)
+    sent = len(server.requests)
+    again = sync(study, server)
+    assert (again.returncode, again.stdout) == (0, "outputs/s: 4 of 4 W&B runs are on the server\n")
+    assert len(server.requests) == sent
+    assert {path.name for path in study.parents[1].iterdir()} <= {"outputs", ".config", ".cache", ".netrc"}
+
+
+@pytest.mark.parametrize("lost", [1, 11, 400])
+def test_the_rows_of_a_killed_process_are_uploaded_once(lost: int, study: Path, server: LoopbackWandb) -> None:
+    file = uploadable(study)[0]
+    os.truncate(file, file.stat().st_size - lost)
+    [cut] = [run for run in read_runs(study) if run.truncated]
+    for _ in range(2):
+        assert sync(study, server).returncode == 0
+        assert [run.history for run in server.runs.values() if run.id == cut.id] == [cut.history]
+        assert len(server.runs) == 4
+
+
+@pytest.mark.parametrize("received", [True, False])
+def test_an_upload_that_broke_off_is_made_again_without_a_duplicate(received: bool, study: Path, server: LoopbackWandb) -> None:  # fmt: skip
+    """The server takes the rows of one run, or does not, and refuses everything from then on."""
+    answer = server.answer
+
+    def breaks_off(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        if b"wandb-history" not in body:
+            return answer(method, path, body)
+        server.fault = 403
+        if received:
+            answer(method, path, body.replace(b'"complete":true', b'"complete":false'))
+        return 403, b"{}"
+
+    server.answer = breaks_off  # type: ignore[method-assign]
+    done = sync(study, server)
+    assert done.returncode == 1
+    assert "runs are not uploaded; the same command tries them again" in done.stderr
+    assert any(run.history for run in server.runs.values()) == received
+    server.answer, server.fault = answer, None  # type: ignore[method-assign]
+    done = sync(study, server)
+    assert done.returncode == 0, done.stderr
+    assert_all_rows_once(study, server)
+
+
+def test_rows_that_the_server_refused_while_it_trained_are_uploaded_later(tmp_path: Path, server: LoopbackWandb) -> None:  # fmt: skip
+    answer = server.answer
+
+    def refuses(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        return (403, b"{}") if "file_stream" in path else answer(method, path, body)
+
+    server.answer = refuses  # type: ignore[method-assign]
+    arguments = (*TOY, "name=s", "-m", "hydra/launcher=packed", "seed=0,1", "tracker=wandb_online")
+    sweep(*arguments, cwd=tmp_path, HOME=str(tmp_path), **server.environment())
+    assert not any(run.history for run in server.runs.values())
+    server.answer = answer  # type: ignore[method-assign]
+    for _ in range(2):
+        assert sync(tmp_path / "outputs/s", server).returncode == 0
+        assert_all_rows_once(tmp_path / "outputs/s", server)
+
+
+@pytest.mark.parametrize(("fault", "says"), [(403, "403"), ("key", "invalid api key")])
+def test_an_obstacle_is_one_line_and_nothing_is_lost(fault: str | int, says: str, study: Path, server: LoopbackWandb) -> None:  # fmt: skip
+    if isinstance(fault, int):
+        server.fault = fault
+    done = sync(study, server, **({"WANDB_API_KEY": "w" * 40} if fault == "key" else {}))
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert says in done.stderr
+    assert len(uploadable(study)) == 4
+
+
+def test_a_server_that_hangs_is_given_up(study: Path, server: LoopbackWandb, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sweep.trackers import upload
+
+    for key, value in server.environment().items():
+        monkeypatch.setenv(key, value)
+    server.fault = "hang"
+    started = time.monotonic()
+    upload.upload(uploadable(study), stalled_s=2)
+    assert time.monotonic() - started < 10
+    assert len(uploadable(study)) == 4
+
+
+def test_trials_that_are_trained_now_are_left_for_later(study: Path, server: LoopbackWandb) -> None:
+    busy = next(iter(records(study).values())).trial_id
+    with holding(study, busy):
+        done = sync(study, server)
+        assert done.returncode == 1
+        assert done.stdout == "outputs/s: 3 of 4 W&B runs are on the server; 1 are still training\n"
+    assert sync(study, server).returncode == 0
+    assert_all_rows_once(study, server)
+
+
+def test_what_was_mirrored_online_is_not_uploaded_again(tmp_path: Path, server: LoopbackWandb) -> None:
+    sweep(*TOY, "tracker=wandb_online", "name=s", cwd=tmp_path, HOME=str(tmp_path), **server.environment())
+    assert_all_rows_once(tmp_path / "outputs/s", server)
+    assert sync(tmp_path / "outputs/s", server).stdout == "outputs/s: 1 of 1 W&B runs are on the server\n"
+    assert_all_rows_once(tmp_path / "outputs/s", server)
