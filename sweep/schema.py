@@ -186,7 +186,7 @@ class Adapter(_Strict):
     ``dora`` trains the length of each output row by itself (DoRA; Liu et al. 2024).
     ``targets`` is a preset (``all_linear``, ``attention``, ``mlp``, ``qv``), a list of layer names, or a
     regular expression on the full layer name; ``layers`` keeps only those indices, and ``exclude`` (names or an
-    expression) leaves layers out. ``rank_pattern`` and ``alpha_pattern`` give layers a rank and alpha of their own:
+    expression) leaves layers out. The modules named in ``save`` are trained in full beside the LoRA. ``rank_pattern`` and ``alpha_pattern`` give layers a rank and alpha of their own:
     of the names or expressions that match the end of a layer's name, from a dot on, the first one counts. The LoRA
     settings have no meaning for ``full`` and ``none`` and are dropped there, so a grid does not repeat those
     baselines.
@@ -204,6 +204,7 @@ class Adapter(_Strict):
     targets: str | Names | None = None
     layers: Layers | None = None
     exclude: str | Names | None = None
+    save: Names | None = None
     rank_pattern: dict[str, Annotated[int, Field(ge=1)]] | None = None
     alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] | None = None
     scaling: Scaling | None = None
@@ -252,6 +253,11 @@ class Adapter(_Strict):
             if missing := [name for name in fields if getattr(self, name) is None]:
                 raise ValueError(f"a LoRA needs a value for {', '.join(missing)}")
         return self
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether a trial has no neighbours: it trains whole weights, of which each trial has its own."""
+        return self.kind == "full" or bool(self.save)
 
     @property
     def widest(self) -> int:

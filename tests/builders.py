@@ -12,7 +12,7 @@ from sweep import schema
 from sweep.adapters.calibration import Calibration
 from sweep.adapters.fold import Folded, fold, linear_layers
 from sweep.adapters.init import BaseWeight
-from sweep.adapters.targets import select
+from sweep.adapters.targets import select, select_saved
 from sweep.models.llama import Llama
 from sweep.models.mlp import MLP
 from sweep.models.model import Model
@@ -134,8 +134,9 @@ def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 def attach(base: Model, *adapters: schema.Adapter, seeds: Sequence[int] | None = None) -> Folded:
     """Fold ``adapters`` onto ``base`` at the layers that they target, calibrated on ``observations``."""
     names = list(linear_layers(base))
+    saved = select_saved(adapters[0], [name for name, module in base.named_modules() if list(module.parameters())])
     chosen = [select(adapter, names, base.presets) if adapter.kind == "lora" else [] for adapter in adapters]
-    return fold(base, adapters, chosen, seeds or [0] * len(adapters), calibrated(base))
+    return fold(base, adapters, chosen, seeds or [0] * len(adapters), calibrated(base), saved)
 
 
 def calibrated(base: Model) -> dict[str, BaseWeight]:

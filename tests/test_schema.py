@@ -29,7 +29,7 @@ def fault(*overrides: str) -> str:
     ("override", "says"),
     [
         ("+adapter.rnk=4", "adapter.rnk: unknown key; did you mean adapter.rank?"),
-        ("+adapter.qqq=4", "adapter.qqq: unknown key; known here: kind, peft, rank, alpha, init, dora, targets, layers, exclude, rank_pattern, alpha_pattern, scaling, dropout, bias"),
+        ("+adapter.qqq=4", "adapter.qqq: unknown key; known here: kind, peft, rank, alpha, init, dora, targets, layers, exclude, save, rank_pattern, alpha_pattern, scaling, dropout, bias"),
         ("+sed=4", "sed: unknown key; did you mean seed?"),
         ("+task.nosie=1", "task.nosie: unknown key; did you mean task.noise?"),
         ("~optimizer.lr", "optimizer.lr: missing; give it with optimizer.lr=…"),

@@ -43,6 +43,7 @@ WORDS = {
     ("adapter", "bias"): "all",
     ("adapter", "layers"): (0,),
     ("adapter", "exclude"): "x",
+    ("adapter", "save"): ("x",),
     ("adapter", "rank_pattern"): {"x": 1},
     ("adapter", "alpha_pattern"): {"x": 1.0},
     ("optimizer", "name"): "sgd",
@@ -67,7 +68,7 @@ def test_every_field_of_the_science_is_part_of_the_identity() -> None:
             ids.add(replace(base, **{part: section}).id)
             changed += 1
     ids |= {replace(base, seed=1).id, replace(base, data="other").id}
-    assert changed == 10 + 14 + 10 + 6
+    assert changed == 10 + 15 + 10 + 6
     assert len(ids) == 1 + changed + 2
 
 
@@ -172,4 +173,4 @@ def test_identities_do_not_change_between_releases() -> None:
     )  # fmt: skip
     training = schema.Training(steps=1, batch_size=1, accumulation=1, checkpointing=False, log_every=1, eval_every=None)
     adapter = schema.Adapter(kind="full")
-    assert Trial(task, adapter, optimizer, training, 0, "generated:planted").id == "b78741c56b5869e8"
+    assert Trial(task, adapter, optimizer, training, 0, "generated:planted").id == "f2a06ff8da4578f3"

@@ -1,7 +1,7 @@
 """Fold several trials into one model: the base shared and frozen, a row of trained numbers for each trial."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -33,6 +33,7 @@ class Folded:
     real: dict[str, tuple[int, ...]]
     spread: Spread
     layers: dict[str, LoRALinear] = field(default_factory=dict)
+    saved: dict[str, nn.Module] = field(default_factory=dict)
 
     def outputs(self, inputs: Tensor, sees: Sequence[int]) -> Tensor:
         """Compute the outputs of every trial.
@@ -67,12 +68,16 @@ class Folded:
         """Turn every adapter on or off; off, the model computes exactly what the base computes."""
         for layer in self.layers.values():
             layer.enabled = enabled
+        for name, own in self.saved.items():
+            self.model.set_submodule(name, own if enabled else self.base.get_submodule(name))
 
     def merged(self, trial: int) -> Model:
         """A plain model with the trial's update added to its weights: no adapter, no extra cost."""
         if self.parameters and not self.layers:
             return copy.deepcopy(self.model)  # fully fine-tuned: there is nothing to merge
         merged = copy.deepcopy(self.base)
+        for name, own in self.saved.items():
+            merged.set_submodule(name, copy.deepcopy(own).requires_grad_(False))
         linears = linear_layers(merged)
         for name, layer in self.layers.items():
             plain = linears[name]
@@ -87,6 +92,8 @@ class Folded:
         """A copy of ``merged`` with the trial's update taken out again: the base, within rounding."""
         assert self.layers, "only an adapter can be taken out again"
         unmerged = copy.deepcopy(merged)
+        for name in self.saved:
+            unmerged.set_submodule(name, copy.deepcopy(self.base.get_submodule(name)))
         linears = linear_layers(unmerged)
         for name, layer in self.layers.items():
             plain = linears[name]
@@ -115,6 +122,7 @@ def fold(
     targets: Sequence[Sequence[str]],
     seeds: Sequence[int],
     weights: Mapping[str, BaseWeight] | None = None,
+    saved: Sequence[str] = (),
 ) -> Folded:
     """Attach the adapters of a pack's trials to ``base``, whose own tensors are shared and never written.
 
@@ -124,6 +132,7 @@ def fold(
         targets: the names of the layers that each trial adapts.
         seeds: one for each trial, for the initialisation and dropout.
         weights: the base's weights with their decompositions, when they are kept from an earlier pack.
+        saved: the names of the modules that a single trial trains in full, in a copy of its own.
 
     Raises:
         ConfigError: the model mixes rows (batch normalisation) or has dropout of its own, so that trials
@@ -146,10 +155,16 @@ def fold(
         return Folded(base, model, len(adapters), {}, {}, Spread())
     layers: dict[str, LoRALinear] = {}
     parameters, real = {}, {}
+    assert len(adapters) == 1 or not saved, "a trial that trains whole modules runs alone"
+    own_modules = {name: copy.deepcopy(base.get_submodule(name)).requires_grad_(True) for name in saved}
+    for name, module in own_modules.items():
+        model.set_submodule(name, module)
+        parameters |= {f"{name}.{part}": parameter for part, parameter in module.named_parameters()}
+    real = {name: (parameter.numel(),) for name, parameter in parameters.items()}
     for name, linear in linear_layers(model).items():
         trial_targets = [name in names for names in targets]
         biased = [trains_bias(adapter, linear, hit) for adapter, hit in zip(adapters, trial_targets, strict=True)]
-        if not any(trial_targets) and not any(biased):
+        if is_within(saved, name) or (not any(trial_targets) and not any(biased)):
             continue
         weight = weights[name] if weights else BaseWeight(linear.weight)
         layer = _adapt(name, linear, weight, adapters, trial_targets, biased, seeds)
@@ -172,7 +187,9 @@ def fold(
             elif parameter is not None:
                 parameter.requires_grad_(False)
     spread = Spread()
-    parting = model.get_submodule(next(stage for stage in base.stages if _is_within(layers, stage)))
+    if saved:  # of one trial there is nothing to spread, and its modules may come before the first layer
+        return Folded(base, model, 1, parameters, real, spread, layers, own_modules)
+    parting = model.get_submodule(next(stage for stage in base.stages if _has(stage, layers)))
     if isinstance(parting, LoRALinear):
         parting.spread = spread
     else:
@@ -224,8 +241,13 @@ def _adapt(
     )
 
 
-def _is_within(layers: Mapping[str, LoRALinear], stage: str) -> bool:
-    return stage == "" or any(name == stage or name.startswith(f"{stage}.") for name in layers)
+def _has(module: str, layers: Iterable[str]) -> bool:
+    return module == "" or any(is_within([module], name) for name in layers)
+
+
+def is_within(modules: Iterable[str], layer: str) -> bool:
+    """Whether ``layer`` is one of ``modules`` or inside one, by their dotted names."""
+    return any(layer == module or layer.startswith(f"{module}.") for module in modules)
 
 
 def trains_bias(adapter: Adapter, linear: nn.Linear, targeted: bool) -> bool:

@@ -12,7 +12,7 @@ from safetensors.torch import load
 
 from sweep.adapters.fold import Folded, fold, linear_layers, views
 from sweep.adapters.init import BaseWeight
-from sweep.adapters.peft_format import CONFIG_FILE, WEIGHTS_FILE, key_of
+from sweep.adapters.peft_format import CONFIG_FILE, WEIGHTS_FILE, key_of, turned_in_files
 from sweep.models.model import Model
 from sweep.schema import Adapter, ConfigError
 
@@ -22,6 +22,7 @@ RENAMED = {
     "lora_dropout": "dropout",
     "bias": "bias",
     "exclude_modules": "exclude",
+    "modules_to_save": "save",
     "rank_pattern": "rank_pattern",
     "alpha_pattern": "alpha_pattern",
 }
@@ -75,6 +76,7 @@ def from_peft(config: Any) -> Adapter:
         "alpha": float(values["lora_alpha"]),
         "dropout": float(values["lora_dropout"]),
         "exclude": _names(values.get("exclude_modules")) or None,
+        "save": _names(values.get("modules_to_save")) or None,
         "targets": "all_linear" if str(targets).lower() == "all-linear" else _names(targets),
         "layers": ([layers] if isinstance(layers, int) else layers) or None,
         "scaling": "alpha/sqrt_rank" if values.get("use_rslora") else "alpha/rank",
@@ -115,14 +117,17 @@ def resolved(adapter: Adapter) -> Adapter:
     return started.model_copy(update={"peft": weights, "init": None})
 
 
-def check_start(folder: Path, adapter: Adapter, base: Model, targets: Sequence[str]) -> None:
+def check_start(folder: Path, adapter: Adapter, base: Model, targets: Sequence[str], saved: Sequence[str] = ()) -> None:
     """Compare the tensors in ``folder`` with those that ``adapter`` has on ``base``, which may be on the meta device.
 
     Raises ConfigError when any is missing, unknown or of another shape; only the file's header is read.
     """
     untrained = {name: BaseWeight(layer.weight) for name, layer in linear_layers(base).items()}
-    own = views(fold(base, [adapter], [targets], [0], untrained), trial=0)
-    expected = {key_of(name, targets): tuple(tensor.shape) for name, tensor in own.items()}
+    own = views(fold(base, [adapter], [targets], [0], untrained, saved), trial=0)
+    turned = turned_in_files(base)
+    expected = {
+        key_of(name, targets): tuple(tensor.T.shape if name in turned else tensor.shape) for name, tensor in own.items()
+    }
     try:
         with safe_open(folder / WEIGHTS_FILE["lora"], framework="pt") as file:
             found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
@@ -141,8 +146,10 @@ def start(folded: Folded, trial: int, folder: Path) -> None:
     tensors = load((folder / WEIGHTS_FILE["lora"]).read_bytes())
     own = views(folded, trial)
     targets = [name.removesuffix(".lora_A") for name in own if name.endswith(".lora_A")]
+    turned = turned_in_files(folded.model)
     for name, numbers in own.items():
-        numbers.copy_(tensors[key_of(name, targets)])
+        tensor = tensors[key_of(name, targets)]
+        numbers.copy_(tensor.T if name in turned else tensor)
 
 
 def _without_init(values: dict[str, Any]) -> dict[str, Any]:

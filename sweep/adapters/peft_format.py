@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from sweep.adapters.fold import Folded, export
 from sweep.models.hugging_face import FromConv1D
@@ -37,11 +37,7 @@ def files(folded: Folded, trial: int, adapter: Adapter, base: Mapping[str, Any])
             text = json.dumps(config | dict(base), indent=2, sort_keys=True)
             return {CONFIG_FILE: text.encode() + b"\n", WEIGHTS_FILE["lora"]: _saved(tensors)}
         case "full":
-            tensors = export(folded, trial)
-            for name, module in folded.model.named_modules():
-                if isinstance(module, FromConv1D):
-                    tensors[f"{name}.weight"] = tensors[f"{name}.weight"].T
-            return {WEIGHTS_FILE["full"]: _saved(tensors)}
+            return {WEIGHTS_FILE["full"]: _saved(_as_in_files(export(folded, trial), folded.model))}
         case "none":
             return {}
 
@@ -52,7 +48,7 @@ def to_peft(folded: Folded, trial: int, adapter: Adapter) -> tuple[dict[str, Any
     An initialisation that moved s·B₀A₀ out of the base becomes a LoRA of rank 2r with the factors [A; A₀] and
     [B, −B₀] and the same s, so that the base stays as it was and nothing is decomposed again at loading.
     """
-    own = export(folded, trial)
+    own = _as_in_files(export(folded, trial), folded.model)
     targets = [name for name in folded.layers if f"{name}.lora_A" in own]
     growth = 1
     for name in targets:
@@ -77,6 +73,7 @@ def to_peft(folded: Folded, trial: int, adapter: Adapter) -> tuple[dict[str, Any
         "use_rslora": adapter.scaling == "alpha/sqrt_rank",
         "use_dora": adapter.dora,
         "target_modules": targets,
+        "modules_to_save": list(folded.saved) or None,
         "lora_dropout": adapter.dropout,
         "bias": adapter.bias,
         "fan_in_fan_out": any(isinstance(folded.layers[name].base, FromConv1D) for name in targets),
@@ -91,6 +88,17 @@ def key_of(name: str, targets: Collection[str]) -> str:
     if part in ("lora_A", "lora_B"):
         return f"{PREFIX}{name}.weight"
     return f"{PREFIX}{layer}.base_layer.{part}" if part == "bias" and layer in targets else PREFIX + name
+
+
+def _as_in_files(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """``tensors`` with whole weights turned as they are in the model's own files."""
+    turned = turned_in_files(model)
+    return {name: tensor.T if name in turned else tensor for name, tensor in tensors.items()}
+
+
+def turned_in_files(model: nn.Module) -> set[str]:
+    """The whole weights that the model's own files, and so PEFT's, hold transposed."""
+    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, FromConv1D)}
 
 
 def _rank_and_alpha(adapter: Adapter, name: str, growth: int) -> tuple[int, float]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from sweep.schema import Adapter, ConfigError, matches
 
 Presets = Mapping[str, Sequence[str]]
-_KIND = {"targets": "this model's layers", "exclude": "the targeted layers"}
+_KIND = {"targets": "this model's layers", "exclude": "the targeted layers", "save": "this model's modules"}
 
 
 def select(adapter: Adapter, layers: Sequence[str], presets: Presets) -> list[str]:
@@ -16,7 +16,7 @@ def select(adapter: Adapter, layers: Sequence[str], presets: Presets) -> list[st
         adapter: a LoRA; a string in ``targets`` is a preset or else a regular expression that matches the
             full layer name, a list holds names or their last parts (``q_proj``), as in PEFT. ``adapter.layers``
             keeps the layers whose first number in the dotted name is listed. ``adapter.exclude`` takes out what
-            its names or its expression match.
+            its names or its expression match, and ``adapter.save`` what is trained in full.
         layers: the dotted names of every linear layer of the model.
         presets: what each preset means in this model, as last parts of names or full names.
 
@@ -35,14 +35,38 @@ def select(adapter: Adapter, layers: Sequence[str], presets: Presets) -> list[st
     if adapter.exclude is not None:
         left_out = _matching("exclude", adapter.exclude, chosen, {})
         chosen = [name for name in chosen if name not in left_out]
-        if not chosen:
-            raise ConfigError([f"adapter.exclude = {adapter.exclude!r}: leaves no layer to adapt"])
+    if adapter.save:
+        chosen = [name for name in chosen if not any(_is_called(part, own) for own in adapter.save for part in _nesting(name))]  # fmt: skip
+    if not chosen:
+        key, value = ("save", adapter.save) if adapter.save else ("exclude", adapter.exclude)
+        raise ConfigError([f"adapter.{key} = {value!r}: leaves no layer to adapt"])
     for key, pattern in (("rank_pattern", adapter.rank_pattern), ("alpha_pattern", adapter.alpha_pattern)):
         for expression in pattern or ():
             if not any(matches(expression, name) for name in chosen):
                 allowed = _allowed(chosen, {}, "the targeted layers")
                 raise ConfigError([f"adapter.{key} = {pattern}: {expression!r} matches no layer; {allowed}"])
     return chosen
+
+
+def select_saved(adapter: Adapter, modules: Sequence[str]) -> list[str]:
+    """Names of the modules that ``adapter`` trains in full; of nested ones the outermost.
+
+    Args:
+        adapter: a LoRA; ``adapter.save`` holds names or their last parts.
+        modules: the dotted names of every module that has parameters.
+
+    Raises:
+        ConfigError: a name matches no module.
+
+    """
+    chosen = _by_name("save", adapter.save, modules) if adapter.save else []
+    return [name for name in chosen if not set(_nesting(name)[:-1]) & set(chosen)]
+
+
+def _nesting(name: str) -> list[str]:
+    """``a.b.c`` is in ``a``, ``a.b`` and ``a.b.c``."""
+    parts = name.split(".")
+    return [".".join(parts[: end + 1]) for end in range(len(parts))]
 
 
 def _matching(key: str, wanted: str | Sequence[str], layers: Sequence[str], presets: Presets) -> list[str]:

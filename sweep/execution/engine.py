@@ -109,7 +109,8 @@ def _pruning(jobs: Sequence[Job], base: Base) -> Pruning | None:
 def _fold(jobs: Sequence[Job], base: Base) -> Folded:
     trials = [job.trial for job in jobs]
     adapters, seeds = [trial.adapter for trial in trials], [trial.seed for trial in trials]
-    folded = fold(base.model, adapters, [job.resolved.targets for job in jobs], seeds, base.weights)
+    targets = [job.resolved.targets for job in jobs]
+    folded = fold(base.model, adapters, targets, seeds, base.weights, jobs[0].resolved.saved)
     for position, job in enumerate(jobs):
         if job.start:
             from_peft.start(folded, position, job.start)

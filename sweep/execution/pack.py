@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from torch import nn
 
-from sweep.adapters.fold import Folded, bucket, fold, linear_layers, trains_bias
+from sweep.adapters.fold import Folded, bucket, fold, is_within, linear_layers, trains_bias
 from sweep.adapters.init import FREEZE_B
 from sweep.execution.job import Job
 from sweep.execution.resolve import device_of
@@ -92,7 +93,7 @@ def _key(trial: Trial) -> Hashable:
     common = (trial.task, trial.data, trial.training, shared, adapter.kind)
     match adapter.kind:
         case "lora":
-            return (*common, bucket(adapter.widest), adapter.dora, adapter.bias, bool(adapter.dropout))
+            return (*common, bucket(adapter.widest), adapter.dora, adapter.bias, bool(adapter.dropout), adapter.save)
         case "none":
             return (trial.task, trial.data, adapter.kind)
         case "full":
@@ -102,9 +103,9 @@ def _key(trial: Trial) -> Hashable:
 def _divide(group: Sequence[Job], max_pack: int, workers: int) -> list[Pack]:
     kind, task = group[0].trial.adapter.kind, build(group[0].trial.task, group[0].cache_folder)
     device = device_of(group[0].config.device)
-    memory = _memory_of_one(group[0].trial, task)
+    memory = _memory_of_one(group[0], task)
     fitting = int(MEMORY_SHARE * available_memory(device) / (memory * workers))
-    limit = 1 if kind == "full" else max(1, min(max_pack, fitting))
+    limit = 1 if group[0].trial.adapter.runs_alone else max(1, min(max_pack, fitting))
     size, step_s = min(limit, len(group)), math.nan
     if len(group) > 1 and kind != "none":
         size, step_s = _best_size(group, limit, task, device)
@@ -152,7 +153,8 @@ def _fold_untrained(jobs: Sequence[Job], task: Task, device: torch.device) -> Fo
     ]  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         model = (task.base() or task.new_model()).to(device)
-    return fold(model, adapters, [job.resolved.targets for job in jobs], [job.trial.seed for job in jobs])
+    targets, seeds = [job.resolved.targets for job in jobs], [job.trial.seed for job in jobs]
+    return fold(model, adapters, targets, seeds, saved=jobs[0].resolved.saved)
 
 
 def trainable_of(job: Job) -> int:
@@ -172,22 +174,28 @@ def trainable_of(job: Job) -> int:
     biases = sum(
         layer.out_features
         for name, layer in layers.items()
-        if trains_bias(adapter, layer, name in job.resolved.targets)
+        if trains_bias(adapter, layer, name in job.resolved.targets) and not is_within(job.resolved.saved, name)
     )
-    return factors + magnitudes + biases
+    return factors + magnitudes + biases + _saved_numbers(job, model)
 
 
-def _memory_of_one(trial: Trial, task: Task) -> int:
+def _saved_numbers(job: Job, model: nn.Module) -> int:
+    return sum(parameter.numel() for name in job.resolved.saved for parameter in model.get_submodule(name).parameters())
+
+
+def _memory_of_one(job: Job, task: Task) -> int:
     """Bytes that one more trial adds to a pack: its numbers, and the activations of its rows."""
+    trial = job.trial
     with torch.device("meta"):
-        layers = linear_layers(task.new_model()).values()
+        model = task.new_model()
+    layers = linear_layers(model).values()
     widths = sum(layer.in_features + layer.out_features for layer in layers)
     positions = task.target.held_out.targets[0].numel()
     rows = trial.training.batch_size * positions
     if trial.adapter.kind == "full":
         parameters = sum(layer.weight.numel() for layer in layers)
     else:
-        parameters = bucket(trial.adapter.widest) * widths
+        parameters = bucket(trial.adapter.widest) * widths + _saved_numbers(job, model)
     copies = COPIES_OF_ACTIVATIONS * (2 if trial.adapter.dora else 1)
     return 4 * (COPIES_OF_PARAMETERS * parameters + copies * rows * widths)
 

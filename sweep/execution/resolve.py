@@ -18,10 +18,11 @@ from sweep.trial import Trial
 
 @dataclass(frozen=True)
 class Resolved:
-    """The names of the layers that a trial adapts, and notes for its record."""
+    """The names of the layers that a trial adapts, notes for its record, and the modules that it trains in full."""
 
     targets: tuple[str, ...]
     notes: tuple[str, ...]
+    saved: tuple[str, ...] = ()
 
 
 def resolve(trial: Trial, cache_folder: Path, start: str | None = None) -> Resolved:
@@ -35,14 +36,17 @@ def resolve(trial: Trial, cache_folder: Path, start: str | None = None) -> Resol
     if trial.adapter.kind != "lora":
         return Resolved((), notes)
     shapes, presets = _layers(trial.task, cache_folder)
+    model = _model(trial.task, cache_folder)
+    modules = [name for name, module in model.named_modules() if name and any(True for _ in module.parameters())]
+    saved = targets.select_saved(trial.adapter, modules)
     chosen = targets.select(trial.adapter, list(shapes), presets)
     if trial.adapter.bias == "all":
-        _check_biases(_model(trial.task, cache_folder), set(shapes))
+        _check_biases(model, set(shapes))
     own_notes = init.check(trial.adapter, {name: shapes[name] for name in chosen})
     if trial.adapter.peft is not None:
         assert start is not None
-        from_peft.check_start(Path(start), trial.adapter, _model(trial.task, cache_folder), chosen)
-    return Resolved(tuple(chosen), (*notes, *own_notes))
+        from_peft.check_start(Path(start), trial.adapter, model, chosen, saved)
+    return Resolved(tuple(chosen), (*notes, *own_notes), tuple(saved))
 
 
 def trial_of(config: schema.Config) -> Trial:

@@ -85,7 +85,7 @@ def _train(pack: Sequence[Job], store: Store, mirror: "WandbSweep | None", on_st
             task, base = build(pack[0].trial.task, pack[0].cache_folder), base_of(pack[0])
             base_hash = base.sha256
             for position, job in enumerate(pack):
-                what = ", ".join(job.resolved.targets) or job.trial.adapter.kind
+                what = ", ".join(job.resolved.targets + job.resolved.saved) or job.trial.adapter.kind
                 sinks.note(position, f"trial {job.trial.id} in a pack of {len(pack)} on base {base_hash}, adapting {what}")  # fmt: skip
             outcomes, folded = run_pack(pack, task, base, sinks.rows, stepped)
             for position, job in enumerate(pack):

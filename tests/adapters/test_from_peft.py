@@ -60,6 +60,19 @@ def test_an_adapter_of_peft_starts_a_trial_with_the_same_outputs(settings: dict[
     assert (ours - mlp(12, 20, 8)(x)).abs().max() > 1e-2
 
 
+def test_modules_that_peft_has_trained_in_full_start_a_trial_too(tmp_path: Path) -> None:
+    theirs = saved_by_peft(mlp(12, 20, 8), tmp_path, target_modules=["layers.0"], modules_to_save=["layers.1"])
+    base, x = mlp(12, 20, 8), randn(6, 12)
+    adapter = resolved(schema.Adapter(kind="lora", peft=str(tmp_path)))
+    assert adapter.save == ("layers.1",)
+    check_start(tmp_path, adapter, base, ["layers.0"], ["layers.1"])
+    folded = fold(base, [adapter], [["layers.0"]], [0], saved=["layers.1"])
+    start(folded, 0, tmp_path)
+    torch.testing.assert_close(folded.outputs(x, sees=[0]), theirs(x), atol=1e-6, rtol=1e-6)
+    with pytest.raises(ConfigError, match="belongs to nothing that is adapted"):
+        check_start(tmp_path, adapter, base, ["layers.0"])
+
+
 def test_what_a_trial_leaves_starts_another_where_it_ended(tmp_path: Path) -> None:
     for adapter in (lora(rank=3, bias="all", scaling="alpha"), lora(init="pissa", targets=["layers.1"])):
         first = attach(mlp(12, 20, 8), adapter)
@@ -82,6 +95,7 @@ def test_what_a_trial_leaves_starts_another_where_it_ended(tmp_path: Path) -> No
         ({"target_modules": ["a"], "init_lora_weights": "mica"}, {"rank": 8, "targets": ["a"], "init": "mica"}),
         ({"target_modules": ["a"], "use_dora": True}, {"rank": 8, "targets": ["a"], "dora": True}),
         ({"target_modules": ["a"], "rank_pattern": {"a": 2}, "alpha_pattern": {"a": 4}}, {"rank": 8, "targets": ["a"], "rank_pattern": {"a": 2}, "alpha_pattern": {"a": 4.0}}),
+        ({"target_modules": ["a"], "modules_to_save": ["head", "b"]}, {"rank": 8, "targets": ["a"], "save": ["b", "head"]}),
         ({"target_modules": ["a"], "exclude_modules": ["z", "b"], "fan_in_fan_out": True}, {"rank": 8, "targets": ["a"], "exclude": ["b", "z"]}),
     ],
 )  # fmt: skip

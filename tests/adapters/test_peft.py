@@ -14,6 +14,8 @@ from sweep.tasks.task import Task
 from tests.builders import (
     InOrder,
     attach,
+    bits,
+    equal,
     llama,
     lora,
     mlp,
@@ -106,6 +108,46 @@ def test_rank_stabilised_scaling_is_that_of_peft() -> None:
     inputs = domain.ordered[0].inputs
     ours = folded.outputs(inputs, sees=[0])
     torch.testing.assert_close(ours, theirs(inputs), atol=OUTPUTS * ours.abs().max().item(), rtol=0)
+
+
+SAVED = [
+    (0, {"targets": ["layers.1"], "save": ["layers.0"]}),  # before the first adapted layer
+    (0, {"targets": ["layers.0"], "save": ["layers.1"], "bias": "all"}),
+    (1, {"targets": ["q_proj", "head"], "save": ["head"]}),
+    (1, {"targets": ["q_proj", "down_proj"], "save": ["embedding"]}),
+    (1, {"targets": ["v_proj"], "save": ["input_norm", "1.mlp"], "dora": True}),
+]
+
+
+@pytest.mark.parametrize(("case", "settings"), SAVED)
+def test_modules_that_are_trained_in_full_are_those_of_peft(case: int, settings: dict[str, Any]) -> None:
+    base, _, task, domain = CASES[case]
+    before = bits(base)
+    folded = attach(base, lora(rank=6, alpha=9.0, **settings))
+    theirs = peft_twin(
+        base, folded, 6, 9.0, settings["targets"], modules_to_save=settings["save"], bias=settings.get("bias", "none"),
+        use_dora=settings.get("dora", False),
+    )  # fmt: skip
+    inputs = domain.ordered[0].inputs
+    assert folded.starts_at_base()
+    assert torch.equal(folded.outputs(inputs, sees=[0]), base(inputs))
+    done = run(folded, task, domain, [optimizer(lr=1e-3, weight_decay=0.1)], training())
+    assert done.losses() == pytest.approx(their_trace(theirs, task, domain, 20, lr=1e-3, weight_decay=0.1), rel=TRACE)
+    assert done.trained.trainable == [sum(p.numel() for p in theirs.parameters() if p.requires_grad)]
+    assert folded.added_params(0) == sum(p.numel() for name, p in theirs.named_parameters() if "lora_" in name)
+
+    trained, untouched = folded.outputs(inputs, sees=[0]), base(inputs)
+    torch.testing.assert_close(trained, theirs(inputs), atol=1e-4, rtol=1e-4)
+    assert (trained - untouched).abs().max() > 1e-3
+    merged = folded.merged(0)
+    torch.testing.assert_close(merged(inputs), trained, atol=1e-5, rtol=1e-5)
+    for name, tensor in folded.unmerged(merged, 0).state_dict().items():
+        torch.testing.assert_close(tensor, before[name], atol=1e-6, rtol=1e-6)
+    folded.enable(False)
+    assert torch.equal(folded.outputs(inputs, sees=[0]), untouched)
+    folded.enable(True)
+    assert torch.equal(folded.outputs(inputs, sees=[0]), trained)
+    assert equal(bits(base), before)
 
 
 LLAMA = ["q_proj", "v_proj", "down_proj", "head"]

@@ -102,6 +102,16 @@ def test_a_decoder_with_layers_chosen_one_by_one(init: str, tmp_path: Path) -> N
     assert len(wrapped[1]) == 3
 
 
+@pytest.mark.parametrize("settings", [{"save": ["layers.0"]}, {"save": ["layers.1"], "bias": "all", "dora": True}])
+def test_what_was_trained_in_full_is_loaded(settings: dict[str, Any], tmp_path: Path) -> None:
+    base, adapter, x = mlp(12, 20, 8), lora(**settings), randn(6, 12)
+    folded = trained(base, adapter)
+    theirs = loaded_by_peft(base, write(folded, 0, adapter, tmp_path / "adapter"))
+    assert theirs.peft_config["default"].modules_to_save == settings["save"]
+    torch.testing.assert_close(theirs(x), folded.outputs(x, sees=[0]), atol=OUTPUTS * 4, rtol=OUTPUTS)
+    assert not torch.allclose(theirs(x), base(x), atol=1e-3)
+
+
 @pytest.mark.parametrize("init", ["kaiming", "pissa"])
 def test_dora_is_loaded_with_its_lengths(init: str, tmp_path: Path) -> None:
     adapters = [lora(init=init, dora=True, bias="all"), lora(rank=3, dora=True, bias="all", targets=["layers.1"])]

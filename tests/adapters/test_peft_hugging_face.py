@@ -10,6 +10,7 @@ import torch
 from sweep import schema
 from sweep.adapters import peft_format
 from sweep.adapters.fold import linear_layers
+from sweep.adapters.from_peft import check_start, start
 from sweep.models.hugging_face import FromConv1D, as_model, without_dropout
 from tests.adapters.test_peft import TRACE, their_trace
 from tests.builders import FULL, attach, lora, next_token, optimizer, run, tokens, training
@@ -127,3 +128,33 @@ def test_a_merge_into_a_head_that_is_tied_leaves_the_embedding() -> None:
     run(folded, next_token(3), BATCHES, [optimizer(lr=1e-2)], training(steps=5))
     expected = folded.outputs(TOKENS, sees=[0])
     assert (folded.merged(0)(TOKENS) - expected).abs().max() <= OUTPUTS * expected.abs().max()
+
+
+def test_a_transposed_layer_that_was_trained_in_full_is_loaded_by_peft_and_by_us(tmp_path: Path) -> None:
+    """GPT-2's square ``attn.c_proj``, where nothing but the outputs would tell a mistake."""
+    from peft import PeftModel
+
+    base, adapter = ours("gpt2"), lora(targets=["c_attn"], save=["attn.c_proj"])
+    folded = attach(base, adapter)
+    run(folded, next_token(20), BATCHES, [optimizer(lr=1e-2)], training(steps=5))
+    for name, content in peft_format.files(folded, 0, adapter, {}).items():
+        (tmp_path / name).write_bytes(content)
+    trained = folded.outputs(TOKENS, sees=[0])
+    theirs = PeftModel.from_pretrained(network("gpt2").eval(), str(tmp_path))
+    assert (theirs(TOKENS).logits - trained).abs().max() <= OUTPUTS * trained.abs().max()
+    again = attach(base, adapter)
+    check_start(tmp_path, adapter, base, list(again.layers), list(again.saved))
+    start(again, 0, tmp_path)
+    assert (again.outputs(TOKENS, sees=[0]) - trained).abs().max() <= OUTPUTS * trained.abs().max()
+    assert (trained - base(TOKENS)).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("init", ["eva", "lora_ga"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_starts_that_look_at_data_work_on_every_family(family: str, init: str) -> None:
+    base = ours(family)
+    folded = attach(base, lora(init=init, rank=2), lora(rank=2))
+    assert (folded.outputs(TOKENS, sees=[0, 0]).view(2, -1) - base(TOKENS).flatten()).abs().max() < 1e-4
+    done = run(folded, next_token(20), BATCHES, [optimizer()] * 2, training(steps=2))
+    assert done.losses(0)[0] == pytest.approx(done.losses(1)[0], rel=1e-5)
+    assert done.losses(0)[1] != done.losses(1)[1]

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from sweep.adapters.fold import linear_layers
-from sweep.adapters.targets import select
+from sweep.adapters.targets import select, select_saved
 from sweep.schema import ConfigError
 from tests.builders import llama, lora, mlp
 
@@ -77,6 +77,25 @@ def test_what_is_excluded_is_left_out_by_name_or_by_expression() -> None:
     ]
 
 
+def test_what_is_trained_in_full_is_no_target() -> None:
+    assert select(lora(targets=["head", "q_proj"], save=["head"]), LLAMA, PRESETS) == select(lora(targets=["q_proj"]), LLAMA, PRESETS)  # fmt: skip
+    assert select(lora(targets="qv", save=["blocks.0"]), LLAMA, PRESETS) == [
+        "blocks.1.attention.q_proj",
+        "blocks.1.attention.v_proj",
+    ]
+
+
+def test_of_nested_modules_the_outermost_is_trained_in_full() -> None:
+    modules = [name for name, module in llama().named_modules() if list(module.parameters())]
+    assert select_saved(lora(), modules) == []
+    assert select_saved(lora(save=["norm", "head"]), modules) == ["norm", "head"]
+    assert select_saved(lora(save=["q_proj", "0.attention"]), modules) == ["blocks.0.attention", "blocks.1.attention.q_proj"]  # fmt: skip
+    with pytest.raises(
+        ConfigError, match=r"adapter\.save = \['hea'\]: 'hea' matches no layer; this model's modules are"
+    ):
+        select_saved(lora(save=["hea"]), modules)
+
+
 def test_the_first_expression_that_matches_gives_a_layer_its_rank_and_alpha() -> None:
     pattern = {"0.attention.q_proj": 2, "q_proj": 3, r"mlp\..*": 5}
     adapter = lora(rank=4, alpha=8.0, rank_pattern=pattern, alpha_pattern={"q_proj": 1.0})
@@ -96,6 +115,7 @@ def test_the_first_expression_that_matches_gives_a_layer_its_rank_and_alpha() ->
         ({"targets": "(q_proj"}, "adapter.targets = '(q_proj': not a valid regular expression"),
         ({"targets": "qv", "exclude": ["up_proj"]}, "adapter.exclude = ['up_proj']: 'up_proj' matches no layer; the targeted layers are q_proj, v_proj"),
         ({"targets": "qv", "exclude": "up"}, "adapter.exclude = 'up': matches no layer; the targeted layers are q_proj, v_proj"),
+        ({"targets": "qv", "save": ["attention"]}, "adapter.save = ('attention',): leaves no layer to adapt"),
         ({"targets": "qv", "exclude": ".*"}, "adapter.exclude = '.*': leaves no layer to adapt"),
         ({"targets": "qv", "rank_pattern": {"q": 2}}, "adapter.rank_pattern = {'q': 2}: 'q' matches no layer; the targeted layers are q_proj, v_proj"),
         ({"targets": "qv", "layers": [0, 2]}, "adapter.layers = [0, 2]: no targeted layer has index 2; there are 0, 1"),

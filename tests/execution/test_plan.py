@@ -55,6 +55,7 @@ def planned(each: list[str], cache: Path, max_pack: int = 256, workers: int = 1)
         ("adapter.rank=4", "adapter.rank=2 adapter.rank_pattern={layers.0:3}", True),
         ("adapter.rank=4", "adapter.rank=4 adapter.rank_pattern={layers.0:9}", False),
         ("", "adapter.dora=true", False),
+        ("task.hidden=[16] adapter.save=[layers.1]", "task.hidden=[16] adapter.save=[layers.1] seed=1", False),
         ("adapter.rank=5", "adapter.rank=8", True),
         ("adapter.rank=4", "adapter.rank=8", False),
         ("", "adapter.bias=all", False),
@@ -121,6 +122,7 @@ def test_halves_have_all_trials_once(tmp_path: Path) -> None:
     [
         ("adapter.rank=4", 4 * (64 + 16) + 4 * (16 + 10)),
         ("adapter.rank=4 adapter.targets=[layers.1]", 4 * (16 + 10)),
+        ("adapter.rank=4 adapter.save=[layers.1] adapter.bias=all", 4 * (64 + 16) + 16 + 16 * 10 + 10),
         ("adapter.rank=4 adapter.init=mica", 4 * 64 + 4 * 16),
         ("adapter.rank=4 adapter.dora=true", 4 * (64 + 16) + 16 + 4 * (16 + 10) + 10),
         ("adapter.rank=4 adapter.rank_pattern={layers.1:2}", 4 * (64 + 16) + 2 * (16 + 10)),
