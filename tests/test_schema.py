@@ -50,7 +50,7 @@ def fault(*overrides: str) -> str:
         ("adapter.targets=[]", "adapter.targets = []: an empty list; this model's layers are layers.0"),
         ("adapter.layers=[3]", "adapter.layers = [3]: no targeted layer has index 3; there are 0"),
         ("adapter.exclude=[w_proj]", "adapter.exclude = ['w_proj']: 'w_proj' matches no layer; the targeted layers are layers.0"),
-        ("adapter.exclude=[layers.0]", "adapter.exclude = ('layers.0',): leaves no layer to adapt"),
+        ("adapter.exclude=[layers.0]", "adapter.exclude = ['layers.0']: leaves no layer to adapt"),
         ("adapter.exclude='(0'", "adapter.exclude = '(0': not a valid regular expression (missing ), unterminated subpattern at position 0)"),
         ("adapter.rank_pattern={q_proj:4}", "adapter.rank_pattern = {'q_proj': 4}: 'q_proj' matches no layer; the targeted layers are layers.0"),
         ("adapter.rank_pattern={layers.0:0}", "adapter.rank_pattern.layers.0 = 0: must be greater than or equal to 1"),

@@ -16,7 +16,6 @@ from sweep.adapters.fold import Folded
 from sweep.models.model import Model
 from sweep.schema import Adapter
 
-
 GATHERED_BATCHES = 16
 """Batches whose rows are taken out of the data in one piece: many small pieces take longer."""
 

@@ -115,7 +115,7 @@ def test_the_first_expression_that_matches_gives_a_layer_its_rank_and_alpha() ->
         ({"targets": "(q_proj"}, "adapter.targets = '(q_proj': not a valid regular expression"),
         ({"targets": "qv", "exclude": ["up_proj"]}, "adapter.exclude = ['up_proj']: 'up_proj' matches no layer; the targeted layers are q_proj, v_proj"),
         ({"targets": "qv", "exclude": "up"}, "adapter.exclude = 'up': matches no layer; the targeted layers are q_proj, v_proj"),
-        ({"targets": "qv", "save": ["attention"]}, "adapter.save = ('attention',): leaves no layer to adapt"),
+        ({"targets": "qv", "save": ["attention"]}, "adapter.save = ['attention']: leaves no layer to adapt"),
         ({"targets": "qv", "exclude": ".*"}, "adapter.exclude = '.*': leaves no layer to adapt"),
         ({"targets": "qv", "rank_pattern": {"q": 2}}, "adapter.rank_pattern = {'q': 2}: 'q' matches no layer; the targeted layers are q_proj, v_proj"),
         ({"targets": "qv", "layers": [0, 2]}, "adapter.layers = [0, 2]: no targeted layer has index 2; there are 0, 1"),
