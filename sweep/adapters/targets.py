@@ -39,8 +39,8 @@ def select(adapter: Adapter, layers: Sequence[str], presets: Presets) -> list[st
         chosen = [name for name in chosen if not any(_is_called(part, own) for own in adapter.save for part in _nesting(name))]  # fmt: skip
     if not chosen:
         key, value = ("save", adapter.save) if adapter.save else ("exclude", adapter.exclude)
-        value = value if isinstance(value, str) else list(value or ())
-        raise ConfigError([f"adapter.{key} = {value!r}: leaves no layer to adapt"])
+        shown = value if isinstance(value, str) else list(value or ())
+        raise ConfigError([f"adapter.{key} = {shown!r}: leaves no layer to adapt"])
     for key, pattern in (("rank_pattern", adapter.rank_pattern), ("alpha_pattern", adapter.alpha_pattern)):
         for expression in pattern or ():
             if not any(matches(expression, name) for name in chosen):
