@@ -14,7 +14,7 @@ from torch import nn
 from sweep.adapters.fold import Folded, bucket, fold, is_within, linear_layers, trains_bias
 from sweep.adapters.init import FREEZE_B
 from sweep.execution.job import Job
-from sweep.execution.resolve import device_of
+from sweep.execution.resolve import device_of, meta_model
 from sweep.execution.threads import threads
 from sweep.tasks.registry import build
 from sweep.tasks.task import Task
@@ -103,7 +103,7 @@ def _key(trial: Trial) -> Hashable:
 def _divide(group: Sequence[Job], max_pack: int, workers: int) -> list[Pack]:
     kind, task = group[0].trial.adapter.kind, build(group[0].trial.task, group[0].cache_folder)
     device = device_of(group[0].config.device)
-    memory = _memory_of_one(group[0], task)
+    memory = _memory_of_one(group[0])
     fitting = int(MEMORY_SHARE * available_memory(device) / (memory * workers))
     limit = 1 if group[0].trial.adapter.runs_alone else max(1, min(max_pack, fitting))
     size, step_s = min(limit, len(group)), math.nan
@@ -160,8 +160,7 @@ def _fold_untrained(jobs: Sequence[Job], task: Task, device: torch.device) -> Fo
 def trainable_of(job: Job) -> int:
     """How many numbers the trial of ``job`` trains, by the shapes of its model alone."""
     adapter = job.trial.adapter
-    with torch.device("meta"):
-        model = build(job.trial.task, job.cache_folder).new_model()
+    model = meta_model(job.trial.task, job.cache_folder)
     if adapter.kind == "full":
         return sum(parameter.numel() for parameter in model.parameters())
     layers = linear_layers(model)
@@ -183,11 +182,10 @@ def _saved_numbers(job: Job, model: nn.Module) -> int:
     return sum(parameter.numel() for name in job.resolved.saved for parameter in model.get_submodule(name).parameters())
 
 
-def _memory_of_one(job: Job, task: Task) -> int:
+def _memory_of_one(job: Job) -> int:
     """Bytes that one more trial adds to a pack: its numbers, and the activations of its rows."""
-    trial = job.trial
-    with torch.device("meta"):
-        model = task.new_model()
+    trial, task = job.trial, build(job.trial.task, job.cache_folder)
+    model = meta_model(trial.task, job.cache_folder)
     layers = linear_layers(model).values()
     widths = sum(layer.in_features + layer.out_features for layer in layers)
     positions = task.target.held_out.targets[0].numel()

@@ -30,14 +30,13 @@ def resolve(trial: Trial, cache_folder: Path, start: str | None = None) -> Resol
 
     Raises ConfigError when no layer matches, none can hold the rank, or the model has nothing to checkpoint.
     """
-    if trial.training.checkpointing and not _model(trial.task, cache_folder).can_checkpoint:
+    if trial.training.checkpointing and not meta_model(trial.task, cache_folder).can_checkpoint:
         raise ConfigError([f"training.checkpointing = True: the model of task {trial.task.name} has no blocks to compute again; use it with task=transformer"])  # fmt: skip
     notes = build(trial.task, cache_folder).notes
     if trial.adapter.kind != "lora":
         return Resolved((), notes)
-    shapes, presets = _layers(trial.task, cache_folder)
-    model = _model(trial.task, cache_folder)
-    modules = [name for name, module in model.named_modules() if name and any(True for _ in module.parameters())]
+    shapes, modules, presets = _layers(trial.task, cache_folder)
+    model = meta_model(trial.task, cache_folder)
     saved = targets.select_saved(trial.adapter, modules)
     chosen = targets.select(trial.adapter, list(shapes), presets)
     if trial.adapter.bias == "all":
@@ -66,7 +65,8 @@ def device_of(name: str) -> torch.device:
 
 
 @cache
-def _model(task: schema.Task, cache_folder: Path) -> Model:
+def meta_model(task: schema.Task, cache_folder: Path) -> Model:
+    """The model of ``task`` on the meta device: its shapes without its numbers, built once."""
     built = build(task, cache_folder)
     with torch.device("meta"):
         model = built.new_model()
@@ -75,10 +75,12 @@ def _model(task: schema.Task, cache_folder: Path) -> Model:
 
 
 @cache
-def _layers(task: schema.Task, cache_folder: Path) -> tuple[dict[str, tuple[int, int]], targets.Presets]:
-    model = _model(task, cache_folder)
+def _layers(task: schema.Task, cache_folder: Path) -> tuple[dict[str, tuple[int, int]], list[str], targets.Presets]:
+    """Of the linear layers the shapes (out, in), the names of all modules with parameters, and the presets."""
+    model = meta_model(task, cache_folder)
     shapes = {name: (layer.out_features, layer.in_features) for name, layer in linear_layers(model).items()}
-    return shapes, model.presets
+    modules = [name for name, module in model.named_modules() if name and any(True for _ in module.parameters())]
+    return shapes, modules, model.presets
 
 
 def _check_biases(model: Model, layers: set[str]) -> None:
