@@ -19,7 +19,7 @@ from tests.commands import config, hydra_loader, sweep
 
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS = {
-    "ablation": {"alpha", "defaults", "init", "lr", "quickstart", "rank", "targets"},
+    "ablation": {"alpha", "defaults", "init", "lr", "quickstart", "rank", "targets", "variants"},
     "adapter": {"full", "lora", "none", "peft"},
     "optimizer": {"adam", "adamw", "sgd"},
     "task": {"causal_lm", "mnist", "toy_regression", "transformer", "transformer_tiny"},
@@ -35,7 +35,7 @@ def test_no_file_is_forgotten() -> None:
     for path in CONF.rglob("*.yaml"):
         found.setdefault(path.parent.name, set()).add(path.stem)
     assert found == {**GROUPS, "conf": {"config"}}
-    assert len(CHOICES) == 23
+    assert len(CHOICES) == 24
 
 
 def test_no_file_names_code() -> None:
@@ -88,11 +88,12 @@ def expand(*arguments: str) -> Iterator[Job]:
 SIZES = {
     "alpha": (3 * 3 * 2 * 3, 3 * 2 * 3, 3, 1, 5),
     "defaults": (3 * 3, 3, 3, 3, 3),  # three tasks
-    "init": (3 * 7 * 3, 7 * 3, 3, 1, 5),
+    "init": (3 * 10 * 3, 10 * 3, 3, 1, 5),
     "lr": (3 * 2 * 5, 2 * 5, 5, 1, 5),
     "quickstart": (3 * 3 * 2, 3 * 2, 1, 1, 5),
     "rank": (3 * 4 * 3, 4 * 3, 3, 1, 5),
     "targets": (3 * 4 * 3, 4 * 3, 3, 1, 3),
+    "variants": (3 * 2 * 3 * 3, 2 * 3 * 3, 3, 1, 5),
 }
 
 

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -42,6 +43,12 @@ def peft_layer(weight: Tensor, init: Any, rank: int = RANK, scaling: float = SCA
 
 def test_the_registry_and_the_schema_name_the_same_initialisations() -> None:
     assert set(INITS) == set(get_args(schema.Init))
+
+
+def test_every_initialisation_is_explained() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "lora.md").read_text()
+    rows = [line.split("|")[1].strip(" `") for line in page.splitlines() if line.startswith("| `")]
+    assert set(INITS) <= set(rows)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
