@@ -74,7 +74,7 @@ def configuration(folder: Path) -> tuple[Any, tuple[str, ...]]:
     """The model's configuration without dropout or cache, and the names and rates of the dropouts set to 0."""
     transformers = import_transformers()
     with _readable(folder):
-        config = transformers.AutoConfig.from_pretrained(folder)
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if getattr(config, "quantization_config", None):
         raise ConfigError([f"task.model = {folder.name!r}: is quantised; give the model in full precision"])
     config.use_cache = False
@@ -123,7 +123,7 @@ def tokenizer_of(folder: Path) -> Any:
     """The model's own tokenizer."""
     transformers = import_transformers()
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder)
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # tokenizers raises nothing narrower for a damaged file
         reason = str(error).splitlines()[0]
         raise ConfigError([f"task.model = {folder.name!r}: no tokenizer could be loaded from it ({reason}); save it there with tokenizer.save_pretrained"]) from None  # fmt: skip

@@ -144,6 +144,11 @@ def test_a_hub_that_cannot_be_reached_is_one_line_that_says_what_to_do(monkeypat
     [
         ("config.json", {"model_type": "nothing"}, "cannot be used as a causal language model: "),
         ("config.json", {"model_type": "t5"}, "cannot be used as a causal language model: "),
+        (
+            "config.json",
+            {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}},
+            "contains custom code which must be executed",
+        ),
         ("config.json", {"num_hidden_layers": 3}, "its files lack 9 weights, such as model.layers.2."),
         ("config.json", {"vocab_size": 200}, "they do not belong together"),
         ("config.json", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "is quantised"),
