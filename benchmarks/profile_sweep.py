@@ -17,7 +17,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from sweeps import ONE_STEP, ROOT, SWEEPS
+from grids import ONE_STEP, ROOT, SWEEPS
 
 SAMPLES_PER_S = 100
 PHASES = {
