@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint tutorials bench clean
 
 demo: $(VENV)/.ready ## train the quickstart sweep on real digits and show what it says
 	$(RUN) -m sweep +ablation=quickstart
@@ -15,6 +15,13 @@ test: $(VENV)/.ready-dev ## lint, type check, tests
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(RUN) -m pytest -n 2 --dist loadfile
+
+# Without a network: make tutorials DIGITS="task.data=embedded task.pretraining.steps=400"
+tutorials: tutorial-toy tutorial-mnist tutorial-merge tutorial-attention tutorial-llama ## five tutorials, each claim beside what is measured
+
+tutorial-%: $(VENV)/.ready
+	$(RUN) -m sweep +ablation=tutorial_$* $(if $(filter mnist,$*),$(DIGITS))
+	$(RUN) -m sweep.tutorials $*
 
 bench: $(VENV)/.ready-dev ## print speed ratios against a careful one-by-one peer
 	$(RUN) benchmarks/sweeps.py --quick

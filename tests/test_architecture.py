@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    {"sweep.__main__", "sweep.messages", "sweep.params", "sweep.status", "sweep.sync"},
+    {"sweep.__main__", "sweep.messages", "sweep.params", "sweep.status", "sweep.sync", "sweep.tutorials"},
     {"sweep.execution"},
     {"sweep.training"},
     {"sweep.tasks"},

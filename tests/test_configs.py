@@ -18,8 +18,9 @@ from sweep.execution.job import Job, job_of
 from tests.commands import config, hydra_loader, sweep
 
 CONF = Path(__file__).parents[1] / "conf"
+TUTORIALS = {f"tutorial_{name}" for name in ("toy", "mnist", "merge", "attention", "llama")}
 GROUPS = {
-    "ablation": {"alpha", "defaults", "init", "lr", "quickstart", "rank", "targets", "variants"},
+    "ablation": {*TUTORIALS, "alpha", "defaults", "init", "lr", "quickstart", "rank", "targets", "variants"},
     "adapter": {"full", "lora", "none", "peft"},
     "optimizer": {"adam", "adamw", "sgd"},
     "task": {"causal_lm", "mnist", "toy_regression", "transformer", "transformer_tiny"},
@@ -35,7 +36,7 @@ def test_no_file_is_forgotten() -> None:
     for path in CONF.rglob("*.yaml"):
         found.setdefault(path.parent.name, set()).add(path.stem)
     assert found == {**GROUPS, "conf": {"config"}}
-    assert len(CHOICES) == 24
+    assert len(CHOICES) == 29
 
 
 def test_no_file_names_code() -> None:
@@ -94,6 +95,11 @@ SIZES = {
     "rank": (3 * 4 * 3, 4 * 3, 3, 1, 5),
     "targets": (3 * 4 * 3, 4 * 3, 3, 1, 3),
     "variants": (3 * 2 * 3 * 3, 2 * 3 * 3, 3, 1, 5),
+    "tutorial_attention": (3 * 2 * 2 * 2, 2 * 2 * 2, 2, 1, 3),  # full with and without checkpointing
+    "tutorial_llama": (3 * 2 * 2, 2 * 2, 2, 1, 3),
+    "tutorial_merge": (3 * 2, 2, 2, 1, 3),
+    "tutorial_mnist": (3, 1, 1, 1, 5),
+    "tutorial_toy": (3 * 2 * 2 * 2, 2 * 2 * 2, 2, 1, 3),  # full for few and many epochs
 }
 
 
@@ -102,12 +108,13 @@ def test_an_ablation_has_the_trials_and_baselines_that_it_says(ablation: str) ->
     params = yaml.safe_load((CONF / "ablation" / f"{ablation}.yaml").read_text())["hydra"]["sweeper"]["params"]
     seeds = [int(seed) for seed in params["seed"].split(",")]
     assert seeds == list(range(SIZES[ablation][-1]))
-    jobs = list(expand(f"+ablation={ablation}", "seed=0"))
+    here = ["task.data=embedded"] if ablation == "tutorial_mnist" else []  # not the digits that need a network
+    jobs = list(expand(f"+ablation={ablation}", "seed=0", *here))
     distinct = {job.trial.id: job for job in jobs}
     kinds = [job.trial.adapter.kind for job in distinct.values()]
     assert (len(jobs), *(kinds.count(kind) for kind in ("lora", "full", "none"))) == SIZES[ablation][:-1]
     assert len({job.trial.label for job in distinct.values()}) == len(distinct)
-    name = ablation if ablation in ("quickstart", "defaults") else f"{ablation}-{jobs[0].trial.task.name}"
+    name = ablation if ablation in {"quickstart", "defaults", *TUTORIALS} else f"{ablation}-{jobs[0].trial.task.name}"
     assert {job.config.name for job in jobs} == {name}
 
 

@@ -26,18 +26,17 @@ def best_update(X: Tensor, Y: Tensor, weight: Tensor, bias: Tensor, rank: int, f
     return torch.linalg.solve_triangular(R_x, projected, upper=True).T
 
 
-def population_risk(shift: Tensor, covariance_root: Tensor, noise: float, rank: int) -> float:
-    """Expected squared error per output of the best rank-r update: σ² + (1/O)·Σ_{i>r} sᵢ(ΔW* Σ^½)².
+def population_risks(shift: Tensor, covariance_root: Tensor, noise: float) -> tuple[float, ...]:
+    """Expected squared error per output of the best update of rank r = 0, 1, …: σ² + (1/O)·Σ_{i>r} sᵢ(ΔW* Σ^½)².
 
     Args:
         shift: the planted ΔW* (O, I).
         covariance_root: Σ^½ (I, I) of the inputs.
         noise: σ, the standard deviation of the targets' noise.
-        rank: r.
 
     """
     singular = torch.linalg.svdvals(shift.double() @ covariance_root.double())
-    return noise**2 + singular[rank:].square().sum().item() / len(shift)
+    return tuple(noise**2 + singular[r:].square().sum().item() / len(shift) for r in range(len(singular) + 1))
 
 
 def _residual(

@@ -16,7 +16,7 @@ from sweep.adapters.init import MOVE_THE_BASE
 from sweep.models.mlp import MLP
 from sweep.rng import generator
 from sweep.schema import Adapter
-from sweep.tasks.oracle import best_mse, population_risk
+from sweep.tasks.oracle import best_mse, population_risks
 from sweep.tasks.task import Batch, Examples, Scores, Task
 
 
@@ -122,9 +122,7 @@ def _planted(config: schema.ToyRegression) -> ToyRegression:
     source, target = (
         Examples(draw(mapping, config.samples), draw(mapping, config.held_out)) for mapping in (source_map, target_map)
     )
-    risks: tuple[float, ...] = ()
-    if not config.hidden:
-        risks = tuple(population_risk(shift, root, config.noise, rank) for rank in range(min(shift.shape) + 1))
+    risks = () if config.hidden else population_risks(shift, root, config.noise)
     return ToyRegression(source, target, source_map.requires_grad_(False), risks)
 
 

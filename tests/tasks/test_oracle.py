@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sweep.tasks.oracle import best_mse, best_update, population_risk
+from sweep.tasks.oracle import best_mse, best_update, population_risks
 from tests.builders import randn
 
 N, IN, OUT = 60, 7, 5
@@ -100,5 +100,7 @@ def test_the_population_risk_is_the_mean_error_of_the_best_update_on_fresh_data(
     X = randn(200_000, IN, seed=12) @ symmetric
     Y = X @ shift.T + noise * randn(200_000, OUT, seed=13)
     measured = (Y - X @ update.T).square().mean().item()
-    assert population_risk(shift, symmetric, noise, rank) == pytest.approx(measured, rel=0.01)  # 1e6 squares: 0.2 %
-    assert population_risk(shift, symmetric, noise, OUT) == noise**2
+    risks = population_risks(shift, symmetric, noise)
+    assert risks[rank] == pytest.approx(measured, rel=0.01)  # 1e6 squares: 0.2 %
+    assert len(risks) == OUT + 1
+    assert risks[OUT] == noise**2

@@ -7,7 +7,7 @@ import torch
 
 from sweep.adapters.fold import fold
 from sweep.schema import Adapter
-from sweep.tasks.oracle import best_mse, population_risk
+from sweep.tasks.oracle import best_mse, population_risks
 from sweep.tasks.regression import ToyRegression, toy_regression
 from sweep.training.evaluate import evaluate
 from tests.builders import FULL, NONE, Run, attach, lora, optimizer, regression, run, training
@@ -130,7 +130,7 @@ def test_with_noise_more_rank_than_planted_fits_the_noise() -> None:
     done = train(task, *adapters)
     held_out = [row["eval/loss"] for row in evaluate(done.folded, task, task.target)]
     assert held_out[1] > held_out[0]
-    assert population_risk(torch.zeros(8, 12), torch.eye(12), 0.5, 3) == 0.25
+    assert set(population_risks(torch.zeros(8, 12), torch.eye(12), 0.5)) == {0.25}
 
 
 def test_dropout_does_not_touch_the_closing_figures() -> None:

@@ -1,0 +1,1 @@
+"""Five tutorials on LoRA, each claim beside what was measured; the trials are those of ``conf/ablation/tutorial_*``."""

@@ -1,0 +1,108 @@
+"""The finished trials of a tutorial's ablation, and their models as they were trained."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+import yaml
+from safetensors.torch import load
+
+from sweep import record, schema
+from sweep.adapters.fold import Folded, fold
+from sweep.adapters.peft_format import PREFIX, WEIGHTS_FILE
+from sweep.execution.base import Base
+from sweep.execution.job import Job, job_of
+from sweep.execution.train import base_of
+from sweep.record import Record
+from sweep.schema import ConfigError
+from sweep.tasks.registry import build
+from sweep.tasks.task import Task
+
+
+class Trained(NamedTuple):
+    """A finished trial and where its files are."""
+
+    folder: Path
+    record: Record
+
+    def value(self, key: str) -> Any:
+        """A setting such as ``adapter.rank``, or a result such as ``eval/loss``."""
+        if "/" in key:
+            return self.record.result[key]
+        values: Any = self.record.trial
+        for part in key.split("."):
+            values = values.get(part) if values is not None else None
+        return values
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Some trials of one ablation."""
+
+    trained: Sequence[Trained]
+
+    def __iter__(self) -> Iterator[Trained]:
+        return iter(self.trained)
+
+    def __len__(self) -> int:
+        return len(self.trained)
+
+    def where(self, levels: Mapping[str, Any]) -> "Trials":
+        """Those at these levels, of which there must be some."""
+        chosen = [one for one in self.trained if all(one.value(key) == level for key, level in levels.items())]
+        if not chosen:
+            raise ConfigError([f"no finished trial has {dict(levels)}"])
+        return Trials(chosen)
+
+    def mean(self, key: str) -> float:
+        """The mean of a result over the seeds."""
+        return mean(one.value(key) for one in self)
+
+    def spread(self, key: str, decimals: int = 3) -> str:
+        """Mean ± standard deviation of a result over the seeds."""
+        values = [one.value(key) for one in self]
+        return f"{mean(values):.{decimals}f} ± {stdev(values) if len(values) > 1 else 0.0:.{decimals}f}"
+
+    def tuned(self, key: str = "eval/loss") -> "Trials":
+        """Those at the learning rate whose mean of ``key`` is the lowest."""
+        rates = {one.value("optimizer.lr") for one in self}
+        return min((self.where({"optimizer.lr": rate}) for rate in rates), key=lambda trials: trials.mean(key))
+
+
+def trials_of(sweep: Path) -> Trials:
+    """The finished trials below ``sweep``. Raises ConfigError when there are none."""
+    found = ((path.parent, record.read(path.parent)) for path in sorted(sweep.glob("*/record.json")))
+    finished = [Trained(folder, one) for folder, one in found if one is not None and one.finished]
+    if not finished:
+        raise ConfigError([f"{sweep} has no finished trials; train them with: python -m sweep +ablation={sweep.name}"])
+    return Trials(finished)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A trial's model on its base."""
+
+    job: Job
+    task: Task
+    base: Base
+    folded: Folded
+
+
+def restored(trial: Trained, start: bool = False, **training: Any) -> Restored:
+    """The trained model of a LoRA trial from its saved adapter, or its start; ``training`` replaces settings."""
+    composed = yaml.safe_load((trial.folder / ".hydra" / "config.yaml").read_text())
+    composed |= {"name": "tutorial", "device": "cpu", "tracker": {"mode": "none", "project": ""}}
+    config = schema.parse(composed | {"training": composed["training"] | training})
+    job = job_of(config)
+    base = base_of(job)
+    task = build(job.trial.task, job.cache_folder)
+    folded = fold(base.model, [job.trial.adapter], [job.resolved.targets], [job.trial.seed], base.weights)
+    if not start:
+        saved = load((trial.folder / "adapter" / WEIGHTS_FILE["lora"]).read_bytes())
+        for name, tensor in saved.items():
+            parameter = folded.parameters[name.removeprefix(PREFIX).removesuffix(".weight")]
+            parameter.data[0][tuple(slice(size) for size in tensor.shape)] = tensor  # the rest is padding, zero
+    folded.model.eval()
+    return Restored(job, task, base, folded)
