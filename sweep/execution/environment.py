@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +23,7 @@ def environment(device: torch.device, base: str) -> dict[str, Any]:
         "code": _code(),
         "python": platform.python_version(),
         **{package: _version(package) for package in PACKAGES},
+        **({"transformers": _version("transformers")} if "transformers" in sys.modules else {}),
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cpu_count": os.cpu_count(),

@@ -19,7 +19,8 @@ from sweep.schema import ConfigError
 
 CONFIG_FILE = "config.json"
 WEIGHTS = "*.safetensors"
-READ = (CONFIG_FILE, WEIGHTS, "*.safetensors.index.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")  # fmt: skip
+TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
+READ = (CONFIG_FILE, WEIGHTS, "*.safetensors.index.json", *TOKENIZER)
 QUERY_AND_VALUE = {"q_proj", "v_proj", "q_lin", "v_lin", "query", "value"}
 
 
@@ -50,6 +51,13 @@ def folder_of(model: str) -> Path:
         raise ConfigError([f"task.model = {model!r}: no such folder, and not to be had from the Hugging Face hub ({reason}); where there is a network, fetch it with: hf download {model} --local-dir FOLDER, and give the folder"]) from None  # fmt: skip
 
 
+def name_of(folder: Path) -> str:
+    """What a user calls the model in ``folder``: its name on the hub, if it was fetched from there."""
+    if folder.parent.name == "snapshots":
+        return folder.parent.parent.name.removeprefix("models--").replace("--", "/")
+    return folder.name
+
+
 def _complete(folder: Path, model: str) -> Path:
     if not (folder / CONFIG_FILE).exists():
         raise ConfigError([f"task.model = {model!r}: has no {CONFIG_FILE}; give a folder that save_pretrained has written"])  # fmt: skip
@@ -76,7 +84,9 @@ def configuration(folder: Path) -> tuple[Any, tuple[str, ...]]:
     with _readable(folder):
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if getattr(config, "quantization_config", None):
-        raise ConfigError([f"task.model = {folder.name!r}: is quantised; give the model in full precision"])
+        raise ConfigError([f"task.model = {name_of(folder)!r}: is quantised; give the model in full precision"])
+    if config.get_text_config() is not config:
+        raise ConfigError([f"task.model = {name_of(folder)!r}: reads more than text; give a model of text alone"])
     config.use_cache = False
     return config, without_dropout(config)
 
@@ -112,21 +122,23 @@ def load(folder: Path) -> Model:
             folder, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     if missing := sorted(info["missing_keys"]):
-        raise ConfigError([f"task.model = {folder.name!r}: its files lack {len(missing)} weights, such as {missing[0]}; is it another kind of model?"])  # fmt: skip
+        raise ConfigError([f"task.model = {name_of(folder)!r}: its files lack {len(missing)} weights, such as {missing[0]}; is it another kind of model?"])  # fmt: skip
     model = as_model(network).requires_grad_(False)
-    check_independence(model, folder.name)
+    check_independence(model, name_of(folder))
     return model
 
 
 @cache
 def tokenizer_of(folder: Path) -> Any:
-    """The model's own tokenizer."""
+    """The model's own tokenizer. Raises ConfigError where there is none, or it is damaged."""
+    if not any(True for pattern in TOKENIZER for _ in folder.glob(pattern)):
+        raise ConfigError([f"task.model = {name_of(folder)!r}: has no tokenizer; put it there with tokenizer.save_pretrained"])  # fmt: skip
     transformers = import_transformers()
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # tokenizers raises nothing narrower for a damaged file
         reason = str(error).splitlines()[0]
-        raise ConfigError([f"task.model = {folder.name!r}: no tokenizer could be loaded from it ({reason}); save it there with tokenizer.save_pretrained"]) from None  # fmt: skip
+        raise ConfigError([f"task.model = {name_of(folder)!r}: its tokenizer cannot be loaded: {reason}"]) from None  # fmt: skip
 
 
 def as_model(network: nn.Module) -> Model:
@@ -169,7 +181,7 @@ def _readable(folder: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ConfigError([f"task.model = {folder.name!r}: cannot be used as a causal language model: {reason}"]) from None  # fmt: skip
+        raise ConfigError([f"task.model = {name_of(folder)!r}: cannot be used as a causal language model: {reason}"]) from None  # fmt: skip
 
 
 def _logits(_network: nn.Module, _inputs: Any, output: Any) -> Tensor:

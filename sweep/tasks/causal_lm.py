@@ -59,7 +59,7 @@ def causal_lm(config: schema.CausalLM) -> CausalLM:
         tokens = _tokens(documents, folder)
         enough(tokens, config.context, key, "tokens")
         if tokens.max() >= about.vocab_size:
-            raise ConfigError([f"task.model = {folder.name!r}: its tokenizer gives token {int(tokens.max())}, the model has {about.vocab_size}; they do not belong together"])  # fmt: skip
+            raise ConfigError([f"task.model = {config.model!r}: its tokenizer gives token {int(tokens.max())}, the model has {about.vocab_size}; they do not belong together"])  # fmt: skip
         domains.append(Text.of(tokens, config.context, config.eval_windows))
     source, target = domains
     return CausalLM(source, target, config, folder)

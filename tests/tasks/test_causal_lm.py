@@ -139,6 +139,11 @@ def test_a_hub_that_cannot_be_reached_is_one_line_that_says_what_to_do(monkeypat
     assert says.endswith("fetch it with: hf download org/model --local-dir FOLDER, and give the folder")
 
 
+def test_a_model_from_the_hub_keeps_its_name_in_messages(tmp_path: Path) -> None:
+    assert hugging_face.name_of(tmp_path / "models--org--own-model" / "snapshots" / "0a1b") == "org/own-model"
+    assert hugging_face.name_of(tmp_path / "own-model") == "own-model"
+
+
 @pytest.mark.parametrize(
     ("file", "changes", "says"),
     [
@@ -149,10 +154,11 @@ def test_a_hub_that_cannot_be_reached_is_one_line_that_says_what_to_do(monkeypat
             {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}},
             "contains custom code which must be executed",
         ),
+        ("config.json", {"model_type": "gemma3"}, "reads more than text; give a model of text alone"),
         ("config.json", {"num_hidden_layers": 3}, "its files lack 9 weights, such as model.layers.2."),
         ("config.json", {"vocab_size": 200}, "they do not belong together"),
         ("config.json", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "is quantised"),
-        ("tokenizer.json", {"model": {}}, "no tokenizer could be loaded from it"),
+        ("tokenizer.json", {"model": {}}, "its tokenizer cannot be loaded: "),
     ],
 )
 def test_a_model_that_cannot_be_used_is_refused_with_the_reason(
@@ -167,7 +173,7 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path, llama: schema.C
     one = copied(llama, tmp_path)
     for path in Path(one.model).glob("tokenizer*"):
         path.unlink()
-    assert "no tokenizer could be loaded from it" in refused(one)
+    assert refused(one).endswith("has no tokenizer; put it there with tokenizer.save_pretrained")
 
 
 def test_a_model_that_sees_what_it_is_to_predict_is_refused(tmp_path: Path, llama: schema.CausalLM) -> None:
