@@ -61,8 +61,14 @@ class Folded:
         return sum(tensor.numel() for name, tensor in own.items() if name.rpartition(".")[2].startswith("lora_"))
 
     def starts_at_base(self) -> bool:
-        """Whether every trial, before its first step, computes bit for bit what the base computes."""
-        return all(layer.starts_at_base() for layer in self.layers.values())
+        """Whether every trial, as it stands, computes bit for bit what the base computes."""
+        base = dict(self.base.named_parameters(remove_duplicate=False))
+        has_its_modules = all(
+            torch.equal(parameter, base[f"{name}.{part}"])
+            for name, own in self.saved.items()
+            for part, parameter in own.named_parameters()
+        )
+        return has_its_modules and all(layer.starts_at_base() for layer in self.layers.values())
 
     def enable(self, enabled: bool) -> None:
         """Turn every adapter on or off; off, the model computes exactly what the base computes."""

@@ -104,7 +104,8 @@ class LoRALinear(nn.Module):
     def starts_at_base(self) -> bool:
         """Whether every trial, as it stands, computes bit for bit what the base computes: BA = 0 exactly."""
         zero = (self.lora_A == 0).flatten(1).all(1) | (self.output_factors() == 0).flatten(1).all(1)
-        return self.moved_A is None and bool(zero.all())
+        has_its_bias = self.bias is None or bool((self.bias == self.base.bias).all())
+        return self.moved_A is None and bool(zero.all()) and has_its_bias
 
     def delta(self, trial: int) -> Tensor:
         """What trial number ``trial`` adds to the weight: s·BA − s·B₀A₀, (O, I)."""

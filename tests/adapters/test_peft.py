@@ -136,6 +136,7 @@ def test_modules_that_are_trained_in_full_are_those_of_peft(case: int, settings:
     assert done.trained.trainable == [sum(p.numel() for p in theirs.parameters() if p.requires_grad)]
     assert folded.added_params(0) == sum(p.numel() for name, p in theirs.named_parameters() if "lora_" in name)
 
+    assert not folded.starts_at_base()
     trained, untouched = folded.outputs(inputs, sees=[0]), base(inputs)
     torch.testing.assert_close(trained, theirs(inputs), atol=1e-4, rtol=1e-4)
     assert (trained - untouched).abs().max() > 1e-3
