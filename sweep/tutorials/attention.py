@@ -5,9 +5,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
 
+from sweep.adapters.from_peft import from_peft
 from sweep.params.account import lora as account
 from sweep.params.shapes import shape_of
+from sweep.rng import generator
 from sweep.training.evaluate import evaluate
 from sweep.training.loop import Rows, train
 from sweep.tutorials.report import Row
@@ -34,6 +37,8 @@ def rows(trials: Trials) -> list[Row]:
             f"What it prints is r=16, the rank of its configuration file, not the r=8 of its code: {opt[16].trainable_params:,} "
             f"of {opt[16].total_params:,}, {opt[16].trainable_ratio:.4%} (`python -m sweep.params --model opt-350m --targets q_proj,v_proj --rank 8,16`)."),
         Row("Llama-2-7B, 4096 × 4096, r=8", "(shapes only)", f"{8 * 2 * 4096:,} a layer, {llama.trainable_params:,} in all", "holds"),
+        Row("its configuration file", "r=16, alpha=32, dropout=0.05", _configuration(), "holds",
+            "`adapter=peft adapter.peft=adapter_config.json` trains what such a file says."),
         Row("start of its LoRALinear", "\"h = W₀x + ΔWx\"", f"loss {at_base:.3f} → {at_theirs:.3f} before any training", "incomplete",
             "The excerpt leaves `lora_b` as nn.Linear draws it. torchtune itself, PEFT and our default start B at zero."),
         Row("rank 8 or 16", "(not compared)", _pair(lora, "adapter.rank", 8, 16), "not said"),
@@ -44,8 +49,23 @@ def rows(trials: Trials) -> list[Row]:
         Row("gradient checkpointing", "less memory", f"{kept_checkpointed / 1e6:.2f} for {kept / 1e6:.2f} MB kept, {_same_bits(lora)}", "holds",
             "Bytes that the forward pass keeps for the backward pass, and the history of every pair of trials with and without, "
             f"dropout included. The block is computed twice: {ratio:.1f} times the matrix products."),
-        Row("save, load, infer", "only the adapter", f"{size / 1e3:.1f} kB; loss after loading {loaded}", "holds"),
+        Row("save, load, infer", "only the adapter", f"{size / 1e3:.1f} kB; loss after loading {loaded}", "holds",
+            "`save_adapter=true` leaves a folder that `PeftModel.from_pretrained` loads, and that `adapter=peft adapter.peft=FOLDER` goes on from."),
     ]  # fmt: skip
+
+
+def _configuration() -> str:
+    """What we read in the fields of the tutorial's config.json that concern training."""
+    fields = {
+        "r": 16,
+        "lora_alpha": 32,
+        "lora_dropout": 0.05,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "peft_type": "LORA",
+    }
+    adapter = from_peft(fields | {"target_modules": ["q_proj", "v_proj"], "init_lora_weights": True, "task_type": "CAUSAL_LM"})  # fmt: skip
+    return f"rank={adapter.rank}, alpha={adapter.alpha:g}, dropout={adapter.dropout}"
 
 
 def _pair(lora: Trials, key: str, first: object, second: object) -> str:
@@ -69,19 +89,15 @@ def _history(folder: Path) -> str:
 
 
 def _first_batch(model: Restored) -> tuple[Tensor, Tensor]:
-    from sweep.rng import generator
-
     trial = model.job.trial
     return next(model.task.target.batches(generator(trial.seed, "data"), trial.training.batch_size))
 
 
 def _kept(trial: Trained) -> tuple[float, float, float]:
     """Bytes kept by a forward pass without and with checkpointing, weights aside; and the ratio of computed FLOPs."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     kept, flops = [], []
     for checkpointing in (False, True):
-        model = restored(trial, start=True)
+        model = restored(trial, untrained=True)
         model.folded.model.train()
         model.folded.model.checkpointing = checkpointing
         weights = {tensor.untyped_storage().data_ptr() for tensor in model.folded.model.state_dict().values()}
@@ -105,7 +121,7 @@ def _kept(trial: Trained) -> tuple[float, float, float]:
 
 def _start(trial: Trained) -> tuple[float, float]:
     """The evaluation loss at the start, with B = 0 and with B as ``nn.Linear`` draws it."""
-    model = restored(trial, start=True)
+    model = restored(trial, untrained=True)
     [zero] = evaluate(model.folded, model.task, model.task.target, "")
     rng = torch.Generator().manual_seed(0)
     for layer in model.folded.layers.values():
@@ -119,7 +135,7 @@ def _accumulation(trial: Trained) -> float:
     """The largest relative difference of the training losses of accumulated batches and of their union."""
     losses = []
     for settings in ({"batch_size": 4, "accumulation": 4}, {"batch_size": 16, "accumulation": 1}):
-        model = restored(trial, start=True, steps=20, log_every=1, eval_every=None, **settings)
+        model = restored(trial, untrained=True, steps=20, log_every=1, eval_every=None, **settings)
         for layer in model.folded.layers.values():
             layer.dropout = (0.0,)  # masks are drawn for each batch
         how = model.job.trial

@@ -60,7 +60,7 @@ def rows(trials: Trials) -> list[Row]:
 
 def llama_layers(trial: Trained) -> dict[str, nn.Module]:
     """The linear layers of the trial's base."""
-    model = restored(trial, start=True).base.model
+    model = restored(trial, untrained=True).base.model
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
 
 

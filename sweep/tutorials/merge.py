@@ -68,7 +68,7 @@ def _their_program() -> tuple[float, str]:
 
 def _refusal(trial: Trained) -> str:
     """What the harness says of a trial whose adapted layer hands on its outputs without their graph."""
-    model = restored(trial, start=True)
+    model = restored(trial, untrained=True)
     for layer in model.folded.layers.values():
         layer.register_forward_hook(lambda module, given, outputs: outputs.detach())
     how = model.job.trial

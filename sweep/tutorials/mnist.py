@@ -63,7 +63,7 @@ class _Again:
     """
 
     def __init__(self, trial: Trained):
-        model = restored(trial, start=True)
+        model = restored(trial, untrained=True)
         folded, task = model.folded, model.task
         before = _hash(model.base.model)
         how = model.job.trial
@@ -101,7 +101,7 @@ def _factorisation(trial: Trained) -> tuple[float, str, str]:
     base = BaseWeight(weight)
     factors = INITS["pissa"](base, 2, 1.0, torch.Generator())  # its B·A is the truncated SVD
     difference = ((factors.lora_B @ factors.lora_A @ x + bias) - (weight @ x + bias)).abs().max().item()
-    layers = linear_layers(restored(trial, start=True).base.model).values()
+    layers = linear_layers(restored(trial, untrained=True).base.model).values()
     ranks = ", ".join(f"{torch.linalg.matrix_rank(one.weight)} of {min(one.weight.shape)}" for one in layers)
     return difference, ", ".join(f"{value:.4f}" for value in base.svd[1][:2]), ranks
 

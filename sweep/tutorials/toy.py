@@ -48,7 +48,7 @@ def _count(lora: Trials, bias: str) -> str:
 
 def _their_own_run(trial: Trained) -> tuple[float, float]:
     """First and last loss from the factors that the tutorial draws under its seed 42, after its data and its layer."""
-    model = restored(trial, start=True)
+    model = restored(trial, untrained=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(42)
         torch.randn(1000, 64), torch.randn(1000, 10), nn.Linear(64, 10)

@@ -7,11 +7,10 @@ from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 import yaml
-from safetensors.torch import load
 
 from sweep import record, schema
+from sweep.adapters import from_peft
 from sweep.adapters.fold import Folded, fold
-from sweep.adapters.peft_format import PREFIX, WEIGHTS_FILE
 from sweep.execution.base import Base
 from sweep.execution.job import Job, job_of
 from sweep.execution.train import base_of
@@ -90,8 +89,8 @@ class Restored:
     folded: Folded
 
 
-def restored(trial: Trained, start: bool = False, **training: Any) -> Restored:
-    """The trained model of a LoRA trial from its saved adapter, or its start; ``training`` replaces settings."""
+def restored(trial: Trained, untrained: bool = False, **training: Any) -> Restored:
+    """The trained model of a LoRA trial from its saved adapter, or as it started; ``training`` replaces settings."""
     composed = yaml.safe_load((trial.folder / ".hydra" / "config.yaml").read_text())
     composed |= {"name": "tutorial", "device": "cpu", "tracker": {"mode": "none", "project": ""}}
     config = schema.parse(composed | {"training": composed["training"] | training})
@@ -99,10 +98,7 @@ def restored(trial: Trained, start: bool = False, **training: Any) -> Restored:
     base = base_of(job)
     task = build(job.trial.task, job.cache_folder)
     folded = fold(base.model, [job.trial.adapter], [job.resolved.targets], [job.trial.seed], base.weights)
-    if not start:
-        saved = load((trial.folder / "adapter" / WEIGHTS_FILE["lora"]).read_bytes())
-        for name, tensor in saved.items():
-            parameter = folded.parameters[name.removeprefix(PREFIX).removesuffix(".weight")]
-            parameter.data[0][tuple(slice(size) for size in tensor.shape)] = tensor  # the rest is padding, zero
+    if not untrained:
+        from_peft.start(folded, 0, trial.folder / "adapter")
     folded.model.eval()
     return Restored(job, task, base, folded)

@@ -29,6 +29,7 @@ SAYS = {
     "merge": ["a full copy; not A, B, W", 'refused: "no adapter parameter receives a gradient', "‖AB‖ = 3.16 ‖W‖"],
     "attention": [
         "98,304 of 2,097,152", "786,432 of 331,982,848, 0.2369%", "65,536 a layer, 4,194,304 in all",
+        "rank=16, alpha=32, dropout=0.05",
         "the same bits in 4 of 4", "the recorded one, bit for bit",
     ],
     "llama": ["4,194,304 of 6,742,609,920, 0.0622%", "19,988,480 of 6,758,404,096", "14 of 15 linear layers replaced"],
