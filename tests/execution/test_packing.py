@@ -190,9 +190,9 @@ def test_packed_is_alone_under_sgd_with_accumulation(name: str) -> None:
     assert_packed_is_alone(name, grid(name, 4, "none", 0.0, "sgd"), how)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_checkpointing_changes_no_bit_packed_or_alone(dropout: float) -> None:
-    trials = grid("transformer", 4, "none", dropout, "adamw")
+@pytest.mark.parametrize(("dropout", "dora"), [(0.0, False), (0.2, False), (0.2, True)])
+def test_checkpointing_changes_no_bit_packed_or_alone(dropout: float, dora: bool) -> None:
+    trials = grid("transformer", 4, "none", dropout, "adamw", dora)
     plain, checkpointed = HOW, HOW.model_copy(update={"checkpointing": True})
     kept = train("transformer", trials, plain)
     for trial, with_all, again in zip(trials, kept, train("transformer", trials, checkpointed), strict=True):
