@@ -87,7 +87,8 @@ def application() -> Callable[[DictConfig], float | None]:
         Raises ConfigError with every fault of every trial, before anything has started.
         """
         launcher = configs[0].hydra.launcher
-        if len(configs) > WORTH_IT and launcher.workers != 1 and not launcher.dry_run:
+        here = launcher.engine == "local" and launcher.workers != 1 and not launcher.dry_run
+        if here and len(configs) > WORTH_IT:
             warm_up(mirrored=OmegaConf.select(configs[0], "tracker.mode") != "none")
         jobs = _checked(configs)
         by_sweep: dict[Path, list[Job]] = {}  # more than one where the name itself is swept
@@ -171,10 +172,14 @@ def _train_packed(jobs: "Sequence[Job]", folder: Path, hydra_node: DictConfig) -
 
 
 def _limits(hydra_node: DictConfig) -> "Limits":
+    from sweep.execution.engines import Cluster
     from sweep.execution.runner import Limits
 
     launcher = hydra_node.launcher
-    return Limits(launcher.max_pack, launcher.workers, launcher.max_failures, launcher.retry_failed)
+    names = ("engine", "address", "cpus", "gpus", "memory_gb", "minutes")
+    slurm: Any = OmegaConf.to_container(launcher.slurm)
+    cluster = Cluster(**{name: launcher[name] for name in names}, slurm=slurm)
+    return Limits(launcher.max_pack, launcher.workers, launcher.max_failures, launcher.retry_failed, cluster)
 
 
 def main() -> None:

@@ -9,6 +9,9 @@ from omegaconf.errors import OmegaConfBaseException
 from sweep import schema
 from sweep.schema import ConfigError
 
+EXTRAS = ("optuna",)
+"""Choices that an optional installation brings."""
+
 
 def readable(error: BaseException) -> str:
     """The user's own mistake where there is one below, else what Hydra says, without its internals."""
@@ -17,7 +20,8 @@ def readable(error: BaseException) -> str:
         return str(faults[0])
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-        return f"{group} = {choice!r}: must be one of {', '.join(error.options)}"
+        extra = f"; for {choice}: pip install 'lora-sweep[{choice}]'" if choice in EXTRAS else ""
+        return f"{group} = {choice!r}: must be one of {', '.join(error.options)}{extra}"
     if addable := re.search(r"'([\w/]+)'\. No match in the defaults list.*use (\S+)", str(error), re.DOTALL):
         return f"{addable[1]}: has no default choice to replace; write {addable[2]}"
     if unknown := re.match(r"Could not override '([\w.]+)'", str(error)):

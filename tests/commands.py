@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -28,10 +28,25 @@ TOY = ("task=toy_regression", "training.steps=20", "training.eval_every=10", "tr
 
 def command(module: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``python -m module`` in ``cwd`` and wait for its end."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "HYDRA_"))}
-    everything = kept | {"PYTHONPATH": PATH, "COLUMNS": "200", "OMP_NUM_THREADS": "1"} | environment
-    line = [sys.executable, "-m", module, *arguments]
+    line, everything = _line(module, arguments), _environment(environment)
+    cwd.mkdir(exist_ok=True)
     return subprocess.run(line, cwd=cwd, env=everything, capture_output=True, text=True, timeout=300, check=False)
+
+
+def start(module: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    """Start ``python -m module`` in ``cwd``."""
+    line, everything = _line(module, arguments), _environment(environment)
+    cwd.mkdir(exist_ok=True)
+    return subprocess.Popen(line, cwd=cwd, env=everything, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _line(module: str, arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+def _environment(changes: Mapping[str, str]) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "HYDRA_"))}
+    return kept | {"PYTHONPATH": PATH, "COLUMNS": "200", "OMP_NUM_THREADS": "1"} | dict(changes)
 
 
 def sweep(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -116,7 +116,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
             (1, 2, "none", 0, "0"),
         )
     )
-    assert last.startswith("5 packs on 1 processes: ")
+    assert last.startswith("5 packs, 1 at once: ")
     assert tree(tmp_path) == set()
 
 

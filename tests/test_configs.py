@@ -20,7 +20,7 @@ from tests.commands import config, hydra_loader, sweep
 CONF = Path(__file__).parents[1] / "conf"
 TUTORIALS = {f"tutorial_{name}" for name in ("toy", "mnist", "merge", "attention", "llama")}
 GROUPS = {
-    "ablation": {*TUTORIALS, "alpha", "defaults", "init", "lr", "quickstart", "rank", "targets", "variants"},
+    "ablation": {*TUTORIALS, "alpha", "defaults", "init", "lr", "quickstart", "rank", "search", "targets", "variants"},
     "adapter": {"full", "lora", "none", "peft"},
     "optimizer": {"adam", "adamw", "sgd"},
     "task": {"causal_lm", "mnist", "toy_regression", "transformer", "transformer_tiny"},
@@ -36,7 +36,7 @@ def test_no_file_is_forgotten() -> None:
     for path in CONF.rglob("*.yaml"):
         found.setdefault(path.parent.name, set()).add(path.stem)
     assert found == {**GROUPS, "conf": {"config"}}
-    assert len(CHOICES) == 29
+    assert len(CHOICES) == 30
 
 
 def test_no_file_names_code() -> None:
@@ -103,7 +103,7 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("ablation", sorted(GROUPS["ablation"]))
+@pytest.mark.parametrize("ablation", sorted(GROUPS["ablation"] - {"search"}))  # tests/test_search.py
 def test_an_ablation_has_the_trials_and_baselines_that_it_says(ablation: str) -> None:
     params = yaml.safe_load((CONF / "ablation" / f"{ablation}.yaml").read_text())["hydra"]["sweeper"]["params"]
     seeds = [int(seed) for seed in params["seed"].split(",")]

@@ -81,7 +81,7 @@ def pretrained(
     """
     model = task.base()
     if model is None:
-        path = cache_folder / "bases" / f"{_key(config, data)}.safetensors"
+        path = base_file(config, data, cache_folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             model = _cached(path, task) or _trained(path, task, device, on_step)
@@ -105,6 +105,11 @@ def base_weights(model: Model, task: Task) -> dict[str, BaseWeight]:
 
     calibration = Calibration(model, layers, task.loss, batches)
     return {name: BaseWeight(layer.weight, name, calibration) for name, layer in layers.items()}
+
+
+def base_file(config: schema.Task, data: str, cache_folder: Path) -> Path:
+    """Where the cache has the base of a task on the data with fingerprint ``data``, once it is trained."""
+    return cache_folder / "bases" / f"{_key(config, data)}.safetensors"
 
 
 def _key(config: schema.Task, data: str) -> str:

@@ -69,16 +69,26 @@ class Pack:
         return tuple(Pack(half, self.step_s / 2, self.memory_bytes // 2) for half in (first, second))  # type: ignore[return-value]
 
 
-def plan(jobs: Sequence[Job], max_pack: int, workers: int) -> list[Pack]:
+def plan(
+    jobs: Sequence[Job], max_pack: int, workers: int, room: float | None = None, start_s: float = 0.0
+) -> list[Pack]:
     """Group the jobs into packs, the longest first.
 
     Within a group the pack grows by measurement: a few updates of 1, 4, 16, … trials, until a bigger pack no
     longer pays, memory for ``workers`` packs at once would run out, or ``max_pack`` is reached.
+
+    Args:
+        jobs: what to train.
+        max_pack: trials in a pack at most.
+        workers: how many packs run at once; a long group is spread over all of them.
+        room: bytes that the trials of one pack may fill; None shares this machine's memory among the workers.
+        start_s: seconds that a pack takes to start; none is made for less work than that.
+
     """
     groups: dict[Hashable, list[Job]] = defaultdict(list)
     for job in jobs:
         groups[_key(job.trial)].append(job)
-    packs = [pack for group in groups.values() for pack in _divide(group, max_pack, workers)]
+    packs = [pack for group in groups.values() for pack in _divide(group, max_pack, workers, room, start_s)]
     return sorted(packs, key=lambda pack: -pack.work)
 
 
@@ -100,17 +110,18 @@ def _key(trial: Trial) -> Hashable:
             return common
 
 
-def _divide(group: Sequence[Job], max_pack: int, workers: int) -> list[Pack]:
+def _divide(group: Sequence[Job], max_pack: int, workers: int, room: float | None, start_s: float) -> list[Pack]:
     kind, task = group[0].trial.adapter.kind, build(group[0].trial.task, group[0].cache_folder)
     device = device_of(group[0].config.device)
     memory = _memory_of_one(group[0])
-    fitting = int(MEMORY_SHARE * available_memory(device) / (memory * workers))
+    fitting = int((MEMORY_SHARE * available_memory(device) / workers if room is None else room) / memory)
     limit = 1 if group[0].trial.adapter.runs_alone else max(1, min(max_pack, fitting))
     size, step_s = min(limit, len(group)), math.nan
     if len(group) > 1 and kind != "none":
         size, step_s = _best_size(group, limit, task, device)
         if Pack(tuple(group), step_s * len(group), 0).work > WORTH_WORKERS_S:
-            size = min(size, math.ceil(len(group) / workers))
+            worth_starting = math.ceil(start_s / Pack(tuple(group[:1]), step_s, 0).work)
+            size = min(size, max(worth_starting, math.ceil(len(group) / workers)))
     parts = [tuple(group[start : start + size]) for start in range(0, len(group), size)]
     return [Pack(part, step_s * len(part), memory * len(part)) for part in parts]
 

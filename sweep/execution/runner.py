@@ -5,9 +5,10 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sweep import schema
+from sweep.execution.engines import Cluster, Engine, engine_of
 from sweep.execution.job import Job
 from sweep.execution.pack import WORTH_WORKERS_S, Pack, plan, trainable_of
 from sweep.execution.progress import progress_bar
@@ -34,21 +35,27 @@ class Limits:
 
     ``max_pack`` trials train together, in ``workers`` processes (None lets the amount of work decide). More
     than ``max_failures`` failed trials end it. ``retry_failed`` trains again what failed in an earlier launch.
+    ``cluster`` says where the packs run.
     """
 
     max_pack: int = 256
     workers: int | None = None
     max_failures: int | None = None
     retry_failed: bool = True
+    cluster: Cluster = field(default_factory=Cluster)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a launch would do: the records by trial id that stay, and the packs still to train."""
+    """What a launch would do: the records by trial id that stay, and the packs still to train.
+
+    ``workers`` packs run at once, on ``engine``; None is this machine.
+    """
 
     settled: dict[str, Record]
     packs: list[Pack]
     workers: int
+    engine: Engine | None = None
 
     @property
     def seconds(self) -> float:
@@ -60,6 +67,10 @@ def make_plan(jobs: Sequence[Job], store: Store, limits: Limits) -> Plan:
     """Find what is settled, drop exact duplicates, and plan the packs of the rest."""
     settled = _settled(jobs, store, limits)
     waiting = list({job.trial.id: job for job in jobs if job.trial.id not in settled}.values())
+    if waiting and (engine := engine_of(limits.cluster)):
+        places = limits.workers or engine.places()
+        packs = plan(waiting, limits.max_pack, places, limits.cluster.room, engine.start_s)
+        return Plan(settled, packs, max(1, min(places, len(packs))), engine)
     possible = limits.workers or (1 if waiting and device_of(waiting[0].config.device).type == "cuda" else cores())
     packs = plan(waiting, limits.max_pack, possible)
     worth = sum(pack.work for pack in packs) > WORTH_WORKERS_S
@@ -118,9 +129,7 @@ def describe(planned: Plan, jobs: Sequence[Job]) -> str:
     lines += [f"  {count:3d} × {words}" for words, count in packs.items()]
     if planned.packs:
         total = f"about {planned.seconds:.0f} s" if math.isfinite(planned.seconds) else "an unmeasured time"
-        lines.append(
-            f"{len(planned.packs)} packs on {planned.workers} processes: {total} of training, evaluation aside"
-        )
+        lines.append(f"{len(planned.packs)} packs, {planned.workers} at once: {total} of training, evaluation aside")
     return "\n".join(lines)
 
 
@@ -156,6 +165,7 @@ def _execute(planned: Plan, store: Store, limits: Limits) -> dict[str, Record]:
     trials = sum(len(pack.jobs) for pack in planned.packs)
     steps = sum(len(pack.jobs) * pack.steps for pack in planned.packs)
     records: dict[str, Record] = {}
+    run_on = planned.engine.run if planned.engine else run_packs
     packs = []
     for pack, error in _with_bases(planned.packs):
         if error is None:
@@ -164,7 +174,7 @@ def _execute(planned: Plan, store: Store, limits: Limits) -> dict[str, Record]:
             records |= {record.trial_id: record for record in lose(pack.jobs, store, error)}
     with (
         progress_bar(f"training {trials} trials", steps) as bar,
-        closing(run_packs(packs, store, mode, planned.workers, bar.advance)) as batches,
+        closing(run_on(packs, store, mode, planned.workers, bar.advance)) as batches,
     ):
         for batch in batches:
             records |= {record.trial_id: record for record in batch}

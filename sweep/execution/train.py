@@ -64,10 +64,15 @@ def train_pack(pack: Sequence[Job], store: Store, mirror: "WandbSweep | None", o
 
 def lose(jobs: Sequence[Job], store: Store, error: Exception) -> list[Record]:
     """Write that ``jobs`` failed for ``error``, which is no fault of their own training."""
-    unknown = environment(torch.device("cpu"), base="unknown")
     with store.claim(jobs) as ours:
-        records = [store.record_of(job, failed(error), unknown) for job in ours]
-        PackSinks(ours, store, mirror=None).finish(records)
+        return write_lost(ours, store, error)
+
+
+def write_lost(jobs: Sequence[Job], store: Store, error: Exception) -> list[Record]:
+    """As ``lose``, for whoever holds the claim on ``jobs`` already."""
+    unknown = environment(torch.device("cpu"), base="unknown")
+    records = [store.record_of(job, failed(error), unknown) for job in jobs]
+    PackSinks(jobs, store, mirror=None).finish(records)
     return records
 
 

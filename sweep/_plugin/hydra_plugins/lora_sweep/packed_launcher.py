@@ -6,8 +6,9 @@ position of the job that stands for it: its own, or that of an equal one, which 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, configure_log, setup_globals
@@ -21,7 +22,7 @@ from hydra_plugins.lora_sweep.quick_loader import QuickLoader
 
 @dataclass
 class PackedLauncherConfig:
-    """``dry_run`` plans and trains nothing; the other settings bound the launch."""
+    """``dry_run`` plans and trains nothing; the other settings bound the launch and say where it runs."""
 
     _target_: str = "hydra_plugins.lora_sweep.packed_launcher.PackedLauncher"
     dry_run: bool = False
@@ -29,6 +30,13 @@ class PackedLauncherConfig:
     workers: int | None = None
     max_failures: int | None = None
     retry_failed: bool = True
+    engine: str = "local"
+    address: str | None = None
+    cpus: int = 1
+    gpus: int = 0
+    memory_gb: float | None = None
+    minutes: int | None = None
+    slurm: dict[str, Any] = field(default_factory=dict)
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="packed", node=PackedLauncherConfig, provider="lora_sweep")
@@ -42,7 +50,8 @@ class PackedLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra hands over, and give it and its sweeper a quicker config loader."""
-        hydra_context.config_loader = QuickLoader(hydra_context.config_loader)  # type: ignore[assignment]
+        self._loader = QuickLoader(hydra_context.config_loader)
+        hydra_context.config_loader = self._loader  # type: ignore[assignment]
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -51,11 +60,12 @@ class PackedLauncher(Launcher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         configs = []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
-            config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+            config = self._loader.load_sweep_config(self.config, list(overrides))
             with open_dict(config):
                 config.hydra.job.id = number
                 config.hydra.job.num = number
             configs.append(config)
+        self._loader.forget()
         stands_for = list(range(len(configs)))
         if prepare := getattr(self.task_function, "prepare", None):
             stands_for = prepare(configs)

@@ -39,6 +39,10 @@ class QuickLoader:
         self._composed[key] = config
         return config
 
+    def forget(self) -> None:
+        """Compose anew what is asked for from now on: the configurations given so far belong to their jobs."""
+        self._composed.clear()
+
     def _compose(self, master: DictConfig, overrides: list[str]) -> DictConfig:
         parsed = [self._parse(override) for override in overrides]
         if not isinstance(self._loader, ConfigLoaderImpl) or any(

@@ -1,0 +1,106 @@
+"""Where packs run: processes of this machine, a Ray cluster, or SLURM. An engine moves packs and knows no LoRA."""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from sweep.execution.pack import Pack, available_memory
+from sweep.execution.store import Store
+from sweep.record import Record
+from sweep.schema import ConfigError
+
+if TYPE_CHECKING:
+    from sweep.trackers.wandb import Mode
+
+ENGINES = ("local", "ray", "slurm")
+START_GB = 1.0
+"""What a process takes before it trains anything."""
+SPARE = 2.0
+"""How many times its estimated memory a pack asks for."""
+
+
+class Engine(Protocol):
+    """Places packs, runs them again when their node is lost, and gives their records back."""
+
+    start_s: float
+    """Seconds that a pack takes to start: smaller packs than that are not worth a place of their own."""
+
+    def places(self) -> int:
+        """How many packs run at once if the user does not say."""
+
+    def run(
+        self, packs: Sequence[Pack], store: Store, mode: "Mode | None", workers: int, on_steps: Callable[[int], None]
+    ) -> Generator[list[Record], None, None]:
+        """Train every pack and yield its records as it ends; closing the generator cancels what has not ended.
+
+        Args:
+            packs: the plan, longest first.
+            store: the sweep's folder.
+            mode: of the W&B mirror, ``offline`` or ``online``; None for no mirror.
+            workers: how many packs at once.
+            on_steps: called with the number of trial-steps just done, for progress.
+
+        """
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the user asked for: the engine, and what a pack may use on a node (None: what the plan estimates).
+
+    ``address`` is that of a Ray cluster; ``minutes`` and ``slurm`` (sbatch's own options, such as ``partition``)
+    concern SLURM.
+    """
+
+    engine: str = "local"
+    address: str | None = None
+    cpus: int = 1
+    gpus: int = 0
+    memory_gb: float | None = None
+    minutes: int | None = None
+    slurm: Mapping[str, Any] = field(default_factory=dict)
+
+    def memory_of(self, pack: Pack) -> float:
+        """Gigabytes (10⁹ bytes) that ``pack`` asks for."""
+        return self.memory_gb or START_GB + SPARE * pack.memory_bytes / 1e9
+
+    @property
+    def room(self) -> float:
+        """Bytes that the trials of a pack may fill on a node, which is taken to be like this machine unless told."""
+        if self.memory_gb is None:
+            return available_memory(torch.device("cpu")) / SPARE
+        return max(0.0, (self.memory_gb - START_GB) / SPARE * 1e9)
+
+
+def engine_of(cluster: Cluster) -> Engine | None:
+    """The engine that was asked for; None for this machine's own processes.
+
+    Raises ConfigError when it does not exist, is not installed or does not answer, or has no such setting.
+    """
+    if cluster.engine not in ENGINES:
+        raise ConfigError([f"hydra.launcher.engine = {cluster.engine!r}: must be one of {', '.join(ENGINES)}"])
+    plain = Cluster()
+    only = {"address": ("ray",), "minutes": ("slurm",), "slurm": ("slurm",)} | dict.fromkeys(
+        ("cpus", "gpus", "memory_gb"), ("ray", "slurm")
+    )
+    faults = [
+        f"hydra.launcher.{name} = {getattr(cluster, name)!r}: engine={cluster.engine} has no such setting; it is of {' and '.join(engines)}"
+        for name, engines in only.items()
+        if cluster.engine not in engines and getattr(cluster, name) != getattr(plain, name)
+    ]
+    if faults:
+        raise ConfigError(faults)
+    try:
+        match cluster.engine:
+            case "ray":
+                from sweep.execution.ray_engine import RayEngine
+
+                return RayEngine(cluster)
+            case "slurm":
+                from sweep.execution.slurm_engine import SlurmEngine
+
+                return SlurmEngine(cluster)
+    except ModuleNotFoundError as error:
+        raise ConfigError([f"hydra.launcher.engine = {cluster.engine!r}: {error.name} is not installed; pip install 'lora-sweep[{cluster.engine}]'"]) from None  # fmt: skip
+    return None

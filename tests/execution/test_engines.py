@@ -1,0 +1,97 @@
+"""What an engine is asked for, and that a pack in a parcel is the same pack. The engines themselves run in test_ray, test_slurm."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sweep import schema
+from sweep.execution.engines import Cluster, engine_of
+from sweep.execution.job import job_of
+from sweep.execution.pack import Pack, plan
+from sweep.execution.parcel import parcel_of, record_of, train_parcel
+from sweep.execution.runner import Limits, run
+from sweep.execution.store import Store
+from sweep.schema import ConfigError
+from tests.commands import TOY, jobs, records, untimed
+
+
+def test_this_machine_needs_no_engine() -> None:
+    assert engine_of(Cluster()) is None
+
+
+@pytest.mark.parametrize(
+    ("cluster", "says"),
+    [
+        (Cluster("dask"), "hydra.launcher.engine = 'dask': must be one of local, ray, slurm"),
+        (Cluster(address="h:1"), "hydra.launcher.address = 'h:1': engine=local has no such setting; it is of ray"),
+        (Cluster(gpus=1), "hydra.launcher.gpus = 1: engine=local has no such setting; it is of ray and slurm"),
+        (Cluster("ray", minutes=9), "hydra.launcher.minutes = 9: engine=ray has no such setting; it is of slurm"),
+        (Cluster("slurm", address="h:1"), "hydra.launcher.address = 'h:1': engine=slurm has no such setting; it is of ray"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_an_engine_does_not_have_is_refused(cluster: Cluster, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        engine_of(cluster)
+    assert caught.value.faults == (says,)
+
+
+def test_slurm_is_refused_where_its_commands_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit", reason="pip install lora-sweep[slurm]")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ConfigError, match="there is no sinfo here"):
+        engine_of(Cluster("slurm"))
+
+
+def test_memory_is_what_the_plan_estimates_unless_it_is_given() -> None:
+    pack = Pack((), step_s=0.1, memory_bytes=3_000_000_000)
+    assert Cluster("ray").memory_of(pack) == 7.0  # twice the estimate, and one for the process
+    assert Cluster("ray", memory_gb=4.0).memory_of(pack) == 4.0
+    assert Cluster("ray", memory_gb=4.0).room == 1.5e9
+
+
+def test_a_pack_is_kept_in_its_room_and_is_worth_its_start(tmp_path: Path) -> None:
+    wanted = jobs(*(f"seed={seed} training.steps=200000" for seed in range(8)), cache=tmp_path)
+    [whole] = plan(wanted, max_pack=256, workers=1)
+    each = whole.memory_bytes // 8
+    assert [len(pack.jobs) for pack in plan(wanted, max_pack=256, workers=1, room=3 * each)] == [3, 3, 2]
+    assert len(plan(wanted, max_pack=256, workers=8, start_s=0.0)) == 8
+    assert len(plan(wanted, max_pack=256, workers=8, start_s=1e9)) == 1
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        TOY,
+        (*TOY, "adapter=none", "pruning=2"),
+        (*TOY, "adapter.targets=[layers.0]", "adapter.rank_pattern={layers.0:2}", "task.hidden=[16]"),
+        ("task=mnist", "adapter=full"),
+        ("task=transformer_tiny", "adapter.layers=[0]", "adapter.exclude=[up_proj]"),
+    ],
+    ids=["plain", "none", "patterns", "mnist", "transformer"],
+)
+def test_a_parcel_is_json_and_holds_the_same_trials(overrides: tuple[str, ...], tmp_path: Path) -> None:
+    wanted = jobs("seed=0", "seed=1", common=overrides, cache=tmp_path)
+    parcel = json.loads(json.dumps(parcel_of(wanted, Store(tmp_path / "s", "rank"), "offline")))
+    again = [job_of(schema.parse(config)) for config in parcel["configs"]]
+    assert again == wanted
+    assert parcel["trial_ids"] == [job.trial.id for job in wanted]
+
+
+def test_paths_in_a_parcel_hold_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.txt").write_text("to be, or not to be; " * 200)
+    [job] = jobs("task.source_text=own.txt", common=("task=transformer_tiny",), cache=Path("cache"))
+    [config] = parcel_of([job], Store(Path("s"), None), None)["configs"]
+    assert (config["cache"], config["task"]["source_text"]) == (f"{tmp_path}/cache", f"{tmp_path}/own.txt")
+
+
+def test_a_parcel_trains_as_the_pack_does_and_refuses_to_be_another(tmp_path: Path) -> None:
+    wanted = jobs("seed=0", "seed=1", cache=tmp_path)
+    expected = run(wanted, Store(tmp_path / "here", None), Limits(workers=1))
+    parcel = parcel_of(wanted, Store(tmp_path / "there", None), None)
+    found = [record_of(values) for values in json.loads(json.dumps(train_parcel(parcel)))]
+    assert [untimed(one) for one in found] == [untimed(one) for one in expected]
+    assert list(records(tmp_path / "there").values()) == sorted(found, key=lambda one: one.trial["seed"])
+    with pytest.raises(RuntimeError, match="this node would train other trials"):
+        train_parcel(parcel | {"trial_ids": ["0" * 16, "1" * 16]})

@@ -1,0 +1,88 @@
+"""A sweep on a real Ray cluster: a node and the driver are killed, and the records are those of this machine."""
+
+import importlib.util
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands import command, history, records, start, untimed
+from tests.loopback_ray import ENVIRONMENT, ray_cluster
+
+pytestmark = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install lora-sweep[ray]"
+    ),
+    pytest.mark.filterwarnings("default"),  # Ray's own
+]
+SWEEP = (
+    "-m", "hydra/launcher=packed", "task=mnist", "task.hidden=[16]", "task.pretraining.steps=20", "name=s",
+    "adapter.rank=2,3,5", "seed=0,1", "training.steps=2500", "training.eval_every=500", "save_adapter=true",
+)  # fmt: skip
+DEADLINE_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the nodes have their temporary files and their cache: not where the driver has its own."""
+    return tmp_path_factory.mktemp("nodes")
+
+
+@pytest.fixture(scope="module")
+def cluster(nodes: Path) -> Iterator[Any]:
+    with ray_cluster(2, {"XDG_CACHE_HOME": str(nodes / "cache"), "TMPDIR": str(nodes)}) as running:
+        yield running
+
+
+def until(holds: Callable[[], object]) -> None:
+    latest = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < latest, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def begun(nodes: Path) -> set[Path]:
+    """The logs of trials that train on the nodes now."""
+    return {log for log in nodes.glob("lora-sweep-*/*/trial.log") if "in a pack of" in log.read_text()}
+
+
+def test_a_lost_node_and_a_killed_driver_change_no_record(cluster: Any, nodes: Path, tmp_path: Path) -> None:
+    local = command("sweep", *SWEEP, cwd=tmp_path / "local")
+    assert local.returncode == 0, local.stderr
+    there = (*SWEEP, "hydra.launcher.engine=ray", f"hydra.launcher.address={cluster.address}")
+    folder = tmp_path / "ray" / "outputs" / "s"
+
+    first = start("sweep", *there, cwd=tmp_path / "ray", **ENVIRONMENT)
+    until(lambda: begun(nodes) or first.poll() is not None)
+    cluster.remove_node(sorted(cluster.worker_nodes, key=id)[0], allow_graceful=False)
+    until(lambda: len(records(folder)) >= 2 or first.poll() is not None)
+    done = records(folder)
+    assert 0 < len(done) < 6, first.communicate()
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+
+    again = command("sweep", *there, cwd=tmp_path / "ray", **ENVIRONMENT)
+    assert again.returncode == 0, again.stderr
+    assert f"{len(done)} already finished, {6 - len(done)} to train" in again.stdout + again.stderr
+    found, expected = records(folder), records(tmp_path / "local" / "outputs" / "s")
+    assert {name: untimed(one) for name, one in found.items()} == {name: untimed(one) for name, one in expected.items()}
+    assert len(found) == 6
+    assert {name: found[name] for name in done} == done
+    for name in found:
+        own, other = folder / name, tmp_path / "local" / "outputs" / "s" / name
+        assert history(own) == history(other)
+        weights = "adapter/adapter_model.safetensors"
+        assert (own / weights).read_bytes() == (other / weights).read_bytes()
+    assert len(list(folder.glob("wandb/offline-run-*/*.wandb"))) == 6
+    assert len(list(nodes.glob("cache/lora-sweep/*/cache/bases/*.safetensors"))) == 1
+
+
+def test_an_address_where_nothing_answers_is_named(tmp_path: Path) -> None:
+    done = command(
+        "sweep", *SWEEP, "hydra.launcher.engine=ray", "hydra.launcher.address=127.0.0.1:9", cwd=tmp_path, **ENVIRONMENT
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "hydra.launcher.address = '127.0.0.1:9': no Ray cluster" in done.stderr

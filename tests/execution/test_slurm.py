@@ -1,0 +1,119 @@
+"""A sweep on a real SLURM: jobs are cancelled, preempted and run out of time, the driver is killed, nothing is lost."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.commands import command, history, records, start, untimed
+from tests.loopback_slurm import missing, slurm
+
+submitit = pytest.importorskip("submitit.core.utils", reason="submitit is not installed: pip install lora-sweep[slurm]")
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+
+SWEEP = (
+    "-m", "hydra/launcher=packed", "task=toy_regression", "name=s", "tracker=none",
+    "adapter.rank=2,3,5", "seed=0,1", "training.log_every=100", "training.steps=6000", "training.eval_every=3000",
+)  # fmt: skip
+DEADLINE_S = 150.0
+
+
+@pytest.fixture(scope="module")
+def loopback() -> Iterator[dict[str, str]]:
+    with slurm() as environment:
+        yield environment
+
+
+def until(holds: Callable[[], object]) -> None:
+    latest = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < latest, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def jobs(environment: dict[str, str]) -> dict[str, str]:
+    """The state of every job that waits or runs."""
+    line = ["squeue", "--noheader", "--array", "--format=%i %T"]
+    answer = subprocess.run(line, env=os.environ | environment, capture_output=True, text=True, check=True)
+    return dict(line.split() for line in answer.stdout.splitlines())  # type: ignore[misc]
+
+
+def scontrol(environment: dict[str, str], *arguments: str) -> None:
+    subprocess.run(["scontrol", *arguments], env=os.environ | environment, check=True)
+
+
+def stopped_process(job: str) -> psutil.Process:
+    """The process that trains for ``job``, frozen, so that its job outlives any limit."""
+    array, _, task = job.partition("_")
+    mine = {"SLURM_ARRAY_JOB_ID": array, "SLURM_ARRAY_TASK_ID": task, "SLURM_PROCID": "0"}
+    workers = [
+        one for one in psutil.process_iter(["cmdline"]) if "submitit.core._submit" in (one.info["cmdline"] or ())
+    ]
+    [process] = [one for one in workers if mine.items() <= one.environ().items() and one.name().startswith("python")]
+    process.suspend()
+    return process
+
+
+def trials(folder: Path, job: str) -> set[str]:
+    """The folders of the trials that a job trains, each being a pack of one rank."""
+    [parcel] = submitit.DelayedSubmission.load(folder / "slurm" / f"{job}_submitted.pkl").args
+    return {path.name for path in folder.glob(f"r{parcel['configs'][0]['adapter']['rank']}-*")}
+
+
+def begun(folder: Path, job: str) -> bool:
+    return any(
+        "in a pack of" in path.read_text() for name in trials(folder, job) for path in (folder / name).glob("trial.log")
+    )
+
+
+def test_what_becomes_of_a_job_changes_no_record(loopback: dict[str, str], tmp_path: Path) -> None:
+    local = command("sweep", *SWEEP, cwd=tmp_path / "local")
+    assert local.returncode == 0, local.stderr
+    there = (*SWEEP, "hydra.launcher.engine=slurm", "hydra.launcher.workers=3")
+    folder = tmp_path / "slurm" / "outputs" / "s"
+
+    first = start("sweep", *there, cwd=tmp_path / "slurm", **loopback)
+    until(lambda: len(jobs(loopback)) == 3 or first.poll() is not None)
+    slow, preempted, cancelled = sorted(jobs(loopback))
+    until(lambda: begun(folder, slow))
+    stopped_process(slow)
+    scontrol(loopback, "update", f"JobId={slow}", "EndTime=now+1")  # its time limit, which SLURM looks at now and then
+    until(lambda: begun(folder, preempted))
+    scontrol(loopback, "requeue", preempted)
+    subprocess.run(["scancel", cancelled], env=os.environ | loopback, check=True)
+    output, errors = first.communicate(timeout=DEADLINE_S)
+    assert first.returncode == 1, output + errors
+    found = records(folder)
+    said = [found[name].error["message"] if found[name].error else found[name].status for job in (slow, preempted, cancelled) for name in trials(folder, job)]  # fmt: skip
+    assert said[0].startswith(f"SLURM job {slow} ended as TIMEOUT without a result; raise hydra.launcher.minutes")
+    assert said[4].startswith(f"SLURM job {cancelled} ended as CANCELLED without a result")
+    assert said == [said[0], said[0], "finished", "finished", said[4], said[4]]
+    again = trials(folder, slow) | trials(folder, preempted)
+    done = {name: one for name, one in found.items() if one.finished}
+
+    second = start("sweep", *there, cwd=tmp_path / "slurm", **loopback)
+    until(lambda: len(jobs(loopback)) == 2 or second.poll() is not None)
+    second.send_signal(signal.SIGKILL)
+    second.communicate()
+    third = command("sweep", *there, cwd=tmp_path / "slurm", **loopback)  # while the jobs of the second are there
+    assert third.returncode == 0, third.stderr
+    found, expected = records(folder), records(tmp_path / "local" / "outputs" / "s")
+    assert {name: untimed(one) for name, one in found.items()} == {name: untimed(one) for name, one in expected.items()}
+    assert {name: found[name] for name in done} == done
+    for name in found:
+        assert history(folder / name) == history(tmp_path / "local" / "outputs" / "s" / name)
+        attempts = (folder / name / "trial.log").read_text().count("in a pack of")
+        assert attempts == 2 if name in again else attempts <= 2
+
+
+def test_a_job_that_slurm_does_not_take_is_one_line(loopback: dict[str, str], tmp_path: Path) -> None:
+    more = ("hydra.launcher.engine=slurm", "+hydra.launcher.slurm.partition=nowhere")
+    done = command("sweep", *SWEEP, *more, cwd=tmp_path, **loopback)
+    assert done.returncode == 1
+    assert "hydra.launcher: SLURM does not take this job" in done.stderr
+    assert "invalid partition" in done.stderr

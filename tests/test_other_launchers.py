@@ -1,0 +1,22 @@
+"""Hydra's other launchers run our application too: each job is a pack of one, and its record is the same."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.commands import TOY, records, sweep, untimed
+
+SWEEP = ("-m", *TOY, "name=s", "seed=0,1")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "plugin"), [("joblib", "hydra_joblib_launcher"), ("submitit_local", "hydra_submitit_launcher")]
+)
+def test_another_launcher_leaves_equal_records(launcher: str, plugin: str, tmp_path: Path) -> None:
+    pytest.importorskip(f"hydra_plugins.{plugin}", reason=f"pip install {plugin.replace('_', '-')}")
+    sweep(*SWEEP, "hydra/launcher=packed", cwd=tmp_path / "ours")
+    sweep(*SWEEP, f"hydra/launcher={launcher}", cwd=tmp_path / "theirs")
+    ours, theirs = (records(tmp_path / place / "outputs" / "s") for place in ("ours", "theirs"))
+    assert len(theirs) == 2
+    assert {name: untimed(one) for name, one in theirs.items()} == {name: untimed(one) for name, one in ours.items()}
+    assert {one.perf["pack_size"] for one in theirs.values()} == {1}
