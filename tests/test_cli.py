@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sweep import __main__ as command_line
-from tests.commands import PATH, TOY, command, records, sweep, tree
+from tests.commands import PATH, ROOT, TOY, command, records, sweep, tree
 
 PACKED = "hydra/launcher=packed"
 
@@ -26,6 +26,9 @@ def run_here(arguments: tuple[str, ...], folder: Path, monkeypatch: pytest.Monke
     return ended.value.code
 
 
+ABLATIONS = ", ".join(sorted(path.stem for path in (ROOT / "conf" / "ablation").glob("*.yaml")))
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -35,8 +38,8 @@ def run_here(arguments: tuple[str, ...], folder: Path, monkeypatch: pytest.Monke
         (("adapter.rank=0", "seed=-1"), "seed = -1: must be greater than or equal to 0\nadapter.rank = 0: must be greater than or equal to 1"),
         (("adapter.rank=11",), "adapter.rank = 11: no targeted layer can hold it; the largest possible rank here is 10"),
         (("task=toy",), "task = 'toy': must be one of causal_lm, mnist, toy_regression, transformer, transformer_tiny"),
-        (("hydra/launcher=pack",), "hydra/launcher = 'pack': must be one of basic, packed"),
-        (("+ablation=size",), "ablation = 'size': must be one of alpha, defaults, init, lr, quickstart, rank, targets"),
+        (("hydra/job_logging=loud",), "hydra/job_logging = 'loud': must be one of default, disabled, none, stdout"),
+        (("+ablation=size",), f"ablation = 'size': must be one of {ABLATIONS}"),
         (("ablation=rank",), "ablation: has no default choice to replace; write +ablation=rank"),
         (("-m", "+ablation=rank,init"), "an ablation chooses its own factors, so two cannot be swept at once; launch them one after the other"),
         (("optimizer.lr=${nothing}",), "optimizer.lr: Interpolation key 'nothing' not found"),
@@ -94,7 +97,7 @@ def test_every_fault_of_every_trial_is_told_at_once(tmp_path: Path) -> None:
     assert header == "lora-sweep: nothing was started:"
     assert faults == [
         "adapter.init = 'zero': must be 'kaiming', 'gaussian', 'normal', 'both_random', 'init_b', 'orthogonal', "
-        "'pissa', 'milora' or 'olora' (in 4 of 8 trials)",
+        "'pissa', 'milora', 'olora', 'mica', 'eva' or 'lora_ga' (in 4 of 8 trials)",
         "adapter.rank = 0: must be greater than or equal to 1 (in 2 of 8 trials)",
         "adapter.rank = 99: no targeted layer can hold it; the largest possible rank here is 10 (in 1 of 8 trials)",
         "adapter.rank = 'x': must be a valid integer (in 2 of 8 trials)",
