@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=2000)
     count = parser.parse_args().trials
     logging.disable(logging.WARNING)
-    few, many = 400, 2000
+    few, many = count // 5, count
     costs = [Cost("compose, check and plan it", (asking(many) - asking(few)) / (many - few), "s")]
     jobs = simulated(count)
     with tempfile.TemporaryDirectory() as place:

@@ -63,9 +63,15 @@ def train_pack(pack: Sequence[Job], store: Store, mirror: "WandbSweep | None", o
 
 
 def lose(jobs: Sequence[Job], store: Store, error: Exception) -> list[Record]:
-    """Write that ``jobs`` failed for ``error``, which is no fault of their own training."""
+    """Write that ``jobs`` failed for ``error``, which is no fault of their own training.
+
+    Returns:
+        Their records, but for trials that another launch is training now; what is settled stays as it is.
+
+    """
     with store.claim(jobs) as ours:
-        return write_lost(ours, store, error)
+        done = {job.trial.id: record for job in ours if (record := store.settled(job))}
+        return [*done.values(), *write_lost([job for job in ours if job.trial.id not in done], store, error)]
 
 
 def write_lost(jobs: Sequence[Job], store: Store, error: Exception) -> list[Record]:

@@ -12,6 +12,7 @@ from sweep.execution.pack import Pack, plan
 from sweep.execution.parcel import parcel_of, record_of, train_parcel
 from sweep.execution.runner import Limits, run
 from sweep.execution.store import Store
+from sweep.execution.train import lose
 from sweep.schema import ConfigError
 from tests.commands import TOY, jobs, records, untimed
 
@@ -84,6 +85,15 @@ def test_paths_in_a_parcel_hold_from_anywhere(tmp_path: Path, monkeypatch: pytes
     [job] = jobs("task.source_text=own.txt", common=("task=transformer_tiny",), cache=Path("cache"))
     [config] = parcel_of([job], Store(Path("s"), None), None)["configs"]
     assert (config["cache"], config["task"]["source_text"]) == (f"{tmp_path}/cache", f"{tmp_path}/own.txt")
+
+
+def test_losing_a_pack_loses_nothing_that_is_finished(tmp_path: Path) -> None:
+    wanted, store = jobs("seed=0", "seed=1", cache=tmp_path), Store(tmp_path / "s", None)
+    [done] = run(wanted[:1], store, Limits(workers=1))
+    found = lose(wanted, store, RuntimeError("the node is gone"))
+    assert [one.status for one in found] == ["finished", "failed"]
+    assert found[0] == done
+    assert list(records(store.folder).values()) == found
 
 
 def test_a_parcel_trains_as_the_pack_does_and_refuses_to_be_another(tmp_path: Path) -> None:
