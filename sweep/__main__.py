@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from sweep import schema
 from sweep.execution.warm_up import WORTH_IT, warm_up
@@ -79,7 +81,7 @@ def application() -> Callable[[DictConfig], float | None]:
             assert record.error is not None
             where = os.path.relpath(folder / "trial.log")
             raise TrialFailedError(f"{folder.name} {record.status}: {record.error['message']} (see {where})")
-        return record.result["eval/loss"]
+        return record.result.get("eval/loss")
 
     def prepare(configs: Sequence[DictConfig]) -> list[int]:
         """Check every trial, then train them all; return the position of the first equal trial of each.
@@ -90,7 +92,11 @@ def application() -> Callable[[DictConfig], float | None]:
         here = launcher.engine == "local" and launcher.workers != 1 and not launcher.dry_run
         if here and len(configs) > WORTH_IT:
             warm_up(mirrored=OmegaConf.select(configs[0], "tracker.mode") != "none")
-        jobs = _checked(configs)
+        try:
+            jobs = _checked(configs)
+        except ConfigError:
+            _leave_nothing(Path(configs[0].hydra.sweep.dir))
+            raise
         by_sweep: dict[Path, list[Job]] = {}  # more than one where the name itself is swept
         folders = []
         for job, config in zip(jobs, configs, strict=True):
@@ -126,6 +132,15 @@ def _checked(configs: Sequence[DictConfig]) -> "list[Job]":
         lines = [f"{fault} (in {len(numbers)} of {len(configs)} trials)" for fault, numbers in faults.items()]
         raise ConfigError(["nothing was started:", *lines])
     return jobs
+
+
+def _leave_nothing(folder: Path) -> None:
+    """Take away what Hydra's sweeper has written of a sweep that is refused, where there is nothing else."""
+    if [path.name for path in folder.glob("*")] == ["multirun.yaml"]:
+        (folder / "multirun.yaml").unlink()
+        folder.rmdir()
+        if not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
 
 
 def _train_alone(config: DictConfig, folder: Path) -> Record:
@@ -196,6 +211,10 @@ def main() -> None:
     sys.argv[1:] = sorted(sys.argv[1:], key=_is_override)  # argparse wants them in one piece, so options come first
     if {"--cfg", "-c"} & set(sys.argv) and {"--multirun", "-m"} & set(sys.argv):
         sys.exit("lora-sweep: --cfg shows one trial, without -m; --dry-run shows the plan of a sweep")
+    if {"--multirun", "-m"} & set(sys.argv) and not any(map(_chooses_launcher, sys.argv)):
+        sys.argv.append(
+            "hydra/launcher=packed"
+        )  # Hydra's own runs jobs one by one, and stops at the first that is refused
     if "--dry-run" in sys.argv:
         sys.argv.remove("--dry-run")
         sys.argv.insert(1, "--multirun")
@@ -206,6 +225,10 @@ def main() -> None:
         _run()
 
 
+def _chooses_launcher(argument: str) -> bool:
+    return re.match(r"\+?(hydra/launcher|ablation)=", argument) is not None
+
+
 def _is_override(argument: str) -> bool:
     return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
 
@@ -213,17 +236,20 @@ def _is_override(argument: str) -> bool:
 def _run() -> None:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("0", "")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what went wrong instead of printing it its own way
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way of pressing Ctrl-C
     try:
         hydra.main(version_base="1.3", config_path=str(CONF.absolute()), config_name="config")(application())()
-    except (ConfigError, HydraException, OmegaConfBaseException, TrialFailedError, OSError) as error:
-        if wants_traceback:
-            raise
-        sys.exit(f"lora-sweep: {readable(error)}")
     except BrokenPipeError:  # whoever read our output has enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("lora-sweep: interrupted; the same command goes on with what is not finished", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if wants_traceback:
+            raise
+        foreseen = (ConfigError, HydraException, OmegaConfBaseException, TrialFailedError, OSError, YAMLError)
+        surprise = "" if isinstance(error, foreseen) else f"{type(error).__name__} (HYDRA_FULL_ERROR=1 shows where): "
+        sys.exit(f"lora-sweep: {surprise}{readable(error)}")
 
 
 if __name__ == "__main__":

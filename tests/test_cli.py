@@ -77,9 +77,17 @@ def test_a_mistake_is_one_line_and_exit_code_1(arguments: tuple[str, ...], says:
 
 
 def test_a_mistake_in_a_basic_sweep_makes_no_trial(tmp_path: Path) -> None:
-    done = command("sweep", *TOY, "adapter.rnk=4,8", "-m", "name=bad", cwd=tmp_path)
+    done = command("sweep", *TOY, "adapter.rnk=4,8", "-m", "name=bad", "hydra/launcher=basic", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, "lora-sweep: adapter.rnk: unknown key; did you mean adapter.rank?\n")
     assert tree(tmp_path) == {"outputs", "outputs/bad", "outputs/bad/multirun.yaml"}
+
+
+def test_without_a_launcher_a_sweep_is_packed(tmp_path: Path) -> None:
+    done = command("sweep", "-m", *TOY, "name=p", "seed=0,1", "adapter.rank=4,99", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("lora-sweep: nothing was started:\n")
+    sweep("-m", *TOY, "name=p", "seed=0,1", cwd=tmp_path)
+    assert [one.perf["pack_size"] for one in records(tmp_path / "outputs/p").values()] == [2, 2]
 
 
 def test_options_may_stand_between_overrides(tmp_path: Path) -> None:
@@ -102,7 +110,7 @@ def test_every_fault_of_every_trial_is_told_at_once(tmp_path: Path) -> None:
         "adapter.rank = 99: no targeted layer can hold it; the largest possible rank here is 10 (in 1 of 8 trials)",
         "adapter.rank = 'x': must be a valid integer (in 2 of 8 trials)",
     ]
-    assert tree(tmp_path) == {"outputs", "outputs/bad", "outputs/bad/multirun.yaml"}
+    assert tree(tmp_path) == set()
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def launch(cwd: Path, *more: str) -> Study:
 
 @pytest.fixture(scope="module")
 def basic(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return launch(tmp_path_factory.mktemp("basic"))
+    return launch(tmp_path_factory.mktemp("basic"), "hydra/launcher=basic")
 
 
 @pytest.fixture(scope="module")

@@ -87,6 +87,7 @@ def run_pack(
         if diverged_at is None and not math.isfinite(result["eval/loss"]):
             diverged_at = training.steps
         if diverged_at is None:
+            notes += _end_note(result["eval/loss"], base)
             outcomes.append(Outcome("finished", params, result, trained.perf, notes))
         else:
             message = f"the loss was NaN or infinite at step {diverged_at}"
@@ -127,3 +128,10 @@ def _start_note(start: dict[str, float], base: Base) -> tuple[str, ...]:
     if abs(loss - untouched) <= START_TOLERANCE * max(1.0, abs(untouched)):
         return ()
     return (f"adapter start is not the base model: eval/loss {loss:.4g} before the first step, {untouched:.4g} without the adapter",)  # fmt: skip
+
+
+def _end_note(loss: float, base: Base) -> tuple[str, ...]:
+    untouched = base.metrics["eval/loss"]
+    if loss <= untouched + START_TOLERANCE * max(1.0, abs(untouched)):
+        return ()
+    return (f"worse than the untouched base: eval/loss {loss:.4g} after training, {untouched:.4g} before",)

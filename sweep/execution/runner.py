@@ -2,6 +2,7 @@
 
 import logging
 import math
+import resource
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -23,6 +24,11 @@ from sweep.schema import ConfigError
 from sweep.tasks.registry import build
 
 log = logging.getLogger(__name__)
+
+FILES_OF_A_RUN = 4
+"""Open files that wandb needs for each open run."""
+OTHER_FILES = 128
+"""Open files that a process may have besides."""
 
 
 class TooManyFailuresError(RuntimeError):
@@ -72,10 +78,18 @@ def make_plan(jobs: Sequence[Job], store: Store, limits: Limits) -> Plan:
         packs = plan(waiting, limits.max_pack, places, limits.cluster.room, engine.start_s)
         return Plan(settled, packs, max(1, min(places, len(packs))), engine)
     possible = limits.workers or (1 if waiting and device_of(waiting[0].config.device).type == "cuda" else cores())
-    packs = plan(waiting, limits.max_pack, possible)
+    packs = plan(waiting, _most_in_a_pack(waiting, limits), possible)
     worth = sum(pack.work for pack in packs) > WORTH_WORKERS_S
     workers = possible if limits.workers or worth else 1
     return Plan(settled, packs, max(1, min(workers, len(packs))))
+
+
+def _most_in_a_pack(jobs: Sequence[Job], limits: Limits) -> int:
+    """``max_pack``, or fewer where each trial has a W&B run and the system allows few open files."""
+    if not jobs or jobs[0].config.tracker.mode == "none":
+        return limits.max_pack
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(limits.max_pack, (allowed - OTHER_FILES) // FILES_OF_A_RUN))
 
 
 def run(jobs: Sequence[Job], store: Store, limits: Limits) -> list[Record]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sweep import record
-from sweep.execution import base, engine, sinks, train
+from sweep.execution import base, engine, runner, sinks, train
 from sweep.execution.job import Job
 from sweep.execution.runner import Limits, TooManyFailuresError, make_plan, run, summary
 from sweep.execution.store import Store, UnwritableError
@@ -285,3 +285,21 @@ def test_a_full_disk_ends_the_launch_and_blames_no_trial(
     assert len(trained) == 3  # the pack was not halved, and no other was begun
     assert records(store.folder) == {}
     assert results(run(wanted, store, TOGETHER)) == alone(wanted)
+
+
+def test_a_trial_that_ends_worse_than_it_began_says_so(tmp_path: Path) -> None:
+    wanted = jobs("optimizer.lr=1e9", "optimizer.lr=1e-2", cache=tmp_path)
+    wild, tame = run(wanted, Store(tmp_path / "sweep", None), TOGETHER)
+    assert [wild.status, tame.status] == ["finished", "finished"]
+    assert wild.result["eval/loss"] > 1e6
+    [note] = wild.notes
+    assert note.startswith("worse than the untouched base: eval/loss ")
+    assert tame.notes == ()
+
+
+@pytest.mark.parametrize(("tracker", "largest"), [("none", 600), ("wandb", (1024 - 128) // 4)])
+def test_packs_leave_room_for_the_open_files_of_their_runs(tracker: str, largest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr("sweep.execution.runner.resource.getrlimit", lambda which: (1024, 4096))
+    wanted = jobs(*(f"seed={seed} tracker={tracker}" for seed in range(3)), cache=tmp_path)
+    limits = Limits(max_pack=600, workers=1)
+    assert runner._most_in_a_pack(wanted, limits) == largest
