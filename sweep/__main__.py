@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +18,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from sweep import schema
 from sweep.execution.warm_up import WORTH_IT, warm_up
@@ -191,6 +191,10 @@ def _limits(hydra_node: DictConfig) -> "Limits":
     from sweep.execution.runner import Limits
 
     launcher = hydra_node.launcher
+    least = {"max_pack": 1, "workers": 1, "max_failures": 0}
+    too_small = [key for key, bound in least.items() if launcher[key] is not None and launcher[key] < bound]
+    if too_small:
+        raise ConfigError([f"hydra.launcher.{key} = {launcher[key]}: must be {least[key]} or more" for key in too_small])  # fmt: skip
     names = ("engine", "address", "cpus", "gpus", "memory_gb", "minutes")
     slurm: Any = OmegaConf.to_container(launcher.slurm)
     cluster = Cluster(**{name: launcher[name] for name in names}, slurm=slurm)
@@ -247,9 +251,18 @@ def _run() -> None:
     except Exception as error:
         if wants_traceback:
             raise
-        foreseen = (ConfigError, HydraException, OmegaConfBaseException, TrialFailedError, OSError, YAMLError)
-        surprise = "" if isinstance(error, foreseen) else f"{type(error).__name__} (HYDRA_FULL_ERROR=1 shows where): "
-        sys.exit(f"lora-sweep: {surprise}{readable(error)}")
+        sys.exit(f"lora-sweep: {_unforeseen(error)}{readable(error)}")
+
+
+def _unforeseen(error: Exception) -> str:
+    """The type of an error that comes out of our own code, and is none that this code gives to a user."""
+    frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    ours = any(name.startswith("sweep.") and name != __name__ for name in frames)
+    foreseen = (ConfigError, HydraException, OmegaConfBaseException, TrialFailedError, OSError)
+    caused_by = (error, error.__cause__, error.__context__)
+    if not ours or any(isinstance(one, foreseen) for one in caused_by):
+        return ""
+    return f"{type(error).__name__} (HYDRA_FULL_ERROR=1 shows where): "
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ def readable(error: BaseException) -> str:
         return f"{addable[1]}: has no default choice to replace; write {addable[2]}"
     if unknown := re.match(r"Could not override '([\w.]+)'", str(error)):
         return schema.unknown_key(unknown[1].split("."))
+    if unreadable := re.match(r"LexerNoViableAltException: (.*)\n *\^", str(error), re.DOTALL):
+        return f"{unreadable[1]!r}: is not of the form key=value, or its value needs quotes"
     values = [cause for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key]
     if values:
         return f"{values[-1].full_key}: {(values[-1].msg or str(values[-1])).splitlines()[0]}"
