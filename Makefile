@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint tutorials bench clean
+.PHONY: demo test lint tutorials bench torture clean
 
 demo: $(VENV)/.ready ## train the quickstart sweep on real digits and show what it says
 	$(RUN) -m sweep +ablation=quickstart
@@ -25,6 +25,9 @@ tutorial-%: $(VENV)/.ready
 
 bench: $(VENV)/.ready-dev ## print speed ratios against a careful one-by-one peer
 	$(RUN) benchmarks/sweeps.py --quick
+
+torture: $(VENV)/.ready-dev ## kill sweeps, break what they stand on, and print what was observed (docs/reliability.md)
+	$(RUN) -m tests.torture
 
 clean: ## remove the environment and everything that was trained
 	rm -rf $(VENV) outputs/* outputs/.cache

@@ -127,14 +127,23 @@ def _divide(group: Sequence[Job], max_pack: int, workers: int, room: float | Non
 
 
 def _best_size(group: Sequence[Job], limit: int, task: Task, device: torch.device) -> tuple[int, float]:
-    """The pack size to use, and the seconds of one update for each trial in it."""
+    """The pack size to use, and the seconds of one update for each trial in it.
+
+    What cannot be probed, for lack of memory or for a fault of its own, is left to fail where it is trained.
+    """
     steps = group[0].trial.training.steps
-    size, each_s = 1, _probe(group[:1], task, device)
+    try:
+        size, each_s = 1, _probe(group[:1], task, device)
+    except Exception:
+        return 1, math.nan
     if each_s * steps * len(group) < WORTH_PROBING_S:
         return min(limit, len(group)), each_s
     while size < min(limit, len(group)):
         bigger = min(4 * size, limit, len(group))
-        bigger_each_s = _probe(group[:bigger], task, device) / bigger
+        try:
+            bigger_each_s = _probe(group[:bigger], task, device) / bigger
+        except Exception:
+            break
         if bigger_each_s > GAIN * each_s:
             break
         size, each_s = bigger, bigger_each_s

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sweep import record
-from sweep.execution import base, engine, runner, sinks, train
+from sweep.execution import base, engine, pack, runner, sinks, train
 from sweep.execution.job import Job
 from sweep.execution.runner import Limits, TooManyFailuresError, make_plan, run, summary
 from sweep.execution.store import Store, UnwritableError
@@ -303,3 +303,18 @@ def test_packs_leave_room_for_the_open_files_of_their_runs(tracker: str, largest
     wanted = jobs(*(f"seed={seed} tracker={tracker}" for seed in range(3)), cache=tmp_path)
     limits = Limits(max_pack=600, workers=1)
     assert runner._most_in_a_pack(wanted, limits) == largest
+
+
+def test_a_trial_that_breaks_the_planner_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = jobs("seed=0", "seed=1", "adapter.rank=2 seed=0", "adapter.rank=2 seed=1", cache=tmp_path)
+    own = pack._fold_untrained
+
+    def no_memory(group: Sequence[Job], *rest: Any) -> Any:
+        if group[0].trial.adapter.rank == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return own(group, *rest)
+
+    monkeypatch.setattr(pack, "_fold_untrained", no_memory)
+    found = run(wanted, Store(tmp_path / "sweep", None), TOGETHER)
+    assert [one.perf["pack_size"] for one in found] == [2, 2, 1, 1]
+    assert all(one.finished for one in found)
