@@ -288,7 +288,7 @@ def test_a_full_disk_ends_the_launch_and_blames_no_trial(
 
 
 def test_a_trial_that_ends_worse_than_it_began_says_so(tmp_path: Path) -> None:
-    wanted = jobs("optimizer.lr=1e9", "optimizer.lr=1e-2", cache=tmp_path)
+    wanted = jobs("optimizer.lr=1e6", "optimizer.lr=1e-2", cache=tmp_path)
     wild, tame = run(wanted, Store(tmp_path / "sweep", None), TOGETHER)
     assert [wild.status, tame.status] == ["finished", "finished"]
     assert wild.result["eval/loss"] > 1e6
