@@ -208,7 +208,7 @@ def _memory_of_one(job: Job) -> int:
     model = meta_model(trial.task, job.cache_folder)
     layers = linear_layers(model).values()
     widths = sum(layer.in_features + layer.out_features for layer in layers)
-    positions = task.target.held_out.targets[0].numel()
+    positions = task.target.held_out.positions
     rows = trial.training.batch_size * positions
     if trial.adapter.kind == "full":
         parameters = sum(layer.weight.numel() for layer in layers)

@@ -26,6 +26,11 @@ class Batch(NamedTuple):
     inputs: Tensor
     targets: Tensor
 
+    @property
+    def positions(self) -> int:
+        """Predictions of one row: a token at each place of a window, otherwise one, however many numbers it has."""
+        return 1 if self.targets.is_floating_point() else self.targets[0].numel()
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch on ``device``."""
         return Batch(self.inputs.to(device), self.targets.to(device))

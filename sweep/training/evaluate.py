@@ -24,7 +24,7 @@ def evaluate(folded: Folded, task: Task, domain: Domain, prefix: str = "eval/") 
     held_out = domain.held_out
     means: dict[str, list[Tensor]] = defaultdict(list)
     counts: dict[str, list[Tensor]] = defaultdict(list)
-    rows = max(1, POSITIONS_AT_ONCE // held_out.targets[0].numel())
+    rows = max(1, POSITIONS_AT_ONCE // held_out.positions)
     was_training = model.training
     model.eval()
     for inputs, targets in zip(held_out.inputs.split(rows), held_out.targets.split(rows), strict=True):
