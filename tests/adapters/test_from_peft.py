@@ -74,7 +74,12 @@ def test_modules_that_peft_has_trained_in_full_start_a_trial_too(tmp_path: Path)
 
 
 def test_what_a_trial_leaves_starts_another_where_it_ended(tmp_path: Path) -> None:
-    for adapter in (lora(rank=3, bias="all", scaling="alpha"), lora(init="pissa", targets=["layers.1"])):
+    for adapter in (
+        lora(rank=3, bias="all", scaling="alpha"),
+        lora(init="pissa", targets=["layers.1"]),
+        lora(rank_pattern={"layers.1": 2}, alpha_pattern={"layers.0": 3.0}, scaling="alpha/sqrt_rank"),
+        lora(init="olora", dora=True, rank_pattern={"layers.1": 2}),
+    ):
         first = attach(mlp(12, 20, 8), adapter)
         run(first, squared_error(), InOrder(pairs(12, 8, 4, 3)), [optimizer(lr=1e-2)], training(steps=5))
         for name, content in files(first, 0, adapter, {}).items():
