@@ -205,9 +205,7 @@ def main() -> None:
     """Run the command line; a user's mistake ends in one message and exit code 1."""
     if sys.argv[1:2] and sys.argv[1] in FOLLOW_UPS:
         sys.exit(import_module(f"sweep.{sys.argv[1]}").main(sys.argv[2:]))
-    gc.set_threshold(
-        100_000
-    )  # configurations are many small objects that stay: looking for garbage takes a fifth of the time
+    gc.set_threshold(100_000)  # configurations are many small objects that stay; most searches find nothing
     OmegaConf.register_new_resolver("trial_folder", trial_folder, replace=True)
     OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
     if any(re.match(r"\+?ablation=.*,", argument) for argument in sys.argv[1:]):
@@ -216,9 +214,7 @@ def main() -> None:
     if {"--cfg", "-c"} & set(sys.argv) and {"--multirun", "-m"} & set(sys.argv):
         sys.exit("lora-sweep: --cfg shows one trial, without -m; --dry-run shows the plan of a sweep")
     if {"--multirun", "-m"} & set(sys.argv) and not any(map(_chooses_launcher, sys.argv)):
-        sys.argv.append(
-            "hydra/launcher=packed"
-        )  # Hydra's own runs jobs one by one, and stops at the first that is refused
+        sys.argv.append("hydra/launcher=packed")  # Hydra's own stops at the first job that is refused
     if "--dry-run" in sys.argv:
         sys.argv.remove("--dry-run")
         sys.argv.insert(1, "--multirun")

@@ -33,6 +33,10 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 Number = TypeVar("Number", int, float)
 
 
+MOST_ROWS = 1_000_000
+"""In a batch: more is a slip of the hand, and would fill the memory before anything is trained."""
+
+
 class ConfigError(ValueError):
     """What a user asked for cannot be done; the message lists every fault and what would be allowed."""
 
@@ -52,7 +56,7 @@ class Pretraining(_Strict):
     """
 
     steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, le=MOST_ROWS)
     lr: float = Field(gt=0)
     schedule: Literal["cosine", "constant"]
     seed: int = Field(ge=0)
@@ -315,7 +319,7 @@ class Training(_Strict):
     """
 
     steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, le=MOST_ROWS)
     accumulation: int = Field(ge=1)
     checkpointing: bool
     log_every: int = Field(ge=1)

@@ -40,6 +40,7 @@ def fault(*overrides: str) -> str:
         ("adapter.rank=null", "adapter: a LoRA needs a value for rank"),
         ("adapter.rank=11", "adapter.rank = 11: no targeted layer can hold it; the largest possible rank here is 10"),
         ("adapter.alpha=0", "adapter.alpha = 0: must be greater than 0"),
+        ("training.batch_size=4000000000000", "training.batch_size = 4000000000000: must be less than or equal to 1000000"),
         ("adapter.alpha=inf", "adapter.alpha = inf: must be a finite number"),
         ("adapter.init=loftq", f"adapter.init = 'loftq': must be {INITS}"),
         ("adapter.scaling=rank", "adapter.scaling = 'rank': must be 'alpha/rank', 'alpha/sqrt_rank' or 'alpha'"),

@@ -42,9 +42,7 @@ class DoRALinear(LoRALinear):
         """‖V‖ of each output row, (T, O), without V: ‖w‖² + 2s·w·(BA) + s²·‖BA‖² needs products of the rank's size."""
         factors: list[tuple[Tensor, Tensor]] = [(self.lora_A, self.output_factors())]
         if self.moved_A is not None and self.moved_B is not None:
-            factors.append(
-                (self.moved_A, -self.moved_B)
-            )  # a sum of its own: an exact zero for trials that moved nothing
+            factors.append((self.moved_A, -self.moved_B))  # an exact zero for trials that moved nothing
         scaling = self.scaling[:, :, 0]
         squares_T_O = self.squares_O
         for lora_A, lora_B in factors:

@@ -87,9 +87,8 @@ class Folded:
         linears = linear_layers(merged)
         for name, layer in self.layers.items():
             plain = linears[name]
-            plain.weight = nn.Parameter(
-                plain.weight + layer.delta(trial), requires_grad=False
-            )  # an embedding may share it
+            weight = plain.weight + layer.delta(trial)
+            plain.weight = nn.Parameter(weight, requires_grad=False)  # a new one, for an embedding may share it
             if (bias := layer.own_bias(trial)) is not None:
                 plain.bias.data.copy_(bias)
         return merged

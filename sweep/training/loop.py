@@ -115,9 +115,8 @@ def train(
             if all(diverged_at[trial] for trial in pack.trials):
                 break
             if pruning and evaluates and not is_last and pruning.is_rung(step):
-                staying = pruning.staying(
-                    pack.trials, [rows[trial].get("eval/loss", math.nan) for trial in pack.trials]
-                )
+                losses = [rows[trial].get("eval/loss", math.nan) for trial in pack.trials]
+                staying = pruning.staying(pack.trials, losses)
                 for trial in set(pack.trials).difference(staying):
                     pruned_at[trial] = step
                 pack.restore(folded)
@@ -142,11 +141,8 @@ class _Pack:
         steps: int,
     ):
         device = next(folded.model.parameters()).device
-        self.folded, self.trials, self.rows = (
-            folded,
-            list(trials),
-            optimizer.TrialRows(folded.parameters, folded.trials),
-        )
+        self.folded, self.trials = folded, list(trials)
+        self.rows = optimizer.TrialRows(folded.parameters, folded.trials)
         self._settings, self._seeds, self._streams, self._steps = settings, seeds, streams, steps
         own = [settings[trial] for trial in trials]
         self.rates = learning_rates(own, steps)
