@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,9 @@ from sweep.record import Record
 ROOT = Path(__file__).parents[1]
 PATH = os.pathsep.join(map(str, (ROOT, ROOT / "sweep" / "_plugin")))
 """Where the package and Hydra's launcher are in this checkout."""
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell lets its background jobs, and all they start, ignore it
 TOY = ("task=toy_regression", "training.steps=20", "training.eval_every=10", "tracker=none")
 
 

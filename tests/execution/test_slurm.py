@@ -5,7 +5,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
@@ -47,16 +49,22 @@ def scontrol(environment: dict[str, str], *arguments: str) -> None:
     subprocess.run(["scontrol", *arguments], env=os.environ | environment, check=True)
 
 
-def stopped_process(job: str) -> psutil.Process:
-    """The process that trains for ``job``, frozen, so that its job outlives any limit."""
+def freeze(job: str) -> None:
+    """Freeze the process that trains for ``job``, again and again: SLURM wakes it up before it ends it."""
     array, _, task = job.partition("_")
     mine = {"SLURM_ARRAY_JOB_ID": array, "SLURM_ARRAY_TASK_ID": task, "SLURM_PROCID": "0"}
     workers = [
         one for one in psutil.process_iter(["cmdline"]) if "submitit.core._submit" in (one.info["cmdline"] or ())
     ]
     [process] = [one for one in workers if mine.items() <= one.environ().items() and one.name().startswith("python")]
-    process.suspend()
-    return process
+
+    def keep_frozen() -> None:
+        with suppress(psutil.NoSuchProcess):
+            while process.is_running():
+                process.suspend()
+                time.sleep(0.01)
+
+    Thread(target=keep_frozen, daemon=True).start()
 
 
 def trials(folder: Path, job: str) -> set[str]:
@@ -81,9 +89,10 @@ def test_what_becomes_of_a_job_changes_no_record(loopback: dict[str, str], tmp_p
     until(lambda: len(jobs(loopback)) == 3 or first.poll() is not None)
     slow, preempted, cancelled = sorted(jobs(loopback))
     until(lambda: begun(folder, slow))
-    stopped_process(slow)
+    freeze(slow)
     scontrol(loopback, "update", f"JobId={slow}", "EndTime=now+1")  # its time limit, which SLURM looks at now and then
     until(lambda: begun(folder, preempted))
+    freeze(preempted)
     scontrol(loopback, "requeue", preempted)
     subprocess.run(["scancel", cancelled], env=os.environ | loopback, check=True)
     output, errors = first.communicate(timeout=DEADLINE_S)
