@@ -3,7 +3,6 @@
 import hashlib
 import os
 import platform
-import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 
 import sweep
 
-PACKAGES = ("torch", "hydra-core", "wandb")
+PACKAGES = ("torch", "hydra-core", "wandb", "transformers")
 
 
 def environment(device: torch.device, base: str) -> dict[str, Any]:
@@ -22,8 +21,7 @@ def environment(device: torch.device, base: str) -> dict[str, Any]:
         "lora_sweep": sweep.__version__,
         "code": _code(),
         "python": platform.python_version(),
-        **{package: _version(package) for package in PACKAGES},
-        **({"transformers": _version("transformers")} if "transformers" in sys.modules else {}),
+        **{package: found for package in PACKAGES if (found := _version(package))},
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cpu_count": os.cpu_count(),

@@ -117,7 +117,9 @@ def _divide(group: Sequence[Job], max_pack: int, workers: int, room: float | Non
     fitting = int((MEMORY_SHARE * available_memory(device) / workers if room is None else room) / memory)
     limit = 1 if group[0].trial.adapter.runs_alone else max(1, min(max_pack, fitting))
     size, step_s = min(limit, len(group)), math.nan
-    if len(group) > 1 and kind != "none":
+    if group[0].config.pruning and kind != "none":
+        step_s = _probe(group[:1], task, device)  # trials are compared within a pack: it holds all that fit
+    elif len(group) > 1 and kind != "none":
         size, step_s = _best_size(group, limit, task, device)
         if Pack(tuple(group), step_s * len(group), 0).work > WORTH_WORKERS_S:
             worth_starting = math.ceil(start_s / Pack(tuple(group[:1]), step_s, 0).work)
