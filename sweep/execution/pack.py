@@ -129,30 +129,32 @@ def _divide(group: Sequence[Job], max_pack: int, workers: int, room: float | Non
 
 
 def _best_size(group: Sequence[Job], limit: int, task: Task, device: torch.device) -> tuple[int, float]:
-    """The pack size to use, and the seconds of one update for each trial in it.
-
-    What cannot be probed, for lack of memory or for a fault of its own, is left to fail where it is trained.
-    """
+    """The pack size to use, and the seconds of one update for each trial in it."""
     steps = group[0].trial.training.steps
-    try:
-        size, each_s = 1, _probe(group[:1], task, device)
-    except Exception:
-        return 1, math.nan
+    size, each_s = 1, _probe(group[:1], task, device)
     if each_s * steps * len(group) < WORTH_PROBING_S:
         return min(limit, len(group)), each_s
-    while size < min(limit, len(group)):
+    while size < min(limit, len(group)) and not math.isnan(each_s):
         bigger = min(4 * size, limit, len(group))
-        try:
-            bigger_each_s = _probe(group[:bigger], task, device) / bigger
-        except Exception:
-            break
-        if bigger_each_s > GAIN * each_s:
+        bigger_each_s = _probe(group[:bigger], task, device) / bigger
+        if not bigger_each_s <= GAIN * each_s:  # NaN is no gain
             break
         size, each_s = bigger, bigger_each_s
     return size, each_s
 
 
 def _probe(jobs: Sequence[Job], task: Task, device: torch.device) -> float:
+    """Seconds of one update of ``jobs`` packed, as ``_measured``; NaN where they cannot be trained.
+
+    For lack of memory, or for a fault of their own: they are left to fail where they are trained.
+    """
+    try:
+        return _measured(jobs, task, device)
+    except Exception:
+        return math.nan
+
+
+def _measured(jobs: Sequence[Job], task: Task, device: torch.device) -> float:
     """Seconds of one update of ``jobs`` packed, on a model that has not been pre-trained: the fastest of several."""
     trials = [job.trial for job in jobs]
     training = trials[0].training.model_copy(update={"steps": PROBE_STEPS})

@@ -305,8 +305,10 @@ def test_packs_leave_room_for_the_open_files_of_their_runs(tracker: str, largest
     assert runner._most_in_a_pack(wanted, limits) == largest
 
 
-def test_a_trial_that_breaks_the_planner_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = jobs("seed=0", "seed=1", "adapter.rank=2 seed=0", "adapter.rank=2 seed=1", cache=tmp_path)
+@pytest.mark.parametrize(("pruning", "sizes"), [("null", [2, 2, 1, 1]), ("2", [2, 2, 2, 2])])
+def test_a_trial_that_breaks_the_planner_fails_alone(pruning: str, sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    each = ("seed=0", "seed=1", "adapter.rank=2 seed=0", "adapter.rank=2 seed=1")
+    wanted = jobs(*(f"pruning={pruning} {one}" for one in each), cache=tmp_path)
     own = pack._fold_untrained
 
     def no_memory(group: Sequence[Job], *rest: Any) -> Any:
@@ -316,5 +318,5 @@ def test_a_trial_that_breaks_the_planner_fails_alone(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(pack, "_fold_untrained", no_memory)
     found = run(wanted, Store(tmp_path / "sweep", None), TOGETHER)
-    assert [one.perf["pack_size"] for one in found] == [2, 2, 1, 1]
+    assert [one.perf["pack_size"] for one in found] == sizes
     assert all(one.finished for one in found)
