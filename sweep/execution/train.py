@@ -1,6 +1,7 @@
 """Train one pack where we are: base, sinks, engine, records."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,10 +57,8 @@ def train_pack(pack: Sequence[Job], store: Store, mirror: "WandbSweep | None", o
         UnwritableError: the sweep's folder takes no more.
 
     """
-    with store.claim(pack) as ours:
-        done = {job.trial.id: record for job in ours if (record := store.settled(job))}
-        rest = [job for job in ours if job.trial.id not in done]
-        return [*done.values(), *(_train(rest, store, mirror, on_steps) if rest else [])]
+    with _unsettled(pack, store) as (done, rest):
+        return [*done, *(_train(rest, store, mirror, on_steps) if rest else [])]
 
 
 def lose(jobs: Sequence[Job], store: Store, error: Exception) -> list[Record]:
@@ -69,9 +68,8 @@ def lose(jobs: Sequence[Job], store: Store, error: Exception) -> list[Record]:
         Their records, but for trials that another launch is training now; what is settled stays as it is.
 
     """
-    with store.claim(jobs) as ours:
-        done = {job.trial.id: record for job in ours if (record := store.settled(job))}
-        return [*done.values(), *write_lost([job for job in ours if job.trial.id not in done], store, error)]
+    with _unsettled(jobs, store) as (done, rest):
+        return [*done, *write_lost(rest, store, error)]
 
 
 def write_lost(jobs: Sequence[Job], store: Store, error: Exception) -> list[Record]:
@@ -80,6 +78,14 @@ def write_lost(jobs: Sequence[Job], store: Store, error: Exception) -> list[Reco
     records = [store.record_of(job, failed(error), unknown) for job in jobs]
     PackSinks(jobs, store, mirror=None).finish(records)
     return records
+
+
+@contextmanager
+def _unsettled(jobs: Sequence[Job], store: Store) -> Iterator[tuple[list[Record], list[Job]]]:
+    """Claim what no other launch trains of ``jobs``: the records of what is settled among it, and the rest."""
+    with store.claim(jobs) as ours:
+        done = {job.trial.id: record for job in ours if (record := store.settled(job))}
+        yield list(done.values()), [job for job in ours if job.trial.id not in done]
 
 
 def _train(pack: Sequence[Job], store: Store, mirror: "WandbSweep | None", on_steps: OnStep) -> list[Record]:
