@@ -1,5 +1,6 @@
 """The command line: ``python -m sweep``. The only file that sees Hydra's DictConfig."""
 
+import atexit
 import gc
 import logging
 import os
@@ -206,6 +207,7 @@ def main() -> None:
     if sys.argv[1:2] and sys.argv[1] in FOLLOW_UPS:
         sys.exit(import_module(f"sweep.{sys.argv[1]}").main(sys.argv[2:]))
     gc.set_threshold(100_000)  # configurations are many small objects that stay; most searches find nothing
+    atexit.register(gc.freeze)  # and so would the last one, at the exit
     OmegaConf.register_new_resolver("trial_folder", trial_folder, replace=True)
     OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
     if any(re.match(r"\+?ablation=.*,", argument) for argument in sys.argv[1:]):

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from sweep.execution.pack import Pack, available_memory
+from sweep.execution.estimate import available_memory
+from sweep.execution.pack import Pack
 from sweep.execution.store import Store
 from sweep.record import Record
 from sweep.schema import ConfigError

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 
 from sweep import schema
 from sweep.execution.engines import Cluster, Engine, engine_of
+from sweep.execution.estimate import trainable_of
 from sweep.execution.job import Job
-from sweep.execution.pack import WORTH_WORKERS_S, Pack, plan, trainable_of
+from sweep.execution.pack import WORTH_WORKERS_S, Pack, plan
 from sweep.execution.progress import progress_bar
 from sweep.execution.resolve import device_of
 from sweep.execution.sinks import tracking_mode

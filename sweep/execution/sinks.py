@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from sweep.execution.job import Job
@@ -14,18 +15,22 @@ if TYPE_CHECKING:
     from sweep.trackers.wandb import Mode, WandbSweep
 
 FLUSH_EVERY_S = 0.5
+WRITERS = 16
 MIRRORED_ROWS = 25
 """Training losses that W&B gets of a trial, besides every evaluation; the local history has all of them."""
 
 
 def tracking_mode(job: Job) -> "Mode | None":
     """How the launch of ``job`` is mirrored to W&B, decided once: a server that cannot be reached means offline."""
-    mode = job.config.tracker.mode
-    if mode == "none":
-        return None
-    from sweep.trackers.wandb import choose_mode
+    match job.config.tracker.mode:
+        case "none":
+            return None
+        case "offline":
+            return "offline"
+        case "online":
+            from sweep.trackers.wandb import choose_mode
 
-    return choose_mode(mode)
+            return choose_mode("online")
 
 
 def wandb_sweep(job: Job, store: Store, mode: "Mode | None") -> "WandbSweep | None":
@@ -76,9 +81,8 @@ class PackSinks:
             from sweep.trackers.wandb import finish_all
 
             finish_all(zip(self._mirrors, records, strict=True))
-        with writing(self._folder):
-            for tracker, record in zip(self._local, records, strict=True):
-                tracker.finish(record)
+        with writing(self._folder), ThreadPoolExecutor(WRITERS) as pool:  # a disk confirms many files at a time
+            list(pool.map(LocalTracker.finish, self._local, records))
 
     def abandon(self) -> None:
         """Write what waits and close the mirrors: the launch ends before its trials do."""

@@ -5,6 +5,8 @@ from multiprocessing import forkserver
 
 WORTH_IT = 8
 """Trials above which that is begun early."""
+IMPORTED_BY_A_RUN = ["wandb.sdk.launch.inputs.internal"]
+"""What wandb imports when its first run opens, half a second of it; a name that it drops is passed over."""
 
 
 def warm_up(mirrored: bool) -> None:
@@ -12,6 +14,6 @@ def warm_up(mirrored: bool) -> None:
 
     This module itself imports nothing heavy. ``mirrored`` says whether they will need W&B.
     """
-    modules = ["sweep.execution.train", *(["sweep.trackers.wandb"] if mirrored else [])]
+    modules = ["sweep.execution.train", *(["sweep.trackers.wandb", *IMPORTED_BY_A_RUN] if mirrored else [])]
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
     forkserver.ensure_running()

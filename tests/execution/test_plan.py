@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from sweep.execution import pack
+from sweep.execution.estimate import trainable_of
 from sweep.execution.job import Job
-from sweep.execution.pack import Pack, plan, trainable_of
+from sweep.execution.pack import Pack, plan
 from sweep.execution.runner import Limits, Plan, describe, make_plan
 from sweep.execution.store import Store
 from sweep.record import Record, write
@@ -21,7 +22,7 @@ GIB = 2**30
 def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Pretend measurements: a fixed time for an update and some for each trial, and a large memory."""
     figures = {"fixed_s": 1.0, "trial_s": 0.001, "memory": 64 * GIB}
-    monkeypatch.setattr(pack, "_probe", lambda group, task, device: figures["fixed_s"] + figures["trial_s"] * len(group))  # fmt: skip
+    monkeypatch.setattr(pack, "update_s", lambda group, task, device: figures["fixed_s"] + figures["trial_s"] * len(group))  # fmt: skip
     monkeypatch.setattr(pack, "available_memory", lambda device: figures["memory"])
     return figures
 
@@ -77,7 +78,7 @@ def test_what_trains_together(first: str, second: str, together: bool, tmp_path:
 
 
 def test_no_pack_is_above_the_limit(tmp_path: Path) -> None:
-    assert sizes(planned(seeds(10), tmp_path, max_pack=4)) == [2, 4, 4]
+    assert sizes(planned(seeds(10), tmp_path, max_pack=4)) == [3, 3, 4]
 
 
 def test_packs_fit_the_memory_of_all_workers_together(tmp_path: Path, measured: dict[str, float]) -> None:
@@ -94,7 +95,7 @@ def test_a_pack_that_gains_nothing_stays_small(tmp_path: Path, measured: dict[st
     measured.update(fixed_s=3.0, trial_s=1.0)  # 4 s alone, 1.75 s each of four, 1.5 s of six: less than a tenth more
     assert sizes(planned(seeds(6), tmp_path)) == [6]
     measured.update(fixed_s=1.0, trial_s=1.0)  # 2 s alone, 1.25 s each of four, 1.17 s of six
-    assert sizes(planned(seeds(6), tmp_path)) == [2, 4]
+    assert sizes(planned(seeds(6), tmp_path)) == [3, 3]
 
 
 def test_long_work_is_spread_over_the_workers(tmp_path: Path, measured: dict[str, float]) -> None:

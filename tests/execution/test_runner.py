@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sweep import record
-from sweep.execution import base, engine, pack, runner, sinks, train
+from sweep.execution import base, engine, estimate, runner, sinks, train
 from sweep.execution.job import Job
 from sweep.execution.runner import Limits, TooManyFailuresError, make_plan, run, summary
 from sweep.execution.store import Store, UnwritableError
@@ -309,14 +309,14 @@ def test_packs_leave_room_for_the_open_files_of_their_runs(tracker: str, largest
 def test_a_trial_that_breaks_the_planner_fails_alone(pruning: str, sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     each = ("seed=0", "seed=1", "adapter.rank=2 seed=0", "adapter.rank=2 seed=1")
     wanted = jobs(*(f"pruning={pruning} {one}" for one in each), cache=tmp_path)
-    own = pack._fold_untrained
+    own = estimate._fold_untrained
 
     def no_memory(group: Sequence[Job], *rest: Any) -> Any:
         if group[0].trial.adapter.rank == 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return own(group, *rest)
 
-    monkeypatch.setattr(pack, "_fold_untrained", no_memory)
+    monkeypatch.setattr(estimate, "_fold_untrained", no_memory)
     found = run(wanted, Store(tmp_path / "sweep", None), TOGETHER)
     assert [one.perf["pack_size"] for one in found] == sizes
     assert all(one.finished for one in found)

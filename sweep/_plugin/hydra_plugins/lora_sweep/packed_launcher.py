@@ -73,5 +73,5 @@ class PackedLauncher(Launcher):
         returns = {}
         for position in dict.fromkeys(stands_for):
             returns[position] = run_job(self.hydra_context, self.task_function, configs[position])
-            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         return [returns[position] for position in stands_for]

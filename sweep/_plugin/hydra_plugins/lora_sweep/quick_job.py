@@ -1,4 +1,4 @@
-"""Run one job as Hydra's ``run_job`` does, without its repeated copies of a configuration nobody changes."""
+"""Run one job as Hydra's ``run_job`` does, without copying and printing again what all jobs have in common."""
 
 import os
 import pickle
@@ -33,10 +33,7 @@ def run_job(context: HydraContext, task_function: TaskFunction, config: DictConf
         with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
             config.hydra.runtime.output_dir = str(folder.absolute())
         OmegaConf.set_readonly(config.hydra, True)
-        task_config: DictConfig = pickle.loads(pickle.dumps(config))  # copies five times faster than deepcopy
-        with read_write(task_config), open_dict(task_config):
-            del task_config["hydra"]
-        OmegaConf.copy_cache(from_config=config, to_config=task_config)
+        task_config = _without_hydra(config)
         folder.mkdir(parents=True, exist_ok=True)
         chdir = config.hydra.job.chdir
         if chdir or (chdir is None and not version.base_at_least("1.2")):
@@ -62,14 +59,39 @@ def run_job(context: HydraContext, task_function: TaskFunction, config: DictConf
         os.chdir(folder_before)
 
 
+def _without_hydra(config: DictConfig) -> DictConfig:
+    """A copy without Hydra's own node, which would be most of the work."""
+    content: dict[str, Any] = config._content  # type: ignore[assignment]
+    hydra = content.pop("hydra")
+    try:
+        copy: DictConfig = pickle.loads(pickle.dumps(config))  # five times faster than deepcopy
+    finally:
+        content["hydra"] = hydra
+    return copy
+
+
 def _save(task_config: DictConfig, config: DictConfig, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    hydra_node = {"hydra": OmegaConf.to_container(config.hydra, resolve=False, enum_to_str=True)}
+    hydra: dict[str, Any] = OmegaConf.to_container(config.hydra, resolve=False, enum_to_str=True)  # type: ignore[assignment]
     parts = {
-        "config.yaml": OmegaConf.to_container(task_config, resolve=False, enum_to_str=True),
-        "hydra.yaml": hydra_node,
-        "overrides.yaml": hydra_node["hydra"]["overrides"]["task"],  # type: ignore[index,call-overload]
+        "config.yaml": _yaml(OmegaConf.to_container(task_config, resolve=False, enum_to_str=True)),
+        "hydra.yaml": "hydra:\n" + "".join(_under_hydra(key, value) for key, value in hydra.items()),
+        "overrides.yaml": _yaml(hydra["overrides"]["task"]),
     }
-    for name, content in parts.items():
-        text = yaml.dump(content, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
+    for name, text in parts.items():
         (folder / name).write_text(text, encoding="utf-8")
+
+
+_printed: dict[str, tuple[Any, str]] = {}
+"""The keys of Hydra's node with their last value and its YAML: from job to job most stay the same."""
+
+
+def _under_hydra(key: str, value: Any) -> str:
+    if key not in _printed or _printed[key][0] != value:
+        _printed[key] = value, _yaml({"hydra": {key: value}}).removeprefix("hydra:\n")
+    return _printed[key][1]
+
+
+def _yaml(content: Any) -> str:
+    text: str = yaml.dump(content, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
+    return text
