@@ -1,11 +1,17 @@
 """What every test needs: our kernels' switches set before torch is imported, and one thread, as in a sweep."""
 
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import sweep  # noqa: F401  # sets MKL_CBWR, which MKL reads once
+
+if TYPE_CHECKING:
+    from tests.loopback_wandb import LoopbackWandb
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,3 +24,29 @@ def _one_thread() -> None:
 def no_cache(tmp_path: Path) -> Path:
     """A cache folder in which nothing is cached."""
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def clean_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hide the key, the settings and the server of whoever runs the tests; leave nothing open."""
+    import wandb
+
+    from tests.mirror import clean_environment
+
+    for key in set(os.environ) - set(clean_environment(tmp_path)):
+        monkeypatch.delenv(key)
+    for key, value in clean_environment(tmp_path).items():
+        monkeypatch.setenv(key, value)
+    yield
+    wandb.teardown()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> "Iterator[LoopbackWandb]":
+    """A W&B server on 127.0.0.1 that this process uses."""
+    from tests.loopback_wandb import LoopbackWandb
+
+    with LoopbackWandb() as running:
+        for key, value in running.environment().items():
+            monkeypatch.setenv(key, value)
+        yield running

@@ -1,7 +1,5 @@
 """The local records, the offline W&B files and the W&B API give the same sweep."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +17,7 @@ from sweep import record
 from sweep.trackers.wandb import WandbTracker, finish_all
 from tests.loopback_wandb import LoopbackWandb
 
-
-@pytest.fixture(autouse=True)
-def clean_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for key in [key for key in os.environ if key.startswith(("WANDB_", "NETRC"))]:
-        monkeypatch.delenv(key)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    yield
-    wandb.teardown()
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackWandb]:
-    with LoopbackWandb() as running:
-        for key, value in running.environment().items():
-            monkeypatch.setenv(key, value)
-        yield running
+pytestmark = pytest.mark.usefixtures("clean_wandb")
 
 
 @pytest.fixture

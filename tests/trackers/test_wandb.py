@@ -9,10 +9,8 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,100 +18,12 @@ from typing import Any
 import pytest
 import wandb
 
-from analysis.wandb_files import WandbRun, read_runs
 from sweep.record import Record
 from sweep.trackers.wandb import LEAN, WandbSweep, WandbTracker, choose_mode, finish_all, set_aside
-from tests.loopback_wandb import KEY, Fault, LoopbackWandb
+from tests.loopback_wandb import KEY, LoopbackWandb
+from tests.mirror import CONFIG, LOGGED, RECORD, ROWS, SUMMARY, log_all, start, tracker, written
 
-ROOT = Path(__file__).parents[2]
-CONFIG = {"adapter.rank": 8, "adapter.init": "pissa", "optimizer.lr": 3e-3, "seed": 0, "task.name": "mnist"}
-ROWS = [
-    {"train/loss": 1.0 / (1 + step), "eval/accuracy": 0.5 - abs(step - 20) / 100, "perf/step_ms": 2.5}
-    for step in range(40)
-]
-RECORD = Record(
-    trial_id="t",
-    name="rank=8",
-    status="finished",
-    trial={},
-    result={"eval/loss": 0.25},
-    params={"trainable": 1024},
-    perf={"step_ms": 2.5},
-)
-SUMMARY = {
-    "status": "finished",
-    "result/eval/loss": 0.25,
-    "params/trainable": 1024,
-    "perf/step_ms": 2.5,
-    "step": 39,
-    "train/loss": {"min": 1 / 40, "last": 1 / 40},
-    "eval/accuracy": {"max": 0.5, "last": 0.5 - 19 / 100},
-}
-LOGGED = [{"step": step, **row} for step, row in enumerate(ROWS)]
-
-
-@pytest.fixture(autouse=True)
-def clean_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Hide the key, the settings and the server of whoever runs the tests; leave nothing open."""
-    for key in set(os.environ) - set(clean_environment(tmp_path)):
-        monkeypatch.delenv(key)
-    for key, value in clean_environment(tmp_path).items():
-        monkeypatch.setenv(key, value)
-    yield
-    wandb.teardown()
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackWandb]:
-    with LoopbackWandb() as running:
-        for key, value in running.environment().items():
-            monkeypatch.setenv(key, value)
-        yield running
-
-
-def clean_environment(home: Path) -> dict[str, str]:
-    """This process's environment with no W&B in it, but for a server that is not there."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "NETRC"))}
-    nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_ERROR_REPORTING": "false"}
-    return {**kept, **nowhere, "HOME": str(home), "PYTHONPATH": str(ROOT)}
-
-
-def tracker(folder: Path, mode: Any = "offline", trial_id: str = "t", every: int = 1) -> WandbTracker:
-    return WandbTracker(folder, mode, trial_id, "rank=8", "my-sweep", "rank", CONFIG, every)
-
-
-def written(folder: Path) -> list[WandbRun]:
-    """The runs on disk: ``finish`` returns some milliseconds before wandb-core has closed the file."""
-    wandb.teardown()
-    return read_runs(folder)
-
-
-def log_all(mirror: WandbTracker) -> None:
-    for step, row in enumerate(ROWS):
-        mirror.log(step, row)
-
-
-def start(
-    script: str,
-    *arguments: object,
-    environment: Mapping[str, str] = os.environ,
-    extra: Mapping[str, str] = MappingProxyType({}),
-) -> subprocess.Popen[str]:
-    """Start a Python process that has no terminal, in a session of its own.
-
-    It works in its HOME: ``wandb sync`` leaves a ``wandb`` folder where it is started.
-    """
-    variables = {**environment, **extra}
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        env=variables,
-        cwd=variables["HOME"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+pytestmark = pytest.mark.usefixtures("clean_wandb")
 
 
 def sync(*arguments: object, extra: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -220,7 +130,7 @@ def test_an_error_is_one_warning_and_then_silence(
 KILLED = """
 import sys, time
 from pathlib import Path
-from tests.trackers.test_wandb import log_all, tracker
+from tests.mirror import log_all, tracker
 mirror = tracker(Path(sys.argv[1]))
 log_all(mirror)
 time.sleep(2.5)
@@ -301,7 +211,7 @@ LOSES_ITS_SERVER = """
 import logging, sys, time
 from pathlib import Path
 from sweep.trackers import wandb as module
-from tests.trackers.test_wandb import CONFIG, RECORD, ROWS
+from tests.mirror import CONFIG, RECORD, ROWS
 logging.basicConfig(format="%(message)s")
 module.LEAN.update(finish_timeout=2, init_timeout=3)
 sweep = module.WandbSweep(Path(sys.argv[1]), module.choose_mode("online"), "my-sweep", "rank", 1)
@@ -375,121 +285,13 @@ def test_a_server_lost_between_two_trials_sends_the_next_offline(
     assert message.startswith("W&B: could not open the run of rank=8 (")
 
 
-# The choice of the mode
-
-
-PREFLIGHT = """
-import logging, sys, time
-from pathlib import Path
-logging.basicConfig(format="%(message)s")
-from sweep.trackers.wandb import choose_mode
-from tests.trackers.test_wandb import RECORD, log_all, tracker
-started = time.monotonic()
-mode = choose_mode("online")
-print(mode, time.monotonic() - started, flush=True)
-mirror = tracker(Path(sys.argv[1]), mode)
-log_all(mirror)
-mirror.finish(RECORD)
-"""
-
-OBSTACLES = {
-    "no key": "W&B: no API key for {url}; run `wandb login` or set WANDB_API_KEY. ",
-    "wrong key": "invalid api key (if the key is wrong: `wandb login --relogin`). ",
-    "short key": "API key must have 40+ characters",
-    "403": "returned error 403",
-    "mode offline": "W&B: WANDB_MODE or wandb's settings say offline; `wandb online` changes that. ",
-    "hang": "W&B: no good answer from {url} in 10 s (is the network up?). ",
-    "500": "W&B: no good answer from {url} in 10 s (is the network up?). ",
-    "dead": "W&B: no good answer from http://127.0.0.1:9 in 10 s (is the network up?). ",
-    "no such host": "W&B: no good answer from http://nowhere.invalid in 10 s (is the network up?). ",
-}
-
-
-@pytest.fixture(scope="module")
-def preflights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, str, str]]]:
-    """Every obstacle met at the same time, as each costs up to 10 s: the folder, server and output of each."""
-    with ExitStack() as stack:
-        servers, processes = {}, {}
-        for obstacle in OBSTACLES:
-            folder = tmp_path_factory.mktemp("preflight")
-            server = stack.enter_context(LoopbackWandb())
-            faults: dict[str, Fault] = {"hang": "hang", "500": 500, "403": 403}
-            server.fault = faults.get(obstacle)
-            environment = {**clean_environment(folder), **server.environment()}
-            match obstacle:
-                case "no key":
-                    del environment["WANDB_API_KEY"]
-                case "wrong key":
-                    environment["WANDB_API_KEY"] = "w" * 40
-                case "short key":
-                    environment["WANDB_API_KEY"] = "abc"
-                case "mode offline":
-                    environment["WANDB_MODE"] = "offline"
-                case "dead":
-                    environment["WANDB_BASE_URL"] = "http://127.0.0.1:9"
-                case "no such host":
-                    environment["WANDB_BASE_URL"] = "http://nowhere.invalid"
-            servers[obstacle] = server
-            processes[obstacle] = (folder, start(PREFLIGHT, folder, environment=environment))
-        yield {
-            obstacle: (folder, servers[obstacle].url, process.communicate(timeout=60)[0])
-            for obstacle, (folder, process) in processes.items()
-        }
-
-
-@pytest.mark.parametrize("obstacle", OBSTACLES)
-def test_an_obstacle_means_offline_soon_and_one_line(
-    obstacle: str, preflights: dict[str, tuple[Path, str, str]]
-) -> None:
-    folder, url, output = preflights[obstacle]
-    warning, answer = output.splitlines()
-    assert warning.startswith("W&B: ")
-    assert OBSTACLES[obstacle].format(url=url) in warning
-    assert warning.endswith("upload later with `python -m sweep sync outputs/<sweep>`")
-    mode, seconds = answer.split()
-    assert mode == "offline"
-    assert float(seconds) < 13
-    [run] = written(folder)
-    assert (run.history, run.summary) == (LOGGED, SUMMARY)
-
-
-def test_offline_asks_nobody(server: LoopbackWandb) -> None:
-    assert choose_mode("offline") == "offline"
-    assert server.requests == []
-
-
-def test_a_key_in_netrc_is_found(tmp_path: Path, server: LoopbackWandb, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WANDB_API_KEY")
-    host = server.url.removeprefix("http://")
-    (tmp_path / ".netrc").write_text(f"machine {host}\n  login user\n  password {KEY}\n")
-    assert choose_mode("online") == "online"
-
-
-def test_settings_that_wandb_refuses_cost_the_mirror_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", "nonsense")
-    mode = choose_mode("online")
-    assert mode == "offline"
-    mirror = tracker(tmp_path, mode)
-    log_all(mirror)
-    mirror.finish(RECORD)
-    messages = [record.message for record in caplog.records if record.name == "sweep.trackers.wandb"]
-    assert len(messages) == 2
-    assert all("base_url Input should be a valid URL" in message for message in messages)
-
-
-def test_another_mode_is_refused() -> None:
-    with pytest.raises(ValueError, match="W&B mode 'on' is not one of offline, online"):
-        choose_mode("on")
-
-
 # Privacy
 
 LEAKY = """
 import logging, sys
 from pathlib import Path
-from tests.trackers.test_wandb import RECORD, choose_mode, log_all, tracker
+from sweep.trackers.wandb import choose_mode
+from tests.mirror import RECORD, log_all, tracker
 mirror = tracker(Path(sys.argv[1]), choose_mode(sys.argv[2]))
 print("CANARY in the console")
 logging.warning("CANARY in the log")
