@@ -15,14 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
+import hydra._internal.hydra as hydra_internals
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
+from yaml import YAMLError
 
 from sweep import schema
+from sweep.door import CheckedLoader, check_files
 from sweep.execution.warm_up import WORTH_IT, warm_up
-from sweep.messages import readable
+from sweep.messages import readable, unknown_option
 from sweep.record import Record
 from sweep.schema import ConfigError
 
@@ -31,6 +36,8 @@ if TYPE_CHECKING:
     from sweep.execution.runner import Limits
 
 log = logging.getLogger("sweep")
+SHORTEST_SECRET = 8
+"""Characters of a value of the environment that is hidden in messages."""
 FOLLOW_UPS = ("status", "sync")
 """What can be asked about a sweep's folder; each is a module of this package."""
 
@@ -129,6 +136,8 @@ def _checked(configs: Sequence[DictConfig]) -> "list[Job]":
         except ConfigError as error:
             for fault in error.faults:
                 faults.setdefault(fault, []).append(number)
+    if faults and len(configs) == 1:
+        raise ConfigError(list(faults))
     if faults:
         lines = [f"{fault} (in {len(numbers)} of {len(configs)} trials)" for fault, numbers in faults.items()]
         raise ConfigError(["nothing was started:", *lines])
@@ -212,6 +221,10 @@ def main() -> None:
     OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
     if any(re.match(r"\+?ablation=.*,", argument) for argument in sys.argv[1:]):
         sys.exit("lora-sweep: an ablation chooses its own factors, so two cannot be swept at once; launch them one after the other")  # fmt: skip
+    if unknown := unknown_option(sys.argv[1:]):
+        sys.exit(f"lora-sweep: {unknown}")
+    if any(argument.startswith("--e") for argument in sys.argv[1:]):
+        sys.exit("lora-sweep: --experimental-rerun would read a pickle, which can run code; write the command again")
     sys.argv[1:] = sorted(sys.argv[1:], key=_is_override)  # argparse wants them in one piece, so options come first
     if {"--cfg", "-c"} & set(sys.argv) and {"--multirun", "-m"} & set(sys.argv):
         sys.exit("lora-sweep: --cfg shows one trial, without -m; --dry-run shows the plan of a sweep")
@@ -239,7 +252,20 @@ def _run() -> None:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("0", "")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what went wrong instead of printing it its own way
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way of pressing Ctrl-C
+    secrets: dict[str, str] = {}
+
+    def environment_variable(key: str, *default: Any) -> str | None:
+        """Hydra's resolver ``${oc.env:…}``; what it gives is not repeated in a message."""
+        value = oc.env(key, *default)
+        if value and key in os.environ and len(value) >= SHORTEST_SECRET:
+            secrets[value] = f"${{oc.env:{key}}}"
+        return value
+
+    OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
+    hydra_internals.ConfigLoaderImpl = CheckedLoader  # type: ignore[misc]
     try:
+        for folder in _own_folders():
+            check_files(folder)
         hydra.main(version_base="1.3", config_path=str(CONF.absolute()), config_name="config")(application())()
     except BrokenPipeError:  # whoever read our output has enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -249,18 +275,29 @@ def _run() -> None:
     except Exception as error:
         if wants_traceback:
             raise
-        sys.exit(f"lora-sweep: {_unforeseen(error)}{readable(error)}")
+        text = readable(error)
+        for secret, name in secrets.items():
+            text = text.replace(secret, name)
+        sys.exit(f"lora-sweep: {_unforeseen(error)}{text}")
+
+
+def _own_folders() -> list[Path]:
+    """The folders whose files Hydra would read: ours, and that of ``--config-dir``."""
+    given = get_args_parser().parse_known_args()[0].config_dir
+    return [CONF, *([Path(given)] if given else [])]
 
 
 def _unforeseen(error: Exception) -> str:
-    """The type of an error that comes out of our own code, and is none that this code gives to a user."""
+    """The type of an error that is none that somebody gives to a user, and where it was made."""
     frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
-    ours = any(name.startswith("sweep.") and name != __name__ for name in frames)
-    foreseen = (ConfigError, HydraException, OmegaConfBaseException, TrialFailedError, OSError)
+    ours = any(name.startswith("sweep.") and name not in (__name__, "sweep.door") for name in frames)
+    foreseen = (ConfigError, HydraException, OmegaConfBaseException, TrialFailedError, OSError, YAMLError)
     caused_by = (error, error.__cause__, error.__context__)
-    if not ours or any(isinstance(one, foreseen) for one in caused_by):
+    if any(isinstance(one, foreseen) for one in caused_by):
         return ""
-    return f"{type(error).__name__} (HYDRA_FULL_ERROR=1 shows where): "
+    if ours:
+        return f"{type(error).__name__} (HYDRA_FULL_ERROR=1 shows where): "
+    return f"the configuration cannot be composed: {type(error).__name__}: "
 
 
 if __name__ == "__main__":

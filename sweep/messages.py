@@ -1,37 +1,90 @@
 """What went wrong on the command line, in one message that names the key and what to do."""
 
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from hydra.errors import MissingConfigException
-from omegaconf.errors import OmegaConfBaseException
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sweep import schema
+from sweep.record import printable
 from sweep.schema import ConfigError
 
 EXTRAS = ("optuna",)
 """Choices that an optional installation brings."""
+LONGEST = 1000
+"""Characters of a line; a longer one repeats what somebody has put into a file."""
 
 
 def readable(error: BaseException) -> str:
-    """The user's own mistake where there is one below, else what Hydra says, without its internals."""
+    """The user's own mistake where there is one below, else what Hydra says: a line for each fault, without internals."""
     causes = list(_causes(error))
-    if faults := [cause for cause in causes if isinstance(cause, ConfigError)]:
-        return str(faults[0])
-    if isinstance(error, MissingConfigException) and error.options:
+    config_errors = [cause for cause in causes if isinstance(cause, ConfigError)]
+    lines = config_errors[0].faults if config_errors else [_said(error, causes)]
+    return "\n".join(_one_line(line) for line in lines)
+
+
+def unknown_option(arguments: Sequence[str]) -> str:
+    """What to write instead of the first option that does not exist; empty where all exist."""
+    parser = get_args_parser()
+    known = [*re.findall(r"--[\w-]+", parser.format_usage()), "--dry-run"]
+    wrong = [one for one in parser.parse_known_args(list(arguments))[1] if one.startswith("-") and one not in known]
+    if not wrong:
+        return ""
+    name, _, value = wrong[0].partition("=")
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    setting = f"{name.strip('-')}={value or '…'}"
+    hint = f"did you mean {close[0]}?" if close else f"a setting has no dashes: {setting}, or +{setting} for a group that has no default"  # fmt: skip
+    return _one_line(f"{wrong[0]}: unknown option; {hint}")
+
+
+def _said(error: BaseException, causes: Sequence[BaseException]) -> str:
+    text = str(error)
+    if isinstance(error, MissingConfigException):
+        if not error.options:
+            return text.partition("\nConfig search path")[0]
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
         extra = f"; for {choice}: pip install 'lora-sweep[{choice}]'" if choice in EXTRAS else ""
         return f"{group} = {choice!r}: must be one of {', '.join(error.options)}{extra}"
-    if addable := re.search(r"'([\w/]+)'\. No match in the defaults list.*use (\S+)", str(error), re.DOTALL):
+    if addable := re.search(r"'([\w/]+)'\. No match in the defaults list.*use (\S+)", text, re.DOTALL):
         return f"{addable[1]}: has no default choice to replace; write {addable[2]}"
-    if unknown := re.match(r"Could not override '([\w.]+)'", str(error)):
-        return schema.unknown_key(unknown[1].split("."))
-    if unreadable := re.match(r"LexerNoViableAltException: (.*)\n *\^", str(error), re.DOTALL):
-        return f"{unreadable[1]!r}: is not of the form key=value, or its value needs quotes"
+    if unknown := re.match(r"Could not override '([\w.]+)'", text):
+        path = unknown[1].split(".")
+        if (inner := re.search(r"Key '([^']*)' is not in", text)) and inner[1] != path[-1]:
+            return f"{unknown[1]}: has no {inner[1]} yet; add it with +{unknown[1]}.{inner[1]}=…"
+        return _unknown_to_hydra(path) if path[0] == "hydra" else schema.unknown_key(path)
+    if there := re.match(r"Could not append to config. An item is already at '([\w.]+)'", text):
+        return f"{there[1]}: exists already; write it without +"
+    if several := re.match(r"Ambiguous value for argument '(.*?)=(.*)'\n", text):
+        return f"{several[1]}={several[2]}: several values; put -m before it to sweep over them, or write {several[1]}=[{several[2]}] for one list"  # fmt: skip
+    if unreadable := next((cause for cause in causes if isinstance(cause, OverrideParseException)), None):
+        return f"{unreadable.override!r}: is not of the form key=value1,value2 without spaces, or a value needs quotes"
+    if any(isinstance(cause, RecursionError) for cause in causes):
+        return "a value or a file refers to itself, or is nested too deeply"
     values = [cause for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key]
     if values:
-        return f"{values[-1].full_key}: {(values[-1].msg or str(values[-1])).splitlines()[0]}"
-    return str(error)
+        key, missing = values[-1].full_key, isinstance(values[-1], MissingMandatoryValue)
+        return f"{key}: missing; give it with {key}=…" if missing else f"{key}: {values[-1].msg or values[-1]}".partition("\n")[0]  # fmt: skip
+    return next((str(cause) for cause in causes if str(cause)), type(error).__name__).partition("\n    full_key")[0]
+
+
+def _unknown_to_hydra(path: Sequence[str]) -> str:
+    key = ".".join(path)
+    if path[:2] != ["hydra", "launcher"]:
+        return f"{key}: Hydra has no such setting"
+    known = [str(name) for name in ConfigStore.instance().load("hydra/launcher/packed.yaml").node if name != "_target_"]
+    if path[2] in known:
+        return f"{key}: a setting of the packed launcher; add -m, or hydra/launcher=packed"
+    close = difflib.get_close_matches(path[2], known, n=1)
+    return f"{key}: unknown key; " + (f"did you mean hydra.launcher.{close[0]}?" if close else f"known here: {', '.join(known)}")  # fmt: skip
+
+
+def _one_line(text: str) -> str:
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}… ({len(line):,} characters)"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

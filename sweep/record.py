@@ -125,6 +125,11 @@ def finite(value: Any) -> Any:
     return value
 
 
+def printable(text: str) -> str:
+    """The same text for a terminal, a page or a table: characters that are not seen become escapes, such as x1b."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write ``content`` under a temporary name, flush it to disk, and rename it to ``path``."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

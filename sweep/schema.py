@@ -395,6 +395,8 @@ def _fault(detail: Any, values: dict[str, Any]) -> str:
             return unknown_key(path)
         case "missing":
             return f"{key}: missing; give it with {key}=…"
+        case "model_type" | "dict_type":
+            return f"{key} = {detail['input']!r}: must hold keys and values, as in {key}.NAME=VALUE"
         case "union_tag_invalid":
             return f"task.name = {values['task']['name']!r}: must be one of {', '.join(TASK_NAMES)}"
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
@@ -402,14 +404,34 @@ def _fault(detail: Any, values: dict[str, Any]) -> str:
 
 
 def unknown_key(path: Sequence[str]) -> str:
-    """One line about a key that does not exist: the nearest that does, or all that stand beside it."""
+    """One line about a key that does not exist: the nearest that does, where it would be, or all that stand beside it."""
+    if list(path) == ["ablation"]:
+        return "ablation: unknown key; the file of an ablation begins with the line '# @package _global_'"
     section: list[type[BaseModel]] = [Config]
     for part in path[:-1]:
         section = [model for parent in section for model in _models(parent, part)]
     known = list(dict.fromkeys(name for model in section for name in model.model_fields))
-    close = difflib.get_close_matches(path[-1], known, n=1)
-    hint = f"did you mean {'.'.join([*path[:-1], close[0]])}?" if close else f"known here: {', '.join(known)}"
-    return f"{'.'.join(path)}: unknown key; {hint}"
+    if path[-1] in known:
+        return f"{'.'.join(path)}: holds several keys; set each, as in {next(key for key in every_key() if key.startswith('.'.join(path)))}=…"  # fmt: skip
+    close = difflib.get_close_matches(path[-1], known if len(path) > 1 else [*known, "+ablation"], n=1)
+    elsewhere = [key for key in every_key() if key.endswith(f".{path[-1]}")]
+    if path[-1] in every_key():
+        hint = f"in a file this is {path[-1].replace('.', ': {', 1)}: …}}"
+    elif elsewhere:
+        hint = f"did you mean {' or '.join(elsewhere)}?"
+    else:
+        hint = f"did you mean {'.'.join([*path[:-1], close[0]])}?" if close else f"known here: {', '.join(known)}"
+    return f"{'.'.join(path) or repr('')}: unknown key; {hint}"
+
+
+def every_key(models: Sequence[type[BaseModel]] = (), prefix: str = "") -> list[str]:
+    """Every key that a user can set, such as ``adapter.rank``, those of all tasks among them."""
+    found: dict[str, None] = {}
+    for model in models or [Config]:
+        for name in model.model_fields:
+            inner = _models(model, name)
+            found |= dict.fromkeys(every_key(inner, f"{prefix}{name}.") if inner else [prefix + name])
+    return list(found)
 
 
 def _models(parent: type[BaseModel], name: str) -> list[type[BaseModel]]:

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    {"sweep.__main__", "sweep.messages", "sweep.params", "sweep.status", "sweep.sync", "sweep.tutorials"},
+    {"sweep.__main__", "sweep.door", "sweep.messages", "sweep.params", "sweep.status", "sweep.sync", "sweep.tutorials"},
     {"sweep.execution"},
     {"sweep.training"},
     {"sweep.tasks"},
@@ -114,7 +114,7 @@ def test_only_the_command_line_sees_hydra() -> None:
         for name in imports(source, module)
         if name.split(".")[0] in ("hydra", "omegaconf")
     }
-    assert users == {"sweep.__main__", "sweep.messages"}  # the latter only its errors
+    assert users == {"sweep.__main__", "sweep.door", "sweep.messages"}
 
 
 def test_the_launcher_knows_hydra_and_nothing_of_ours() -> None:

@@ -21,6 +21,7 @@ def run_here(arguments: tuple[str, ...], folder: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["sweep", *arguments])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setenv("USER_SECRET", "canary-5ecret")
     with pytest.raises(SystemExit) as ended:
         command_line.main()
     return ended.value.code
@@ -43,8 +44,27 @@ ABLATIONS = ", ".join(sorted(path.stem for path in (ROOT / "conf" / "ablation").
         (("ablation=rank",), "ablation: has no default choice to replace; write +ablation=rank"),
         (("-m", "+ablation=rank,init"), "an ablation chooses its own factors, so two cannot be swept at once; launch them one after the other"),
         (("optimizer.lr=${nothing}",), "optimizer.lr: Interpolation key 'nothing' not found"),
-        (("optimizer.lr=???",), "optimizer.lr: Missing mandatory value: lr"),
+        (("optimizer.lr=???",), "optimizer.lr: missing; give it with optimizer.lr=…"),
         (("-m", "--cfg", "job"), "--cfg shows one trial, without -m; --dry-run shows the plan of a sweep"),
+        (("rank=4",), "rank: unknown key; did you mean adapter.rank?"),
+        (("+abaltion=rank",), "abaltion: unknown key; did you mean +ablation?"),
+        (("seed=0,1",), "seed=0,1: several values; put -m before it to sweep over them, or write seed=[0,1] for one list"),
+        (("+seed=1",), "seed: exists already; write it without +"),
+        (("adapter={a: 1}",), "adapter: holds several keys; set each, as in adapter.kind=…"),
+        (("seed", "1"), "'seed': is not of the form key=value1,value2 without spaces, or a value needs quotes"),
+        (("--ablation", "rank"), "--ablation: unknown option; a setting has no dashes: ablation=…, or +ablation=… for a group that has no default"),
+        (("--dryrun",), "--dryrun: unknown option; did you mean --dry-run?"),
+        (("--experimental-rerun=x",), "--experimental-rerun would read a pickle, which can run code; write the command again"),
+        (("hydra.launcher.workers=2",), "hydra.launcher.workers: a setting of the packed launcher; add -m, or hydra/launcher=packed"),
+        (("-m", "hydra.launcher.wokers=2"), "hydra.launcher.wokers: unknown key; did you mean hydra.launcher.workers?"),
+        (("adapter.rank=${oc.env:USER_SECRET}",), "adapter.rank = '${oc.env:USER_SECRET}': must be a valid integer"),
+        (("name='\x1b[31m'",), "name = '\\x1b[31m': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two"),
+        (("adapter.\x1b=1",), "'adapter.\\x1b=1': is not of the form key=value1,value2 without spaces, or a value needs quotes"),
+        (("+hydra.callbacks.x._target_=builtins.open",), "hydra.callbacks: a configuration names no code to run; leave it out"),
+        (("-m", "hydra/launcher=packed", "+hydra.launcher.slurm.x={_target_:builtins.open}"), "hydra.launcher: 'builtins.open' is code, which a configuration cannot name; choose as in hydra/launcher=…"),
+        (("hydra.run.dir=x",), "hydra.run.dir = 'x': results go to outputs/NAME below the folder where you start; NAME is yours, as in name=run1"),
+        (("-m", "hydra/launcher=basic", "hydra.output_subdir=../x"), "hydra.output_subdir = '../x': results go to outputs/NAME below the folder where you start; NAME is yours, as in name=run1"),
+        (("hydra.job_logging.handlers.console.class=os.mkdir",), "hydra.job_logging: choose one of Hydra's, as in hydra/job_logging=stdout"),
         (("name=../../x",), "name = '../../x': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two"),
         (("name=",), "name = '': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two"),
         (("-m", "name=../../x", "seed=0,1"), "name = '../../x': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two"),

@@ -3,12 +3,13 @@
 import os
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.commands import ROOT, TOY, command
-from tests.fuzz import try_command_lines
+from tests.fuzz import try_command_lines, try_yaml_files
 from tests.torture import FAULTS, LAUNCHERS, grid, happens, kill_at_random
 
 
@@ -24,8 +25,11 @@ def test_a_fault_costs_what_it_must_and_no_more(fault: str, tmp_path: Path) -> N
     assert happens(fault, tmp_path)
 
 
-def test_a_random_command_line_is_planned_or_refused_in_words(tmp_path: Path) -> None:
-    said = try_command_lines(60, tmp_path)
+@pytest.mark.parametrize("attempt", [try_command_lines, try_yaml_files])
+def test_a_random_command_line_or_file_is_planned_or_refused_in_words(
+    attempt: Callable[[int, Path], str], tmp_path: Path
+) -> None:
+    said = attempt(60, tmp_path)
     planned, refused = (int(word) for word in said.split() if word.isdigit() and word != "1")
     assert planned >= 10
     assert refused >= 10
