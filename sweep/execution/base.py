@@ -18,7 +18,7 @@ from sweep import schema
 from sweep.adapters.calibration import Calibration
 from sweep.adapters.fold import fold, linear_layers
 from sweep.adapters.init import BaseWeight
-from sweep.execution.threads import cores, threads
+from sweep.execution.threads import threads
 from sweep.models.model import Model
 from sweep.record import replace_file
 from sweep.rng import generator
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 CALIBRATION_POSITIONS = 4096
+PRETRAINING_THREADS = 2
+"""The same on every machine: the last bits of a base depend on how a product is divided among threads."""
 FULL = schema.Adapter(kind="full")
 NONE = schema.Adapter(kind="none")
 
@@ -133,7 +135,7 @@ def _cached(path: Path, task: Task) -> Model | None:
 def _trained(path: Path, task: Task, device: torch.device, on_step: Callable[[int], None]) -> Model:
     recipe = task.pretraining
     assert recipe is not None
-    with torch.random.fork_rng(devices=[]), threads(cores()):
+    with torch.random.fork_rng(devices=[]), threads(PRETRAINING_THREADS):
         torch.manual_seed(recipe.seed)
         folded = fold(task.new_model().to(device), [FULL], targets=[()], seeds=[recipe.seed])
         setting = schema.Optimizer(

@@ -1,7 +1,9 @@
 """Pre-training of a base."""
 
+import os
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -9,6 +11,7 @@ from sweep.execution.base import load_base
 from sweep.rng import generator
 from sweep.tasks.mnist import mnist
 from tests.builders import NOWHERE, digits
+from tests.commands import records, sweep
 
 
 def test_a_constant_schedule_is_plain_adam(tmp_path: Path) -> None:
@@ -29,3 +32,17 @@ def test_a_constant_schedule_is_plain_adam(tmp_path: Path) -> None:
     for name, tensor in model.state_dict().items():
         # float32 gradients in another order of summing; Adam divides by their size
         torch.testing.assert_close(base.model.state_dict()[name], tensor, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or os.cpu_count() == 1, reason="one core, or cores that cannot be chosen")  # fmt: skip
+def test_a_base_does_not_depend_on_the_number_of_cores(tmp_path: Path) -> None:
+    allowed, bases = os.sched_getaffinity(0), set()
+    for cores in ({min(allowed)}, allowed):
+        folder = tmp_path / str(len(cores))
+        os.sched_setaffinity(0, cores)  # which processes that are started now inherit
+        try:
+            sweep("task=mnist", "task.pretraining.steps=6", "training.steps=1", "tracker=none", "name=a", cwd=folder)
+        finally:
+            os.sched_setaffinity(0, allowed)
+        bases |= {record.environment["base"] for record in records(folder / "outputs" / "a").values()}
+    assert len(bases) == 1
