@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 
 from tests.commands import ROOT, TOY, command
+from tests.faults import FAULTS, happens
 from tests.fuzz import try_command_lines, try_yaml_files
-from tests.torture import FAULTS, LAUNCHERS, grid, happens, kill_at_random
+from tests.kills import LAUNCHERS, kill_at_random
+from tests.sweeps import grid
 
 
 def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    sweeps, rows = kill_at_random((*grid(64, 500), *LAUNCHERS["packed, two processes"]), kills=2, place=tmp_path)
-    assert sweeps >= 1
-    assert rows == 64 * 6
+    survived = kill_at_random(LAUNCHERS["packed, two processes"], grid(64, 500), kills=2, place=tmp_path / "kills")
+    assert survived.killed.total() == 2
+    assert survived.sweeps >= 1
+    assert survived.rows == 64 * 6
 
 
 @pytest.mark.parametrize("fault", ["a full disk", "cut, damaged and wrongly dated files"])
