@@ -49,6 +49,11 @@ class Record:
     error: dict[str, str] | None = None
     format: int = FORMAT
 
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Record":
+        """The record that became plain values. Raises TypeError where they are none."""
+        return cls(**{**values, "notes": tuple(values.get("notes", ()))})
+
     @property
     def finished(self) -> bool:
         """Whether the trial ran to its last step."""
@@ -86,7 +91,7 @@ def read(folder: Path) -> Record | None:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ValueError(f"{path} is not a record of format {FORMAT}; delete it to run that trial again")
     try:
-        return Record(**{**values, "notes": tuple(values.get("notes", ()))})
+        return Record.of(values)
     except TypeError as error:
         raise ValueError(f"{path} is not a record ({error}); delete it to run that trial again") from None
 

@@ -15,6 +15,9 @@ LOCK_FILE = ".lock"
 SHORT = 8
 """As many hex digits of a trial's identity as its folder's name ends with are enough for any call here."""
 
+_TURN = 1 << (4 * SHORT)
+"""The byte that is held while a claim is made or looked at: two launches do not split a pack between them."""
+
 
 @contextmanager
 def claim(folder: Path, trial_ids: Iterable[str]) -> Iterator[set[str]]:
@@ -24,7 +27,10 @@ def claim(folder: Path, trial_ids: Iterable[str]) -> Iterator[set[str]]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_FILE).open("ab") as file:
-        yield {trial_id for trial_id in trial_ids if _lock(file, trial_id, fcntl.LOCK_EX)}
+        fcntl.lockf(file, fcntl.LOCK_EX, 1, _TURN)
+        ours = {trial_id for trial_id in trial_ids if _lock(file, trial_id, fcntl.LOCK_EX)}
+        fcntl.lockf(file, fcntl.LOCK_UN, 1, _TURN)
+        yield ours
 
 
 def wait_for(folder: Path, trial_ids: Iterable[str]) -> None:
@@ -39,6 +45,7 @@ def claimed(folder: Path, trial_ids: Iterable[str]) -> set[str]:
     """Those of ``trial_ids`` that another process is training now."""
     try:
         with (folder / LOCK_FILE).open("rb") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH, 1, _TURN)
             return {trial_id for trial_id in trial_ids if not _lock(file, trial_id, fcntl.LOCK_SH)}
     except FileNotFoundError:
         return set()

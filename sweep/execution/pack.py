@@ -4,7 +4,7 @@ import heapq
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
@@ -81,7 +81,7 @@ def plan(
     """
     by_key: dict[Hashable, list[Job]] = defaultdict(list)
     for job in jobs:
-        by_key[_key(job.trial)].append(job)
+        by_key[_key(job.trial), job.config.pruning].append(job)
     sizes: dict[Hashable, int] = {}
     groups = [_measured(group, max_pack, workers, room, sizes) for group in by_key.values()]
     if math.fsum(group.work for group in groups) > WORTH_WORKERS_S:
@@ -91,12 +91,16 @@ def plan(
 
 @dataclass
 class _Group:
-    """Trials that may train together, in ``parts`` packs; ``each_s`` is one update of one of them."""
+    """Trials that may train together, in packs of at most ``size``; ``each_s`` is one update of one of them."""
 
     jobs: Sequence[Job]
     each_s: float
     memory_bytes: int
-    parts: int
+    size: int
+    parts: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parts = math.ceil(len(self.jobs) / self.size)
 
     @property
     def work(self) -> float:
@@ -108,6 +112,8 @@ class _Group:
 
     def packs(self) -> list[Pack]:
         bounds = [len(self.jobs) * part // self.parts for part in range(self.parts + 1)]
+        if self.jobs[0].config.pruning:  # full ones, so that what is left of a broken sweep falls into the same packs
+            bounds = [*range(0, len(self.jobs), self.size), len(self.jobs)]
         parts = [tuple(self.jobs[start:end]) for start, end in pairwise(bounds)]
         return [Pack(part, self.each_s * len(part), self.memory_bytes * len(part)) for part in parts]
 
@@ -163,7 +169,7 @@ def _measured(
         alike = (trial.task, trial.training, trial.optimizer.name, trial.adapter.kind, trial.adapter.dora)
         size, each_s = _best_size(jobs, sizes.get(alike, 1), size, task, device)
         sizes[alike] = size
-    return _Group(jobs, each_s, memory, math.ceil(len(jobs) / size))
+    return _Group(jobs, each_s, memory, size)
 
 
 def _best_size(jobs: Sequence[Job], start: int, limit: int, task: Task, device: torch.device) -> tuple[int, float]:

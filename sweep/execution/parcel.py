@@ -10,7 +10,6 @@ from sweep.execution.job import Job, job_of
 from sweep.execution.sinks import wandb_sweep
 from sweep.execution.store import Store
 from sweep.execution.train import train_pack
-from sweep.record import Record
 
 if TYPE_CHECKING:
     from sweep.trackers.wandb import Mode
@@ -46,11 +45,6 @@ def train_parcel(parcel: Parcel) -> list[dict[str, Any]]:
     store = Store(Path(parcel["sweep"]), parcel["ablation"])
     records = train_pack(jobs, store, wandb_sweep(jobs[0], store, parcel["mode"]), lambda steps: None)
     return [asdict(record) for record in records]
-
-
-def record_of(values: dict[str, Any]) -> Record:
-    """The record that became plain values."""
-    return Record(**{**values, "notes": tuple(values["notes"])})
 
 
 def _at_absolute_paths(job: Job) -> dict[str, Any]:

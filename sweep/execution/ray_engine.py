@@ -18,7 +18,7 @@ from sweep.execution.claim import LOCK_FILE
 from sweep.execution.engines import Cluster
 from sweep.execution.job import Job
 from sweep.execution.pack import Pack
-from sweep.execution.parcel import Parcel, parcel_of, record_of, train_parcel
+from sweep.execution.parcel import Parcel, parcel_of, train_parcel
 from sweep.execution.store import Store, writing
 from sweep.execution.train import write_lost
 from sweep.record import RECORD_FILE, Record, replace_file
@@ -63,7 +63,7 @@ class RayEngine:
     ) -> Generator[list[Record], None, None]:
         """Train the packs; the claim on their trials is the driver's, for nodes do not see the sweep's folder."""
         with store.claim([job for pack in packs for job in pack.jobs]) as ours:
-            free = {job.trial.id for job in ours}
+            free = {job.trial.id for job in ours if store.settled(job) is None}
             waiting = [pack for pack in packs if all(job.trial.id in free for job in pack.jobs)]
             running: dict[Any, Pack] = {}
             objects: dict[Path, Any] = {}
@@ -83,8 +83,9 @@ class RayEngine:
                             continue
                         yield write_lost(pack.jobs, store, error)
                     else:
-                        _unpack(files, pack.jobs, store, mirrored=mode is not None)
-                        yield [record_of(values) for values in records]
+                        left = [Record.of(values) for values in records]
+                        _unpack(files, left, store, mirrored=mode is not None)
+                        yield left
                     on_steps(len(pack.jobs) * pack.steps)
             finally:
                 for task in running:
@@ -158,15 +159,18 @@ def _files(sweep: Path) -> Iterator[Path]:
     return (path for path in sweep.rglob("*") if path.is_file() and path.name != LOCK_FILE)
 
 
-def _unpack(files: Files, jobs: Sequence[Job], store: Store, mirrored: bool) -> None:
+def _unpack(files: Files, records: Sequence[Record], store: Store, mirrored: bool) -> None:
     """Put what a node gave back into the sweep's folder: the records last, each when its trial's files are there."""
     if mirrored:
         from sweep.trackers.wandb import set_aside
 
-        for job in jobs:
-            set_aside(store.folder, job.trial.id)
+        for record in records:
+            set_aside(store.folder, record.trial_id)
+    last = {name for name in files if name.endswith(f"/{RECORD_FILE}")}
     with writing(store.folder):
-        for name in sorted(files, key=lambda name: name.endswith(f"/{RECORD_FILE}")):
-            path = store.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, files[name])
+        for name in files.keys() - last:
+            (store.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            replace_file(store.folder / name, files[name])
+    with store.together(records):
+        for name in last:
+            replace_file(store.folder / name, files[name])

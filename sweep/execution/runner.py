@@ -73,7 +73,7 @@ class Plan:
 def make_plan(jobs: Sequence[Job], store: Store, limits: Limits) -> Plan:
     """Find what is settled, drop exact duplicates, and plan the packs of the rest."""
     settled = _settled(jobs, store, limits)
-    waiting = list({job.trial.id: job for job in jobs if job.trial.id not in settled}.values())
+    waiting = list({job.trial.id: _unjudged(job, store) for job in jobs if job.trial.id not in settled}.values())
     if waiting and (engine := engine_of(limits.cluster)):
         places = limits.workers or engine.places()
         packs = plan(waiting, limits.max_pack, places, limits.cluster.room, engine.start_s)
@@ -108,6 +108,7 @@ def run(jobs: Sequence[Job], store: Store, limits: Limits) -> list[Record]:
         UnwritableError: the sweep's folder takes no more.
 
     """
+    store.complete()
     planned = make_plan(jobs, store, limits)
     if len(jobs) > 1:
         others = store.others(jobs)
@@ -118,6 +119,7 @@ def run(jobs: Sequence[Job], store: Store, limits: Limits) -> list[Record]:
     while elsewhere := [job for job in jobs if job.trial.id not in records]:
         log.info("another launch is training %d of the trials; waiting for it", len(elsewhere))
         store.wait_for(elsewhere)
+        store.complete()
         planned = make_plan(elsewhere, store, replace(limits, retry_failed=False))
         records |= planned.settled | _execute(planned, store, limits)
     for line in mixtures(records.values()):
@@ -157,6 +159,11 @@ def _in_words(pack: Pack) -> str:
         f"numbers each, about {pack.memory_bytes / 1e6:,.0f} MB"
         + (f" and {pack.seconds:.1f} s" if math.isfinite(pack.seconds) else "")
     )
+
+
+def _unjudged(job: Job, store: Store) -> Job:
+    """``job``, without pruning if it is to be trained again: it was judged then, among others than now."""
+    return replace(job, config=job.config.model_copy(update={"pruning": None})) if store.was_judged(job) else job
 
 
 def _settled(jobs: Sequence[Job], store: Store, limits: Limits) -> dict[str, Record]:

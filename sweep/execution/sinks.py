@@ -48,7 +48,7 @@ class PackSinks:
     """Receives what the trials of one pack report, in the pack's order."""
 
     def __init__(self, pack: Sequence[Job], store: Store, mirror: "WandbSweep | None"):
-        self._folder = store.folder
+        self._store, self._folder = store, store.folder
         with writing(self._folder):
             self._local = [LocalTracker(store.trial_folder(job)) for job in pack]
         self._mirrors = [mirror.open(job.trial.id, job.trial.label, job.trial.flat()) for job in pack] if mirror else []
@@ -81,7 +81,10 @@ class PackSinks:
             from sweep.trackers.wandb import finish_all
 
             finish_all(zip(self._mirrors, records, strict=True))
-        with writing(self._folder), ThreadPoolExecutor(WRITERS) as pool:  # a disk confirms many files at a time
+        with writing(self._folder):
+            for tracker in self._local:
+                tracker.flush()
+        with self._store.together(records), ThreadPoolExecutor(WRITERS) as pool:  # a disk confirms many files at a time
             list(pool.map(LocalTracker.finish, self._local, records))
 
     def abandon(self) -> None:

@@ -13,7 +13,7 @@ import submitit
 
 from sweep.execution.engines import Cluster
 from sweep.execution.pack import Pack
-from sweep.execution.parcel import Parcel, parcel_of, record_of, train_parcel
+from sweep.execution.parcel import Parcel, parcel_of, train_parcel
 from sweep.execution.store import Store
 from sweep.execution.train import lose
 from sweep.record import Record
@@ -142,7 +142,7 @@ def _result(job: Any) -> list[Record]:
         shown = _slurm("scontrol", "show", "job", "--oneliner", job.job_id).stdout
         state = re.search(r"JobState=(\w+)", shown)
         raise JobLostError(job, state[1] if state else "unknown")
-    return [record_of(values) for values in job.result()]
+    return [Record.of(values) for values in job.result()]
 
 
 def _queued(store: Store) -> set[str] | None:

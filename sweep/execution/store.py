@@ -1,7 +1,9 @@
 """A sweep's folder: where each trial's files are, what is already done, and what a trial leaves."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from sweep.execution.engine import Outcome
 from sweep.execution.job import Job
 from sweep.record import Record, replace_file
 from sweep.schema import ConfigError
+
+_TOGETHER = ".records-"
 
 
 class UnwritableError(OSError):
@@ -52,6 +56,33 @@ class Store:
     def wait_for(self, jobs: Sequence[Job]) -> None:
         """Return when no other launch trains one of ``jobs`` any more."""
         claim.wait_for(self.folder, [job.trial.id for job in jobs])
+
+    @contextmanager
+    def together(self, records: Sequence[Record]) -> Iterator[None]:
+        """The block writes these records of one pack; should the process be killed in it, ``complete`` does the rest.
+
+        Trials of a pack may have been judged by each other, so they are not to be trained without the others again.
+        """
+        waiting = self.folder / f"{_TOGETHER}{records[0].trial_id[: claim.SHORT]}.json"
+        content = [record.finite(asdict(one)) for one in records]
+        with writing(self.folder):
+            replace_file(waiting, json.dumps(content, allow_nan=False).encode())
+            yield
+            waiting.unlink()
+
+    def complete(self) -> None:
+        """Write the records of packs whose process was killed while it wrote them."""
+        for waiting in self.folder.glob(f"{_TOGETHER}*.json"):
+            with suppress(FileNotFoundError):  # another launch was quicker
+                records = [Record.of(values) for values in json.loads(waiting.read_bytes())]
+                with claim.claim(self.folder, [one.trial_id for one in records]) as ours:
+                    if len(ours) == len(records):
+                        self._write_missing(records)
+                        waiting.unlink()
+
+    def was_judged(self, job: Job) -> bool:
+        """Whether ``job`` has come to an end before, be it a failure."""
+        return (self.trial_folder(job) / record.RECORD_FILE).exists()
 
     def settled(self, job: Job, retry_failed: bool = True) -> Record | None:
         """The record of an earlier attempt at this very trial, if there is no reason to make another.
@@ -97,6 +128,13 @@ class Store:
             for name, content in files.items():
                 self._adapter(job).mkdir(exist_ok=True)
                 replace_file(self._adapter(job) / name, content)
+
+    def _write_missing(self, records: Sequence[Record]) -> None:
+        with writing(self.folder):
+            for one in records:
+                for folder in self.folder.glob(f"*-{one.trial_id[: claim.SHORT]}"):
+                    if not (folder / record.RECORD_FILE).exists():
+                        record.write(one, folder)
 
     def _lacks_adapter(self, job: Job) -> bool:
         weights = WEIGHTS_FILE.get(job.trial.adapter.kind)

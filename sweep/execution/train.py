@@ -83,6 +83,7 @@ def write_lost(jobs: Sequence[Job], store: Store, error: Exception) -> list[Reco
 @contextmanager
 def _unsettled(jobs: Sequence[Job], store: Store) -> Iterator[tuple[list[Record], list[Job]]]:
     """Claim what no other launch trains of ``jobs``: the records of what is settled among it, and the rest."""
+    store.complete()
     with store.claim(jobs) as ours:
         done = {job.trial.id: record for job in ours if (record := store.settled(job))}
         yield list(done.values()), [job for job in ours if job.trial.id not in done]

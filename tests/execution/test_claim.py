@@ -117,3 +117,13 @@ def test_what_another_launch_trains_is_awaited_or_taken_over(dies: bool, tmp_pat
     attempts = (store.trial_folder(wanted[1]) / "trial.log").read_text().count("in a pack of")
     assert attempts == (2 if dies else 1)
     assert theirs.stat().st_ino == file
+
+
+def test_two_claims_at_once_do_not_split_what_both_want(tmp_path: Path) -> None:
+    slow = "import sys, time; from pathlib import Path; from sweep.execution.claim import claim\nids = (time.sleep(0.5) or print(one, flush=True) or one for one in sys.argv[2:])\nwith claim(Path(sys.argv[1]), ids) as ours: sys.stdin.readline()"  # fmt: skip
+    with subprocess.Popen([sys.executable, "-c", slow, str(tmp_path), A, B], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as other:  # fmt: skip
+        assert other.stdout is not None
+        assert other.stdout.readline() == f"{A}\n"
+        with claim(tmp_path, [A, B]) as ours:
+            assert ours == set()
+        other.kill()

@@ -9,10 +9,11 @@ from sweep import schema
 from sweep.execution.engines import Cluster, engine_of
 from sweep.execution.job import job_of
 from sweep.execution.pack import Pack, plan
-from sweep.execution.parcel import parcel_of, record_of, train_parcel
+from sweep.execution.parcel import parcel_of, train_parcel
 from sweep.execution.runner import Limits, run
 from sweep.execution.store import Store
 from sweep.execution.train import lose
+from sweep.record import Record
 from sweep.schema import ConfigError
 from tests.commands import TOY, jobs, records, untimed
 
@@ -100,7 +101,7 @@ def test_a_parcel_trains_as_the_pack_does_and_refuses_to_be_another(tmp_path: Pa
     wanted = jobs("seed=0", "seed=1", cache=tmp_path)
     expected = run(wanted, Store(tmp_path / "here", None), Limits(workers=1))
     parcel = parcel_of(wanted, Store(tmp_path / "there", None), None)
-    found = [record_of(values) for values in json.loads(json.dumps(train_parcel(parcel)))]
+    found = [Record.of(values) for values in json.loads(json.dumps(train_parcel(parcel)))]
     assert [untimed(one) for one in found] == [untimed(one) for one in expected]
     assert list(records(tmp_path / "there").values()) == sorted(found, key=lambda one: one.trial["seed"])
     with pytest.raises(RuntimeError, match="this node would train other trials"):

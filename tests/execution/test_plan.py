@@ -81,6 +81,15 @@ def test_no_pack_is_above_the_limit(tmp_path: Path) -> None:
     assert sizes(planned(seeds(10), tmp_path, max_pack=4)) == [3, 3, 4]
 
 
+def test_what_is_left_of_a_pruned_sweep_falls_into_the_packs_that_were_planned(tmp_path: Path) -> None:
+    packs = planned(seeds(33, "pruning=2"), tmp_path, max_pack=8, workers=2)
+    assert sizes(packs) == [1, 8, 8, 8, 8]
+    for done in packs:
+        left = [pack for pack in packs if pack is not done]
+        wanted = sorted((job for pack in left for job in pack.jobs), key=lambda job: job.trial.seed)
+        assert {pack.jobs for pack in plan(wanted, 8, 2)} == {pack.jobs for pack in left}
+
+
 def test_packs_fit_the_memory_of_all_workers_together(tmp_path: Path, measured: dict[str, float]) -> None:
     [whole] = planned(seeds(8), tmp_path)
     each = whole.memory_bytes // 8

@@ -1,5 +1,8 @@
 """Pruning in a pack: the others go on bit for bit as if alone, and what was pruned says so and stays out."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,7 @@ import pytest
 from sweep.execution.runner import Limits, run
 from sweep.execution.store import Store
 from sweep.record import Record
-from tests.commands import TOY, history, jobs, untimed
+from tests.commands import ROOT, TOY, history, jobs, records, untimed
 
 ALONE, TOGETHER = Limits(max_pack=1, workers=1), Limits(workers=1)
 RATES = ("1e-5", "1e-2", "1e-4", "2e-2", "1e-3")
@@ -96,3 +99,49 @@ def test_what_was_pruned_stays_so_until_pruning_is_no_longer_asked_for(tmp_path:
     full = run(jobs(*each, common=(*TOY, *HOW), cache=tmp_path), store, TOGETHER)
     assert status(full) == ["finished"] * 5
     assert [one for one in full if one in found] == [one for one in found if one.finished]
+
+
+KILLED_AT_THE_FOURTH_RECORD = """
+import itertools, os, signal, sys, threading
+from pathlib import Path
+from sweep import record
+from sweep.execution.runner import Limits, run
+from sweep.execution.store import Store
+from tests.commands import jobs
+own, number, one_by_one = record.write, itertools.count(), threading.Lock()
+def write(*what):
+    with one_by_one:
+        if next(number) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        own(*what)
+record.write = write
+folder, common, each = Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3].split(",")
+run(jobs(*each, common=tuple(common), cache=folder), Store(folder / "killed", None), Limits(max_pack=8, workers=1))
+"""
+
+
+def test_a_pack_whose_process_was_killed_between_two_records_stays_as_it_was_decided(tmp_path: Path) -> None:
+    common = (*TOY, *HOW, PRUNED)
+    each = [
+        f"optimizer.lr={lr} seed={seed}" for lr in ("1e-2", "2e-2", "3e-2", "1e-3", "1e-4", "1e-5") for seed in (0, 1)
+    ]  # packs of 8 and 4
+    wanted, killed, limits = jobs(*each, common=common, cache=tmp_path), Store(tmp_path / "killed", None), Limits(max_pack=8, workers=1)  # fmt: skip
+    expected = run(wanted, Store(tmp_path / "whole", None), limits)
+    line = [sys.executable, "-c", KILLED_AT_THE_FOURTH_RECORD, str(tmp_path), ",".join(common), ",".join(each)]
+    assert subprocess.run(line, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    assert len(records(killed.folder)) == 3
+    assert [untimed(one) for one in run(wanted, killed, limits)] == [untimed(one) for one in expected]
+    logs = [(killed.trial_folder(job) / "trial.log").read_text() for job in wanted]
+    assert [log.count("in a pack of") for log in logs] == [1] * 12
+
+
+def test_what_was_judged_once_is_not_judged_again(tmp_path: Path) -> None:
+    """Finished trials whose histories were cut are trained again, and all of them to the end, as before."""
+    wanted, store = jobs(*(f"{PRUNED} optimizer.lr={lr} seed={seed}" for lr in RATES for seed in (0, 1)), common=(*TOY, *HOW), cache=tmp_path), Store(tmp_path / "s", None)  # fmt: skip
+    expected = run(wanted, store, TOGETHER)
+    finished = [job for job, one in zip(wanted, expected, strict=True) if one.finished]
+    assert len(finished) == 4
+    for job in finished:
+        (store.trial_folder(job) / "history.jsonl").unlink()
+    assert [untimed(one) for one in run(wanted, store, TOGETHER)] == [untimed(one) for one in expected]
+    assert [history(store.trial_folder(job))[-1]["step"] for job in finished] == [40] * 4
