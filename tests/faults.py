@@ -62,13 +62,13 @@ def killed_worker(cwd: Path, place: Path) -> str:
 
 def interrupted(cwd: Path, place: Path) -> str:
     """Ctrl-C, and a scheduler's SIGTERM."""
-    for how, code in ((signal.SIGINT, 130), (signal.SIGTERM, 130)):
+    for how in (signal.SIGINT, signal.SIGTERM):
         with launched(cwd, *SMALL, "training.steps=20000", *ONE_BY_ONE) as process:
             wait_for(lambda: (cwd / "outputs/s/wandb").exists())
             time.sleep(0.5)
             os.killpg(process.pid, how)
             said = process.communicate(timeout=60)[1]
-        assert process.returncode == code
+        assert process.returncode == 130, said
         assert said == "lora-sweep: interrupted; the same command goes on with what is not finished\n"
         assert all(not run.truncated for run in read_runs(cwd / "outputs/s"))
     shutil.rmtree(cwd / "outputs" / "s")
@@ -92,8 +92,8 @@ def full_disk(cwd: Path, place: Path) -> str:
 
 def vanished_folder(cwd: Path, place: Path) -> str:
     """Somebody deletes the output folder while the sweep trains."""
-    with launched(cwd, *SMALL, "training.steps=100000", "tracker=none", "hydra.launcher.workers=2") as process:
-        wait_for(lambda: len(list(cwd.glob("outputs/s/*/trial.log"))) == 8)
+    with launched(cwd, *SMALL, "training.steps=100000", "tracker=none") as process:
+        wait_for(lambda: any(path.stat().st_size for path in cwd.glob("outputs/s/*/history.jsonl")))
         shutil.rmtree(cwd / "outputs", ignore_errors=True)
         said = process.communicate(timeout=120)[1]
     assert process.returncode == 1
