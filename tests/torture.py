@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from tests.faults import FAULTS, happens
-from tests.fuzz import try_command_lines
+from tests.fuzz import try_command_lines, try_yaml_files
 from tests.kills import LAUNCHERS, NotHereError, kill_at_random
 from tests.many_trials import FILES, many_trials
 from tests.sweeps import grid, uninterrupted
@@ -33,7 +33,9 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", metavar="ROW", help="print these rows of the table only")
     parser.add_argument("--kills", type=int, default=50, help="for each launcher at most (default: %(default)s)")
     parser.add_argument("--trials", type=int, default=2000, help="of the largest sweep (default: %(default)s)")
-    parser.add_argument("--inputs", type=int, default=1000, help="random command lines (default: %(default)s)")
+    parser.add_argument(
+        "--inputs", type=int, default=1000, help="random command lines, and files (default: %(default)s)"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = killed(Path(folder), options.kills) | broken(Path(folder), options.trials, options.inputs)
@@ -80,7 +82,8 @@ def broken(place: Path, trials: int, inputs: int) -> Rows:
     """What becomes of each fault, of a large sweep, and of random command lines."""
     return {name: partial(happens, name, place) for name in FAULTS} | {
         f"{trials} trials, at most {FILES} open files": lambda: many_trials(place / "many", trials),
-        f"{inputs} random command lines": lambda: try_command_lines(inputs, place / "fuzz"),
+        f"{inputs} random command lines": lambda: try_command_lines(inputs, place / "command lines"),
+        f"{inputs} random configuration files": lambda: try_yaml_files(inputs, place / "files"),
     }
 
 
