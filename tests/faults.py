@@ -63,15 +63,16 @@ def killed_worker(cwd: Path, place: Path) -> str:
 def interrupted(cwd: Path, place: Path) -> str:
     """Ctrl-C, and a scheduler's SIGTERM."""
     for how in (signal.SIGINT, signal.SIGTERM):
-        with launched(cwd, *SMALL, "training.steps=20000", *ONE_BY_ONE) as process:
-            wait_for(lambda: (cwd / "outputs/s/wandb").exists())
+        folder = cwd / how.name
+        folder.mkdir()
+        with launched(folder, *SMALL, "training.steps=20000", *ONE_BY_ONE) as process:
+            wait_for((folder / "outputs/s/wandb").exists)
             time.sleep(0.5)
             os.killpg(process.pid, how)
             said = process.communicate(timeout=60)[1]
         assert process.returncode == 130, said
         assert said == "lora-sweep: interrupted; the same command goes on with what is not finished\n"
-        assert all(not run.truncated for run in read_runs(cwd / "outputs/s"))
-    shutil.rmtree(cwd / "outputs" / "s")
+        assert all(not run.truncated for run in read_runs(folder / "outputs/s"))
     return "W&B runs closed, one line that says how to go on, exit code 130"
 
 
