@@ -237,7 +237,7 @@ def set_aside(folder: Path, trial_id: str) -> None:
     There ``wandb sync`` and the analysis pass over them, so that each trial is found once.
     """
     attempt = re.compile(rf"(offline-)?run-\d+_\d+-{re.escape(trial_id)}-[0-9a-f]{{{2 * ATTEMPT_BYTES}}}")
-    for earlier in [path for path in folder.glob("wandb/*run-*") if attempt.fullmatch(path.name)]:
+    for earlier in [path for path in folder.glob(f"wandb/*run-*-{trial_id}-*") if attempt.fullmatch(path.name)]:
         target = folder / "wandb" / SUPERSEDED
         target.mkdir(exist_ok=True)
         earlier.rename(target / earlier.name)

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.commands import command, history, records, start, untimed
+from sweep.execution.pack import plan
+from sweep.execution.runner import Limits, run
+from sweep.execution.store import Store
+from tests.commands import command, history, jobs, records, start, untimed
 from tests.loopback_ray import ENVIRONMENT, ray_cluster
 
 pytestmark = [
@@ -78,6 +81,16 @@ def test_a_lost_node_and_a_killed_driver_change_no_record(cluster: Any, nodes: P
         assert (own / weights).read_bytes() == (other / weights).read_bytes()
     assert len(list(folder.glob("wandb/offline-run-*/*.wandb"))) == 6
     assert len(list(nodes.glob("cache/lora-sweep/*/cache/bases/*.safetensors"))) == 1
+
+
+def test_what_another_launch_has_finished_since_the_plan_was_made_is_passed_over(tmp_path: Path) -> None:
+    from sweep.execution.ray_engine import RayEngine
+
+    wanted, store = jobs("seed=0", "seed=1", cache=tmp_path), Store(tmp_path / "s", None)
+    packs = plan(wanted, max_pack=1, workers=2)
+    run(wanted, store, Limits(workers=1))
+    without_a_cluster = RayEngine.__new__(RayEngine)
+    assert list(without_a_cluster.run(packs, store, None, 2, lambda steps: None)) == []
 
 
 def test_an_address_where_nothing_answers_is_named(tmp_path: Path) -> None:
