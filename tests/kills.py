@@ -134,29 +134,38 @@ def kill_at_random(
         whole_s = monotonic() - began
         survived.rows = same(whole, reference or whole)
         expected = report(whole)
-        while (left := kills - survived.killed.total()) > 0:
+        moments = [chance.uniform(0.05, 0.6) * whole_s for _ in range(kills)]
+        while moments:
             cwd = place / str(survived.sweeps)
             cwd.mkdir()
-            moments = [chance.uniform(0.05, 0.6) * whole_s for _ in range(left)]
-            finished: dict[Path, tuple[int, bytes]] = {}
-            returned = -signal.SIGKILL
-            while returned:
-                with launched(cwd, *arguments, **stage.environment) as process:
-                    while moments and not _ends_within(moments[-1], process):
-                        if victim := _kill_one(process, stage, chance):
-                            survived.killed[victim] += 1
-                            moments.pop()
-                    said = process.communicate()[1]
-                returned = process.returncode
-                assert returned in (0, -signal.SIGKILL), said
-                finished = _still_finished(cwd / "outputs" / "s", finished)
+            survived.killed += _finish_under_fire(cwd, arguments, stage, moments, chance)
             stage.come_to_rest()
             same(cwd / "outputs" / "s", whole)
             assert report(cwd / "outputs" / "s") == expected
             shutil.rmtree(cwd)
             survived.sweeps += 1
-            print(f"  {survived.sweeps} sweeps compared, {survived.killed.total()} of {kills} kills", file=sys.stderr)
     return survived
+
+
+def _finish_under_fire(
+    cwd: Path, arguments: Sweep, stage: Stage, moments: list[float], chance: random.Random
+) -> Counter[str]:
+    """Launch a sweep again and again until it is finished; something is killed at each of ``moments``, which are used up."""
+    killed: Counter[str] = Counter()
+    finished: dict[Path, tuple[int, bytes]] = {}
+    returned = -signal.SIGKILL
+    while returned:
+        with launched(cwd, *arguments, **stage.environment) as process:
+            while moments and not _ends_within(moments[-1], process):
+                if victim := _kill_one(process, stage, chance):
+                    killed[victim] += 1
+                    moments.pop()
+            said = process.communicate()[1]
+        returned = process.returncode
+        assert returned in (0, -signal.SIGKILL), said
+        finished = _still_finished(cwd / "outputs" / "s", finished)
+        print(f"  {len(finished)} trials finished, {len(moments)} kills to go", file=sys.stderr)
+    return killed
 
 
 def _ends_within(seconds: float, process: subprocess.Popen[str]) -> bool:
