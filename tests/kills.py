@@ -24,6 +24,7 @@ from tests.commands import PATH
 from tests.sweeps import Sweep, launched, report, same, uninterrupted, wait_for
 
 PATIENCE_S = 300.0
+OUTLIVES_S = 20.0
 
 
 class NotHereError(RuntimeError):
@@ -82,12 +83,16 @@ def _ray_workers() -> list[psutil.Process]:
 
 @dataclass(frozen=True)
 class Launcher:
-    """``kills`` is how often its sweeps are killed at most; ``needs`` names the modules that it does not work without."""
+    """``kills`` is how often its sweeps are killed at most; ``needs`` names the modules that it does not work without.
+
+    A launch is killed before ``latest`` of the time is over that an uninterrupted sweep takes.
+    """
 
     arguments: Sweep
     kills: int = 50
     needs: Sequence[str] = ()
     stage: Callable[[], AbstractContextManager[Stage]] = this_machine
+    latest: float = 0.6
 
 
 PACKED = ("hydra/launcher=packed", "hydra.launcher.max_pack=8")
@@ -97,9 +102,9 @@ LAUNCHERS = {
     "packed, two processes": Launcher(TWO),
     "packed, Ray": Launcher((*TWO, "hydra.launcher.engine=ray"), 10, ["ray"], ray),
     "packed, SLURM": Launcher((*TWO, "hydra.launcher.engine=slurm"), 10, ["submitit"], slurm),
-    "basic": Launcher(("hydra/launcher=basic",)),
+    "basic": Launcher(("hydra/launcher=basic",), latest=0.25),
     "joblib": Launcher(
-        ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), 10, ["hydra_plugins.hydra_joblib_launcher"]
+        ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), 10, ["hydra_plugins.hydra_joblib_launcher"], latest=0.25
     ),
 }
 
@@ -134,7 +139,7 @@ def kill_at_random(
         whole_s = monotonic() - began
         survived.rows = same(whole, reference or whole)
         expected = report(whole)
-        moments = [chance.uniform(0.05, 0.6) * whole_s for _ in range(kills)]
+        moments = [chance.uniform(0.05, launcher.latest) * whole_s for _ in range(kills)]
         while moments:
             cwd = place / str(survived.sweeps)
             cwd.mkdir()
@@ -160,8 +165,7 @@ def _finish_under_fire(
                 if victim := _kill_one(process, stage, chance):
                     killed[victim] += 1
                     moments.pop()
-            said = process.communicate()[1]
-        returned = process.returncode
+            returned, said = process.wait(), _last_words(process)
         assert returned in (0, -signal.SIGKILL), said
         finished = _still_finished(cwd / "outputs" / "s", finished)
         print(f"  {len(finished)} trials finished, {len(moments)} kills to go", file=sys.stderr)
@@ -174,6 +178,15 @@ def _ends_within(seconds: float, process: subprocess.Popen[str]) -> bool:
     except subprocess.TimeoutExpired:
         return False
     return True
+
+
+def _last_words(process: subprocess.Popen[str]) -> str:
+    """What a command that has ended has said; joblib's workers would outlive it and keep its output open."""
+    try:
+        return process.communicate(timeout=OUTLIVES_S)[1]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.communicate()[1]
 
 
 def _kill_one(process: subprocess.Popen[str], stage: Stage, chance: random.Random) -> str:
