@@ -20,13 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(given)
     try:
         COMMAND[options.command](options)
-    except BadRequestError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BadRequestError, OSError) as error:
+        print("\n".join(f"error: {error}".splitlines()), file=sys.stderr)
+        return 2
     return 0
 
 
@@ -106,7 +106,7 @@ def run_table(options: argparse.Namespace) -> None:
     print(formats.render(table, options.format), end="")
     if sweep.folder is not None:
         parts = ["table", options.metric, options.rows, *([options.columns] if options.columns else [])]
-        stem = "_".join(part.replace("/", "-") for part in parts)
+        stem = formats.file_stem(*parts)
         written = [
             write(sweep.folder, f"{stem}.{style}", formats.render(table, style))
             for style in dict.fromkeys(("md", "csv", options.format))
@@ -130,11 +130,15 @@ def run_compare(options: argparse.Namespace) -> None:
 
 def run_export(options: argparse.Namespace) -> None:
     """Write the trials' frame to one file."""
+    from analysis.formats import for_spreadsheets
+
     sweep = load(options.source)
     target = options.to or (sweep.folder or Path()) / "report" / "trials.parquet"
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == ".csv":
-        sweep.trials.to_csv(target, index=False)
+        texts = [name for name, kind in sweep.trials.dtypes.items() if kind == "str"]
+        safe = {str(name): sweep.trials[name].map(for_spreadsheets, na_action="ignore") for name in texts}
+        sweep.trials.assign(**safe).to_csv(target, index=False)
     elif target.suffix == ".parquet":
         sweep.trials.to_parquet(target, index=False)
     else:

@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from analysis.load import NOT_TRIALS, STATUSES, Raw, flatten
+from analysis.columns import is_factor
+from analysis.load import NOT_TRIALS, Raw, flatten
 from sweep import record
 
 
@@ -42,41 +43,14 @@ def read_trials(folders: Iterable[Path]) -> Raw:
         if found is None:
             raw.missing.append(item.name)
             continue
-        if fault := malformed(found):
-            raw.problems.append(f"{item / record.RECORD_FILE} is not a record: {fault}")
-            continue
         raw.trials.append(trial_row(found, item))
         rows, bad = read_history(item / record.HISTORY_FILE)
-        raw.history += [{"trial_id": found.trial_id, **row} for row in rows]
+        raw.history += [row | {"trial_id": found.trial_id} for row in rows]
         if bad:
             torn.append(f"{item.name} ({bad})")
     if torn:
         raw.problems.append(f"unreadable history lines were left out in {', '.join(torn)}")
     return raw
-
-
-def malformed(found: record.Record) -> str:
-    """What is wrong with the types of a record's fields, or an empty string."""
-    for name in ("trial_id", "name", "status"):
-        if not isinstance(getattr(found, name), str):
-            return f"{name} is no text"
-    if found.status not in STATUSES:
-        return f"status {found.status!r} is none of {', '.join(STATUSES)}"
-    for name in ("trial", "result", "params", "perf", "environment"):
-        if not isinstance(getattr(found, name), dict):
-            return f"{name} is no mapping"
-    for name in ("result", "params", "perf"):
-        for key, value in getattr(found, name).items():
-            if value is not None and not isinstance(value, int | float):
-                return f"{name}[{key!r}] is no number"
-    missing = [group for group in ("task", "adapter", "optimizer", "training") if group not in found.trial]
-    if missing:
-        return f"its trial lacks {', '.join(missing)}"
-    if not all(isinstance(found.trial[group], dict) for group in ("task", "adapter")):
-        return "its trial's task or adapter is no mapping"
-    if not isinstance(found.error, dict | None):
-        return "error is no mapping"
-    return ""
 
 
 def trial_row(found: record.Record, folder: Path) -> dict[str, Any]:
@@ -87,7 +61,7 @@ def trial_row(found: record.Record, folder: Path) -> dict[str, Any]:
         "ablation": found.ablation,
         "status": found.status,
         "folder": folder.as_posix(),
-        **flatten(found.trial),
+        **{key: value for key, value in flatten(found.trial).items() if is_factor(key)},
         **found.result,
         **{f"params/{key}": value for key, value in found.params.items()},
         **{f"perf/{key}": value for key, value in found.perf.items()},
@@ -111,8 +85,8 @@ def read_history(path: Path) -> tuple[list[dict[str, Any]], int]:
         except ValueError:
             bad += 1
             continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
+        if isinstance(row, dict) and type(row.get("step")) is int and row["step"] >= 0:
+            rows.append({key: value for key, value in row.items() if record.is_number(value)})
         else:
             bad += 1
     return rows, bad

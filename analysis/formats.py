@@ -29,6 +29,16 @@ def markdown_escape(text: str) -> str:
     return re.sub(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w))", r"\\\1", plain)
 
 
+def file_stem(*parts: str) -> str:
+    """A file name, without its ending, of ``parts``: letters, digits, dots and dashes, and not too long."""
+    return "_".join(re.sub(r"[^\w.-]", "-", part)[:60] for part in parts)
+
+
+def for_spreadsheets(text: str) -> str:
+    """``text`` in a CSV file: a spreadsheet would take it for a formula where it begins like one and is no number."""
+    return f"'{text}" if re.match(r"[=+@-](?![\d.]+(e[+-]?\d+)?$)", text, re.IGNORECASE) else text
+
+
 def render(table: Table, style: str) -> str:
     """The table in ``style``: ``md``, ``tex``, ``html`` or ``csv``."""
     return FORMATS[style](table)
@@ -205,8 +215,8 @@ def comma_separated(table: Table) -> str:
         numbers = [s.mean, s.std, s.median, s.low, s.high]
         writer.writerow(
             [
-                row,
-                *([column] if table.columns else []),
+                for_spreadsheets(row),
+                *([for_spreadsheets(column)] if table.columns else []),
                 table.metric.name,
                 s.n,
                 *(f"{value:.10g}" if value == value else "" for value in numbers),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import columns
 from analysis.errors import BadRequestError
+from sweep.record import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,22 +117,24 @@ def _refuse_neighbours(folder: Path) -> None:
 
 
 def assemble(name: str, raw: Raw, folder: Path | None) -> Sweep:
-    """Turn what a reader collected into tidy frames: one type a column, one row a trial."""
+    """Turn what a reader collected into tidy frames: one type a column, one row a trial, every text printable."""
     import pandas as pd
 
-    rows = pd.DataFrame(raw.trials)
+    rows = pd.DataFrame([{printable(key): _readable(value) for key, value in row.items()} for row in raw.trials])
     always = ("trial_id", "name", "ablation", "status", "folder", columns.SEED)
     found = dict.fromkeys([*always, *rows.columns])
     empty = pd.Series(None, index=rows.index, dtype=object)
-    problems = list(raw.problems)
+    problems = [printable(line) for line in raw.problems]
     trials = pd.DataFrame({name: _one_type(rows.get(name, empty), name) for name in found})
     trials, repeated = _distinct(trials)
     if repeated:
         problems.append(f"{len(repeated)} trials appear more than once; one record of each is used: {named(repeated)}")
     history = pd.DataFrame(raw.history) if raw.history else pd.DataFrame({"trial_id": [], "step": []})
+    history = history.rename(columns=printable)
     for column in history.columns.drop(["trial_id"]):
         history[column] = pd.to_numeric(history[column], errors="coerce")
-    return Sweep(name, trials, history, tuple(sorted(raw.missing)), tuple(problems), folder)
+    missing = sorted(map(printable, raw.missing))
+    return Sweep(printable(name), trials, history, tuple(missing), tuple(problems), folder)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -163,6 +166,10 @@ def _one_type(values: pd.Series, name: str) -> pd.Series:
         return pd.to_numeric(values, errors="coerce")
     text = [None if pd.isna(value) else _text(value) for value in values]
     return pd.Series(text, index=values.index, dtype="str")
+
+
+def _readable(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value
 
 
 def _is_number(value: Any) -> bool:

@@ -109,10 +109,10 @@ def write(sweep: Sweep, target: Path | None = None, refresh: int | None = None) 
     for question in several:
         found = answer(sweep, question)
         found.gaps += silent
-        prefix = f"{_plain(question.task)}_" if len(several) > 1 else ""
+        prefix = f"{formats.file_stem(question.task)}_" if len(several) > 1 else ""
         for table in found.tables:
-            stem = prefix + "_by_".join([_plain(table.metric.name), _plain(table.rows.name)])
-            stem += f"_and_{_plain(table.columns.name)}" if table.columns else ""
+            stem = prefix + "_by_".join([formats.file_stem(table.metric.name), formats.file_stem(table.rows.name)])
+            stem += f"_and_{formats.file_stem(table.columns.name)}" if table.columns else ""
             for style in ("md", "tex", "csv"):
                 (target / "tables" / f"{stem}.{style}").write_text(formats.render(table, style), encoding="utf-8")
         for drawing in found.drawings:
@@ -144,8 +144,3 @@ def sources(sweep: Sweep) -> dict[str, str]:
 def combined(hashes: dict[str, str]) -> str:
     """One hash over all sources."""
     return hashlib.sha256("".join(f"{name} {value}\n" for name, value in sorted(hashes.items())).encode()).hexdigest()
-
-
-def _plain(name: str) -> str:
-    """``name`` as a file name: letters, digits, dots and dashes."""
-    return "".join(char if char.isalnum() or char in ".-" else "-" for char in name)

@@ -45,7 +45,12 @@ class WandbRun:
 
 
 def read_runs(folder: Path) -> list[WandbRun]:
-    """Read every run below ``folder``, in the order of their files' names.
+    """Read every run below ``folder``, in the order of their files' names."""
+    return [read_run(path) for path in run_files(folder)]
+
+
+def run_files(folder: Path) -> list[Path]:
+    """The ``.wandb`` files below ``folder``, in the order of their names.
 
     Links (``latest-run``) are not followed and set-aside attempts (``superseded/``) are skipped, so a run
     appears once.
@@ -54,7 +59,7 @@ def read_runs(folder: Path) -> list[WandbRun]:
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name != SUPERSEDED]
         paths += [Path(parent, name) for name in files if name.endswith(".wandb")]
-    return [read_run(path) for path in sorted(paths) if not path.is_symlink()]
+    return [path for path in sorted(paths) if not path.is_symlink()]
 
 
 def read_run(path: Path) -> WandbRun:
@@ -62,6 +67,7 @@ def read_run(path: Path) -> WandbRun:
 
     Raises ValueError, naming the file, when it is something else.
     """
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from wandb.proto.wandb_internal_pb2 import Record as Message  # type: ignore[attr-defined]
 
     run = WandbRun(id=path.stem.removeprefix("run-"))
@@ -72,7 +78,10 @@ def read_run(path: Path) -> WandbRun:
         if message is None:
             run.truncated = True
             break
-        _apply(Message.FromString(message), run)
+        try:
+            _apply(Message.FromString(message), run)
+        except (DecodeError, ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is not a .wandb file ({error})") from None
     for values in (run.config, run.summary, *run.history):
         for key in [key for key in values if key.startswith("_")]:
             del values[key]

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from analysis.columns import is_factor
-from analysis.load import Raw, flatten
-from analysis.wandb_files import read_runs
+from analysis.load import STATUSES, Raw, flatten
+from analysis.wandb_files import read_run, run_files
+from sweep.record import is_number
 
 RESULT = "result/"
 MEASURED = ("params/", "perf/")
@@ -18,7 +19,12 @@ def read_offline(folder: Path) -> Raw:
     """Read every offline run below ``folder``; a run that was killed before its end is missing, not lost."""
     raw = Raw()
     cut = []
-    for run in read_runs(folder):
+    for path in run_files(folder):
+        try:
+            run = read_run(path)
+        except ValueError as error:
+            raw.problems.append(str(error))
+            continue
         add_run(raw, run.id, run.name, run.group, run.config, run.summary, run.history, run.exit_code)
         if run.truncated and run.exit_code is not None:
             cut.append(run.name or run.id)
@@ -51,6 +57,11 @@ def add_run(
     """
     status = summary.get("status")
     ours = "trial_id" in config
+    if status is not None and status not in STATUSES:
+        raw.problems.append(
+            f"the W&B run {name or run_id} is left out: its status {status!r} is none of {', '.join(STATUSES)}"
+        )
+        return
     if status is None and (ours or exit_code is None):
         raw.missing.append(name or run_id)
         return
@@ -66,12 +77,9 @@ def add_run(
     }
     for key, value in summary.items():
         if key.startswith(RESULT):
-            row[key.removeprefix(RESULT)] = value
-        elif (
-            key.startswith(MEASURED)
-            or key.startswith("error.")
-            or (not ours and "/" in key and isinstance(value, int | float))
-        ):
+            row[key.removeprefix(RESULT)] = value if is_number(value) else None
+        elif key.startswith("error.") or ((key.startswith(MEASURED) or (not ours and "/" in key)) and is_number(value)):
             row[key] = value
     raw.trials.append(row)
-    raw.history += [{"trial_id": trial_id, **row} for row in history if "step" in row]
+    rows = [{key: value for key, value in row.items() if is_number(value)} for row in history]
+    raw.history += [row | {"trial_id": trial_id} for row in rows if "step" in row]

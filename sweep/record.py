@@ -7,16 +7,18 @@ import json
 import math
 import os
 import secrets
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 FORMAT = 1
 RECORD_FILE = "record.json"
 HISTORY_FILE = "history.jsonl"
 
+LARGEST = sys.float_info.max
 LAST_BYTES = 1 << 16
 """More than the last row of a history."""
 COMPARABLE = ("lora_sweep", "code", "torch", "device", "mkl_cbwr")
@@ -86,14 +88,52 @@ def read(folder: Path) -> Record | None:
         values = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}); delete it to run that trial again") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ValueError(f"{path} is not a record of format {FORMAT}; delete it to run that trial again")
     try:
-        return Record.of(values)
+        found = Record.of(values)
     except TypeError as error:
         raise ValueError(f"{path} is not a record ({error}); delete it to run that trial again") from None
+    if fault := malformed(found):
+        raise ValueError(f"{path} is not a record ({fault}); delete it to run that trial again")
+    return found
+
+
+def malformed(found: Record) -> str:
+    """What no trial can have left in a record's fields, or an empty string."""
+    for name in ("trial_id", "name", "status"):
+        if not isinstance(getattr(found, name), str):
+            return f"{name} is no text"
+    if found.status not in get_args(Status):
+        return f"status {found.status!r} is none of {', '.join(get_args(Status))}"
+    for name in ("trial", "result", "params", "perf", "environment"):
+        if not isinstance(getattr(found, name), dict):
+            return f"{name} is no mapping"
+    for name in ("result", "params", "perf"):
+        for key, value in getattr(found, name).items():
+            if value is not None and not is_number(value):
+                return f"{name}[{key!r}] is no finite number"
+            if name != "result" and value is not None and value < 0:
+                return f"{name}[{key!r}] = {value} is negative"
+    if metric := next((key for key in found.result if "/" not in key), None):
+        return f"result[{metric!r}] is no metric, as eval/loss is one"
+    if (found.params.get("trainable_ratio") or 0) > 1:
+        return f"params['trainable_ratio'] = {found.params['trainable_ratio']} is above 1"
+    missing = [group for group in ("task", "adapter", "optimizer", "training") if not isinstance(found.trial.get(group), dict)]  # fmt: skip
+    if missing:
+        return f"its trial's {missing[0]} is no mapping"
+    if not isinstance(found.ablation, str | None) or not all(isinstance(note, str) for note in found.notes):
+        return "ablation or a note is no text"
+    if not isinstance(found.error, dict | None) or not all(isinstance(text, str) for text in (found.error or {}).values()):  # fmt: skip
+        return "error is no mapping of texts"
+    return ""
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a finite number, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
 
 
 def lacks_history(record: Record, folder: Path) -> bool:

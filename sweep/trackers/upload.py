@@ -26,6 +26,7 @@ HEADER_BYTES = 7
 BLOCK_BYTES = 32 * 1024
 CHUNK = struct.Struct("<IHB")
 FULL, LAST = 1, 4
+OURS = re.compile(rf"run-[0-9a-f]{{16}}-[0-9a-f]{{{2 * ATTEMPT_BYTES}}}\.wandb")
 POLL_S = 0.2
 STALLED_S = 120.0
 """How long an upload may go on without finishing another run."""
@@ -33,7 +34,7 @@ STALLED_S = 120.0
 
 def run_files(folder: Path) -> list[Path]:
     """The ``.wandb`` file of each trial of a sweep; not those of attempts that were set aside."""
-    return sorted(folder.glob("wandb/*run-*/run-*.wandb"))
+    return sorted(file for file in folder.glob("wandb/*run-*/run-*.wandb") if OURS.fullmatch(file.name))
 
 
 def trial_of(file: Path) -> str:
