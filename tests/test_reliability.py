@@ -45,9 +45,12 @@ SECRET = "canary-5ecret"
 def test_secrets_reach_no_file_and_files_have_the_users_mode(tmp_path: Path) -> None:
     environment = dict.fromkeys(("WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "MY_PASSWORD"), f"{SECRET}-{'x' * 40}")  # fmt: skip
     arguments = ("-m", *TOY, "tracker=wandb", "name=s", "optimizer.lr=1e-2,1e30", "save_adapter=true")
-    before = os.umask(0o027)
+    environment["MY_CACHE"] = f"outputs/.cache/{SECRET}"
+    own = ("tracker.project=${oc.env:USER_PROJECT}", "cache=${oc.env:MY_CACHE}")
+    before = os.umask(0o077)
     try:
-        done = command("sweep", *arguments, "tracker.project=${oc.env:USER_PROJECT}", cwd=tmp_path, USER_PROJECT="mine", **environment)  # fmt: skip
+        done = command("sweep", *arguments, *own, cwd=tmp_path, USER_PROJECT="mine", **environment)
+        command("analysis", "table", "outputs/s", "--rows", "optimizer.lr", cwd=tmp_path, **environment)
     finally:
         os.umask(before)
     assert done.returncode == 1
@@ -56,8 +59,23 @@ def test_secrets_reach_no_file_and_files_have_the_users_mode(tmp_path: Path) -> 
     assert len(files) > 10
     for path in files:
         assert SECRET.encode() not in path.read_bytes(), path
-        assert stat.S_IMODE(path.stat().st_mode) & 0o027 == 0, path
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
     assert SECRET not in done.stdout + done.stderr
+
+
+def test_a_group_shares_what_its_umask_lets_it_share(tmp_path: Path) -> None:
+    """The cached base and its lock above all: with umask 002 the others of a group write there too."""
+    arguments = ("task=transformer_tiny", "task.pretraining.steps=1", "training.steps=1", "training.eval_every=1")
+    before = os.umask(0o002)
+    try:
+        done = command("sweep", *arguments, "tracker=none", "name=s", "save_adapter=true", cwd=tmp_path)
+        command("analysis", "table", "outputs/s", "--rows", "adapter.rank", cwd=tmp_path)
+    finally:
+        os.umask(before)
+    assert done.returncode == 0, done.stderr
+    modes = {path.relative_to(tmp_path): stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert {path.suffix for path in modes} >= {".lock", ".safetensors", ".json", ".jsonl", ".yaml", ".md", ".parquet", ".log"}  # fmt: skip
+    assert {path: mode for path, mode in modes.items() if mode not in (0o664, 0o775)} == {}
 
 
 def test_no_code_is_read_from_data() -> None:
@@ -65,6 +83,6 @@ def test_no_code_is_read_from_data() -> None:
     pattern = r"\b(eval|exec)\(|pickle\.load|torch\.load\(|_target_|yaml\.(unsafe_)?load\("
     line = ["grep", "-rnE", pattern, "--include=*.py", "--include=*.yaml", "sweep", "analysis", "conf"]
     found = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False).stdout.splitlines()
-    harmless = (".eval()", '_target_: str = "hydra_plugins.lora_sweep', "pickle.loads(self._by_groups", "pickle.loads(pickle.dumps(")  # fmt: skip
+    harmless = (".eval()", '_target_: str = "hydra_plugins.lora_sweep', "pickle.loads(self._by_groups", "pickle.loads(pickle.dumps(", 'key == "_target_"', 'name != "_target_"')  # fmt: skip
     assert found
     assert [one for one in found if not any(part in one for part in harmless)] == []

@@ -47,7 +47,7 @@ def test_rows_go_to_their_own_trial_and_an_empty_one_to_none(tmp_path: Path) -> 
     sinks = PackSinks(pack, store, mirror=None)
     sinks.rows(0, [{"eval/loss": 0.0}, {"eval/loss": 1.0}])
     sinks.rows(1, [{"train/loss": 0.5}, {}])
-    sinks.finish([Record(job.trial.id, "n", "finished", trial={}) for job in pack])
+    sinks.finish([Record(job.trial.id, "n", "finished", trial=job.trial.science()) for job in pack])
     rows = [history(store.trial_folder(job)) for job in pack]
     assert rows == [
         [{"step": 0, "eval/loss": 0.0}, {"step": 1, "train/loss": 0.5}],
