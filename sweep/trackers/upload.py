@@ -32,6 +32,10 @@ STALLED_S = 120.0
 """How long an upload may go on without finishing another run."""
 
 
+class DamagedError(ValueError):
+    """A file is not as wandb has written it, before its end."""
+
+
 def run_files(folder: Path) -> list[Path]:
     """The ``.wandb`` file of each trial of a sweep; not those of attempts that were set aside."""
     return sorted(file for file in folder.glob("wandb/*run-*/run-*.wandb") if OURS.fullmatch(file.name))
@@ -52,21 +56,30 @@ def upload(files: Sequence[Path], stalled_s: float = STALLED_S) -> str:
 
     Gives up when no run was completed for ``stalled_s`` seconds.
     """
-    whole = [file for file in files if mend(file)]
+    whole, said = [], ""
+    for file in files:
+        try:
+            if mend(file):
+                whole.append(file)
+            else:  # no run was ever begun
+                marker(file).touch()
+        except DamagedError as error:
+            said += f"{file}: {error}; all rows are in the history.jsonl of its trial\n"
     fresh = [file for file in whole if not _begun(file)]
-    said = _sync(fresh, stalled_s) if fresh else ""
+    said += _sync(fresh, stalled_s) if fresh else ""
     for file in set(whole) - set(fresh):
         if _is_there(file):
             marker(file).touch()
         else:
             said += _sync([file], stalled_s, "--id", f"{trial_of(file)}-{secrets.token_hex(ATTEMPT_BYTES)}")
-    for file in set(files) - set(whole):  # no run was ever begun
-        marker(file).touch()
     return said
 
 
 def mend(file: Path) -> bool:
-    """Cut off what is behind the last whole record of ``file``; False when it has none."""
+    """Cut off what is behind the last whole record of ``file``; False when it has none.
+
+    Raises DamagedError, and leaves the file alone, when what is behind it was not torn by the end of a process.
+    """
     ends = [end for _, end in _records(file.read_bytes())]
     if ends and ends[-1] < file.stat().st_size:
         os.truncate(file, ends[-1])
@@ -125,6 +138,7 @@ def _records(content: bytes) -> Iterator[tuple[bytes, int]]:
 
     After the header it is a LevelDB log: blocks of 32 KiB with chunks of (CRC-32 of type and data, length,
     type, data), of which a record has one or several.
+    Raises DamagedError where a chunk is not what was written.
     """
     position, parts = HEADER_BYTES, []
     while True:
@@ -135,8 +149,10 @@ def _records(content: bytes) -> Iterator[tuple[bytes, int]]:
             return
         checksum, length, kind = CHUNK.unpack_from(content, position)
         data = content[start : start + length]
-        if len(data) < length or zlib.crc32(data, zlib.crc32(bytes([kind]))) != checksum:
+        if len(data) < length:
             return
+        if zlib.crc32(data, zlib.crc32(bytes([kind]))) != checksum:
+            raise DamagedError(f"damaged at byte {position:,}")
         position = start + length
         parts.append(data)
         if kind in (FULL, LAST):

@@ -80,6 +80,18 @@ def test_the_rows_of_a_killed_process_are_uploaded_once(lost: int, study: Path, 
         assert len(server.runs) == 4
 
 
+def test_a_damaged_file_is_named_and_left_alone(study: Path, server: LoopbackWandb) -> None:
+    file = uploadable(study)[0]
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    done = sync(study, server)
+    assert (done.returncode, done.stdout) == (1, "outputs/s: 3 of 4 W&B runs are on the server\n")
+    assert f"{file.relative_to(study.parents[1])}: damaged at byte" in done.stderr
+    assert file.read_bytes() == content
+    assert len(server.runs) == 3
+
+
 @pytest.mark.parametrize("received", [True, False])
 def test_an_upload_that_broke_off_is_made_again_without_a_duplicate(received: bool, study: Path, server: LoopbackWandb) -> None:  # fmt: skip
     """The server takes the rows of one run, or does not, and refuses everything from then on."""
