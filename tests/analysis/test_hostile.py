@@ -179,5 +179,8 @@ def test_damaged_wandb_files_give_a_prefix_or_a_problem(tmp_path: Path) -> None:
         rows = [(row["step"], row["train/loss"]) for row in raw.history if "train/loss" in row]
         assert rows == [(step, 1 / (1 + step)) for step in range(len(rows))]
         assert raw.problems or raw.missing
-        upload.mend(file)
-        assert file.stat().st_size <= len(content)
+        try:
+            upload.mend(file)
+        except upload.DamagedError:
+            assert (number % 3, file.read_bytes()) == (1, content)
+        assert content.startswith(file.read_bytes())
