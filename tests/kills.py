@@ -85,7 +85,8 @@ def _ray_workers() -> list[psutil.Process]:
 class Launcher:
     """``kills`` is how often its sweeps are killed at most; ``needs`` names the modules that it does not work without.
 
-    A launch is killed before ``latest`` of the time is over that an uninterrupted sweep takes.
+    A launch is killed before ``latest`` of the time is over that an uninterrupted sweep takes. ``other_trials`` says
+    that the arguments change what is trained.
     """
 
     arguments: Sweep
@@ -93,6 +94,7 @@ class Launcher:
     needs: Sequence[str] = ()
     stage: Callable[[], AbstractContextManager[Stage]] = this_machine
     latest: float = 0.6
+    other_trials: bool = False
 
 
 PACKED = ("hydra/launcher=packed", "hydra.launcher.max_pack=8")
@@ -100,6 +102,9 @@ TWO = (*PACKED, "hydra.launcher.workers=2")
 LAUNCHERS = {
     "packed, one process": Launcher((*PACKED, "hydra.launcher.workers=1")),
     "packed, two processes": Launcher(TWO),
+    "packed, pruning": Launcher(
+        (*TWO, "pruning=2", "training.eval_every=250", "optimizer.lr=1e-2,1e-3"), 10, other_trials=True
+    ),
     "packed, Ray": Launcher((*TWO, "hydra.launcher.engine=ray"), 10, ["ray"], ray),
     "packed, SLURM": Launcher((*TWO, "hydra.launcher.engine=slurm"), 10, ["submitit"], slurm),
     "basic": Launcher(("hydra/launcher=basic",), latest=0.25),
@@ -111,10 +116,11 @@ LAUNCHERS = {
 
 @dataclass
 class Survived:
-    """What was killed how often, how many sweeps were finished and compared, and how many rows each of them has."""
+    """What was killed how often, how many sweeps were finished and compared, and how many trials and rows each of them has."""
 
     killed: Counter[str] = field(default_factory=Counter)
     sweeps: int = 0
+    trials: int = 0
     rows: int = 0
 
 
@@ -137,7 +143,7 @@ def kill_at_random(
         began = monotonic()
         whole = uninterrupted(place / "whole", *arguments, **stage.environment)
         whole_s = monotonic() - began
-        survived.rows = same(whole, reference or whole)
+        survived.trials, survived.rows = len(_records(whole)), same(whole, reference or whole)
         expected = report(whole)
         moments = [chance.uniform(0.05, launcher.latest) * whole_s for _ in range(kills)]
         while moments:
