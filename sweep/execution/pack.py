@@ -82,7 +82,7 @@ def plan(
     by_key: dict[Hashable, list[Job]] = defaultdict(list)
     for job in jobs:
         by_key[_key(job.trial), job.config.pruning].append(job)
-    sizes: dict[Hashable, int] = {}
+    sizes: dict[Hashable, tuple[int, float]] = {}
     groups = [_measured(group, max_pack, workers, room, sizes) for group in by_key.values()]
     if math.fsum(group.work for group in groups) > WORTH_WORKERS_S:
         _spread(groups, workers, start_s)
@@ -155,20 +155,24 @@ def _key(trial: Trial) -> Hashable:
 
 
 def _measured(
-    jobs: Sequence[Job], max_pack: int, workers: int, room: float | None, sizes: dict[Hashable, int]
+    jobs: Sequence[Job], max_pack: int, workers: int, room: float | None, sizes: dict[Hashable, tuple[int, float]]
 ) -> _Group:
-    """Find how many of ``jobs`` a pack may have; ``sizes`` remembers it for their like of another rank."""
+    """Find how many of ``jobs`` a pack may have.
+
+    ``sizes`` remembers, for their like of another rank, which size paid, and which is the largest to try.
+    """
     trial, task = jobs[0].trial, build(jobs[0].trial.task, jobs[0].cache_folder)
     device, memory = device_of(jobs[0].config.device), memory_of_one(jobs[0])
     fitting = int((MEMORY_SHARE * available_memory(device) / workers if room is None else room) / memory)
-    size = min(len(jobs), 1 if trial.adapter.runs_alone else max(1, min(max_pack, fitting)))
+    limit = size = min(len(jobs), 1 if trial.adapter.runs_alone else max(1, min(max_pack, fitting)))
     each_s = math.nan
     if jobs[0].config.pruning and trial.adapter.kind != "none":
         each_s = update_s(jobs[:1], task, device)
     elif len(jobs) > 1 and trial.adapter.kind != "none":
         alike = (trial.task, trial.training, trial.optimizer.name, trial.adapter.kind, trial.adapter.dora)
-        size, each_s = _best_size(jobs, sizes.get(alike, 1), size, task, device)
-        sizes[alike] = size
+        start, most = sizes.get(alike, (1, math.inf))
+        size, each_s = _best_size(jobs, start, int(min(limit, most)), task, device)
+        sizes[alike] = size, (size if size < limit else most)
     return _Group(jobs, each_s, memory, size)
 
 

@@ -107,6 +107,13 @@ def test_a_pack_that_gains_nothing_stays_small(tmp_path: Path, measured: dict[st
     assert sizes(planned(seeds(6), tmp_path)) == [3, 3]
 
 
+def test_what_gained_nothing_is_not_tried_again_at_another_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    tried: list[int] = []
+    monkeypatch.setattr(pack, "update_s", lambda group, task, device: tried.append(len(group)) or float(len(group)))
+    assert sizes(planned([*seeds(6), *seeds(6, "adapter.rank=2")], tmp_path)) == [1] * 12
+    assert tried == [1, 4, 1]
+
+
 def test_long_work_is_spread_over_the_workers(tmp_path: Path, measured: dict[str, float]) -> None:
     assert sizes(planned(seeds(8), tmp_path, workers=2)) == [4, 4]
     measured.update(fixed_s=1e-6, trial_s=0.0)
