@@ -157,7 +157,7 @@ def damaged_cache(cwd: Path, place: Path) -> str:
     assert done.returncode == 1
     [_, said] = done.stderr.splitlines()  # Hydra's own line says which job it was
     assert said == f"lora-sweep: [Errno 21] Is a directory: '{base.relative_to(cwd)}'"
-    return "half a file: a warning, the base is trained again, same result; no file: one line, exit code 1"
+    return "half a file: a warning, the base is trained again, same result; no file: one line of ours, exit code 1"
 
 
 def two_launches(cwd: Path, place: Path) -> str:
