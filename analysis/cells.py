@@ -13,8 +13,9 @@ from analysis import tuning
 from analysis.columns import KIND, LEARNING_RATE, SEED, TASK, Column, describe, is_factor, is_metric
 from analysis.errors import BadRequestError, unknown
 from analysis.levels import is_adapter, is_reference, labels, level_text, ordered
-from analysis.load import STATUSES, named
+from analysis.load import named
 from analysis.stats import ENOUGH_SEEDS, Summary, summarise
+from sweep.record import STATUSES
 
 Cell = tuple[str, ...]
 

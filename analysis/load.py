@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import columns
 from analysis.errors import BadRequestError
-from sweep.record import printable
+from sweep.record import STATUSES, printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 WANDB_SCHEME = "wandb:"
 NOT_TRIALS = ("report", "wandb")
-STATUSES = ("finished", "pruned", "diverged", "failed")
 
 
 @dataclass

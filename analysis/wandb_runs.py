@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from analysis.columns import is_factor
-from analysis.load import STATUSES, Raw, flatten
+from analysis.load import Raw, flatten
 from analysis.wandb_files import read_run, run_files
-from sweep.record import is_number
+from sweep.record import STATUSES, is_number
 
 RESULT = "result/"
 MEASURED = ("params/", "perf/")

@@ -25,6 +25,7 @@ COMPARABLE = ("lora_sweep", "code", "torch", "device", "mkl_cbwr")
 """What may change the last bits of a result; the trials of one sweep should share it."""
 
 Status = Literal["finished", "pruned", "diverged", "failed"]
+STATUSES: tuple[str, ...] = get_args(Status)
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ def malformed(found: Record) -> str:
     for name in ("trial_id", "name", "status"):
         if not isinstance(getattr(found, name), str):
             return f"{name} is no text"
-    if found.status not in get_args(Status):
-        return f"status {found.status!r} is none of {', '.join(get_args(Status))}"
+    if found.status not in STATUSES:
+        return f"status {found.status!r} is none of {', '.join(STATUSES)}"
     for name in ("trial", "result", "params", "perf", "environment"):
         if not isinstance(getattr(found, name), dict):
             return f"{name} is no mapping"

@@ -411,17 +411,19 @@ def unknown_key(path: Sequence[str]) -> str:
     for part in path[:-1]:
         section = [model for parent in section for model in _models(parent, part)]
     known = list(dict.fromkeys(name for model in section for name in model.model_fields))
+    keys, wanted = every_key(), ".".join(path)
     if path[-1] in known:
-        return f"{'.'.join(path)}: holds several keys; set each, as in {next(key for key in every_key() if key.startswith('.'.join(path)))}=…"  # fmt: skip
+        first = next(key for key in keys if key.startswith(wanted))
+        return f"{wanted}: holds several keys; set each, as in {first}=…"
     close = difflib.get_close_matches(path[-1], known if len(path) > 1 else [*known, "+ablation"], n=1)
-    elsewhere = [key for key in every_key() if key.endswith(f".{path[-1]}")]
-    if path[-1] in every_key():
+    elsewhere = [key for key in keys if key.endswith(f".{path[-1]}")]
+    if path[-1] in keys:
         hint = f"in a file this is {path[-1].replace('.', ': {', 1)}: …}}"
     elif elsewhere:
         hint = f"did you mean {' or '.join(elsewhere)}?"
     else:
         hint = f"did you mean {'.'.join([*path[:-1], close[0]])}?" if close else f"known here: {', '.join(known)}"
-    return f"{'.'.join(path) or repr('')}: unknown key; {hint}"
+    return f"{wanted or repr('')}: unknown key; {hint}"
 
 
 def every_key(models: Sequence[type[BaseModel]] = (), prefix: str = "") -> list[str]:

@@ -24,9 +24,7 @@ from sweep.record import Record
 ROOT = Path(__file__).parents[1]
 PATH = os.pathsep.join(map(str, (ROOT, ROOT / "sweep" / "_plugin")))
 """Where the package and Hydra's launcher are in this checkout."""
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # a shell lets its background jobs, and all they start, ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell, and what they start, ignore it
 TOY = ("task=toy_regression", "training.steps=20", "training.eval_every=10", "tracker=none")
 
 

@@ -82,7 +82,7 @@ def plan(
     by_key: dict[Hashable, list[Job]] = defaultdict(list)
     for job in jobs:
         by_key[_key(job.trial), job.config.pruning].append(job)
-    sizes: dict[Hashable, tuple[int, float]] = {}
+    sizes: dict[Hashable, tuple[int, int]] = {}
     groups = [_measured(group, max_pack, workers, room, sizes) for group in by_key.values()]
     if math.fsum(group.work for group in groups) > WORTH_WORKERS_S:
         _spread(groups, workers, start_s)
@@ -155,7 +155,7 @@ def _key(trial: Trial) -> Hashable:
 
 
 def _measured(
-    jobs: Sequence[Job], max_pack: int, workers: int, room: float | None, sizes: dict[Hashable, tuple[int, float]]
+    jobs: Sequence[Job], max_pack: int, workers: int, room: float | None, sizes: dict[Hashable, tuple[int, int]]
 ) -> _Group:
     """Find how many of ``jobs`` a pack may have.
 
@@ -170,8 +170,8 @@ def _measured(
         each_s = update_s(jobs[:1], task, device)
     elif len(jobs) > 1 and trial.adapter.kind != "none":
         alike = (trial.task, trial.training, trial.optimizer.name, trial.adapter.kind, trial.adapter.dora)
-        start, most = sizes.get(alike, (1, math.inf))
-        size, each_s = _best_size(jobs, start, int(min(limit, most)), task, device)
+        start, most = sizes.get(alike, (1, max_pack))
+        size, each_s = _best_size(jobs, start, min(limit, most), task, device)
         sizes[alike] = size, (size if size < limit else most)
     return _Group(jobs, each_s, memory, size)
 
