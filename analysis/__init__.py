@@ -4,6 +4,6 @@
 writes the report.
 """
 
-from analysis.load import Sweep, load
+from analysis.sources.load import Sweep, load
 
 __all__ = ["Sweep", "load"]

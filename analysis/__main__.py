@@ -84,25 +84,26 @@ def parser() -> argparse.ArgumentParser:
 
 def run_report(options: argparse.Namespace) -> None:
     """Write the report and print its path; with --watch, again whenever the trials change, until interrupted."""
-    from analysis import report
+    from analysis.report import report
 
     if options.watch is None:
         print(report.write(load(options.source), options.out))
         return
-    from analysis.watch import watch
+    from analysis.report.watch import watch
 
     watch(options.source, options.out, options.watch)
 
 
 def run_table(options: argparse.Namespace) -> None:
     """Print the table and leave it as Markdown and CSV (and in the asked format) in ``report/``."""
-    from analysis import formats, tables
+    from analysis.tables import formats
+    from analysis.tables.table import build
 
     sweep = load(options.source)
     baseline = tuple(item.strip() for item in options.baseline.split(",") if item.strip())
     if len(baseline) > (2 if options.columns else 1):
         raise BadRequestError(f"--baseline {options.baseline!r}: give a row level, or a row and a column level")
-    table = tables.build(sweep, options.rows, options.columns, options.metric, baseline, conditions(options.where))
+    table = build(sweep, options.rows, options.columns, options.metric, baseline, conditions(options.where))
     print(formats.render(table, options.format), end="")
     if sweep.folder is not None:
         parts = ["table", options.metric, options.rows, *([options.columns] if options.columns else [])]
@@ -116,9 +117,9 @@ def run_table(options: argparse.Namespace) -> None:
 
 def run_compare(options: argparse.Namespace) -> None:
     """Print the verdict of each level against the baseline."""
-    from analysis import compare
-    from analysis.cells import observe
-    from analysis.levels import select
+    from analysis.statistics import compare
+    from analysis.statistics.cells import observe
+    from analysis.statistics.levels import select
 
     sweep = load(options.source)
     trials = select(sweep.trials, conditions(options.where))
@@ -130,7 +131,7 @@ def run_compare(options: argparse.Namespace) -> None:
 
 def run_export(options: argparse.Namespace) -> None:
     """Write the trials' frame to one file."""
-    from analysis.formats import for_spreadsheets
+    from analysis.tables.formats import for_spreadsheets
 
     sweep = load(options.source)
     target = options.to or (sweep.folder or Path()) / "report" / "trials.parquet"
@@ -148,7 +149,7 @@ def run_export(options: argparse.Namespace) -> None:
 
 def run_workspace(options: argparse.Namespace) -> None:
     """Print the workspace as JSON, or save it and print its address."""
-    from analysis import workspace
+    from analysis.report import workspace
 
     entity, _, project = options.project.partition("/")
     if not entity or not project:

@@ -19,9 +19,11 @@ from grids import ROOT, Sweep
 from hydra import compose, initialize_config_dir
 from torch.utils.flop_counter import FlopCounterMode
 
-from sweep.__main__ import CONF, configured
 from sweep.adapters.fold import fold
-from sweep.execution.job import Job, job_of
+from sweep.cli.app import plain
+from sweep.cli.run import CONF
+from sweep.config import parse
+from sweep.resolve import ResolvedTrial, resolve
 from sweep.tasks.registry import build
 
 HERE = Path(__file__).parent
@@ -174,20 +176,20 @@ def training_flops(sweep: Sweep) -> float:
     return sum(_step_flops(job) * sweep.seeds * sweep.steps for job in _cells(sweep))
 
 
-def _cells(sweep: Sweep) -> Iterator[Job]:
+def _cells(sweep: Sweep) -> Iterator[ResolvedTrial]:
     lines: list[list[str]] = [sweep.overrides(1)]
     for key, levels in sweep.factors.items():
         lines = [[*line, f"{key}={level}"] for line in lines for level in levels]
     with initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
         for line in lines:
             last = dict(override.split("=", 1) for override in line)
-            yield job_of(configured(compose("config", [f"{key}={value}" for key, value in last.items()])))
+            yield resolve(parse(plain(compose("config", [f"{key}={value}" for key, value in last.items()]))))
 
 
-def _step_flops(job: Job) -> int:
-    task = build(job.trial.task, job.cache_folder)
-    folded = fold(task.new_model(), [job.trial.adapter], [job.resolved.targets], [0])
-    inputs, targets = next(task.target.batches(torch.Generator(), job.trial.training.batch_size))
+def _step_flops(job: ResolvedTrial) -> int:
+    task = build(job.task, job.cache_folder)
+    folded = fold(task.new_model(), [job.adapter], [job.targets], [0])
+    inputs, targets = next(task.target.batches(torch.Generator(), job.training.batch_size))
     with FlopCounterMode(display=False) as counter:
         task.loss(folded.model(inputs), targets).mean().backward()
     return counter.get_total_flops()

@@ -19,13 +19,15 @@ import wandb
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from peft import LoraConfig, PeftModel, get_peft_model
+from pydantic import TypeAdapter
 from torch import nn
 
-from sweep import schema
+from sweep import config as config_module
 from sweep.adapters.init import INITS, BaseWeight
-from sweep.execution.base import load_base
+from sweep.packs.base import load_base
 from sweep.rng import generator
 from sweep.tasks.data import fingerprint
+from sweep.tasks.options import TaskOptions
 from sweep.tasks.registry import build
 from sweep.tasks.task import Domain, Task
 
@@ -47,7 +49,7 @@ WANDB = wandb.Settings(
 @cache
 def prepared(name: str, cache_folder: Path, device: torch.device) -> tuple[Task, nn.Module]:
     """The task of this name and its pre-trained base, read once a process."""
-    config = getattr(schema, "".join(word.title() for word in name.split("_"))).model_validate(
+    config: TaskOptions = TypeAdapter(config_module.Task).validate_python(
         OmegaConf.to_container(OmegaConf.load(TASKS / f"{name}.yaml").task)
     )
     task = build(config, cache_folder)

@@ -24,12 +24,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 import analysis  # noqa: E402
-from sweep.execution.engine import Outcome  # noqa: E402
-from sweep.execution.job import Job, job_of  # noqa: E402
-from sweep.execution.pack import plan  # noqa: E402
-from sweep.execution.parcel import parcel_of  # noqa: E402
-from sweep.execution.slurm_engine import ARRAY_SIZE, LAST_POLL_S  # noqa: E402
-from sweep.execution.store import Store  # noqa: E402
+from sweep.engines.parcel import parcel_of  # noqa: E402
+from sweep.engines.slurm import ARRAY_SIZE, LAST_POLL_S  # noqa: E402
+from sweep.launch.plan import plan  # noqa: E402
+from sweep.packs.run_pack import Outcome  # noqa: E402
+from sweep.resolve import ResolvedTrial, resolve  # noqa: E402
+from sweep.store.store import Store  # noqa: E402
 from sweep.trackers.local import LocalTracker  # noqa: E402
 from tests.commands import config  # noqa: E402
 
@@ -71,7 +71,7 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def simulated(count: int) -> list[Job]:
+def simulated(count: int) -> list[ResolvedTrial]:
     """Jobs that differ in rank, learning rate and seed."""
     plain = config("task=toy_regression", "tracker=none", "training.steps=100")
     made = []
@@ -79,10 +79,10 @@ def simulated(count: int) -> list[Job]:
         adapter = plain.adapter.model_copy(update={"rank": 1 << number % 4})
         optimizer = plain.optimizer.model_copy(update={"lr": 1e-3 * (1 + number // 4 % 25)})
         made.append(plain.model_copy(update={"adapter": adapter, "optimizer": optimizer, "seed": number // 100}))
-    return [job_of(one) for one in made]
+    return [resolve(one) for one in made]
 
 
-def leave(job: Job, store: Store) -> None:
+def leave(job: ResolvedTrial, store: Store) -> None:
     """Write what a finished trial leaves."""
     tracker = LocalTracker(store.trial_folder(job))
     tracker.note("trial in a pack")
@@ -124,7 +124,7 @@ def main() -> None:
         costs.append(Cost("find it finished at the next launch", seconds(lambda: [store.settled(job) for job in jobs]) / count, "s"))  # fmt: skip
         costs.append(Cost("read it for a report", seconds(lambda: analysis.load(store.folder)) / count, "s"))
         packs = plan(jobs[: 4 * MAX_PACK], MAX_PACK, workers=1)
-        parcels = [pickle.dumps(parcel_of(pack.jobs, store, None)) for pack in packs]
+        parcels = [pickle.dumps(parcel_of(pack.trials, store, None)) for pack in packs]
         costs.append(Cost("send it to a node", math.fsum(map(len, parcels)) / sum(len(p.jobs) for p in packs), "B"))
     print(f"| a trial, besides its training | of {count:,}: each | {TARGET:,} |\n|:---|---:|---:|")
     print("\n".join(cost.row() for cost in costs))

@@ -6,13 +6,14 @@ Standard library only, because the analysis imports this module and nothing else
 import json
 import math
 import os
-import secrets
 import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+from sweep.files import replace_file
 
 FORMAT = 1
 RECORD_FILE = "record.json"
@@ -169,22 +170,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
-
-
-def printable(text: str) -> str:
-    """The same text for a terminal, a page or a table: characters that are not seen become escapes, such as x1b."""
-    return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write ``content`` under a temporary name, flush it to disk, and rename it to ``path``."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

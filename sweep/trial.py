@@ -8,7 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sweep import schema
+from sweep.adapters.options import AdapterOptions
+from sweep.config import Config
+from sweep.tasks.options import TaskOptions
+from sweep.training.options import OptimizerOptions, TrainingOptions
 
 
 @dataclass(frozen=True)
@@ -18,15 +21,15 @@ class Trial:
     ``data`` is the fingerprint of the data that the task reads, so that other data make another trial.
     """
 
-    task: schema.Task
-    adapter: schema.Adapter
-    optimizer: schema.Optimizer
-    training: schema.Training
+    task: TaskOptions
+    adapter: AdapterOptions
+    optimizer: OptimizerOptions
+    training: TrainingOptions
     seed: int
     data: str
 
     @classmethod
-    def of(cls, config: schema.Config, data: str) -> "Trial":
+    def of(cls, config: Config, data: str) -> "Trial":
         """The trial that ``config`` describes, on the data with fingerprint ``data``.
 
         LoRA+ has no meaning without a LoRA and is off there, so a grid does not repeat its baselines.

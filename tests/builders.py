@@ -8,43 +8,47 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from sweep import schema
 from sweep.adapters.calibration import Calibration
 from sweep.adapters.fold import Folded, fold, linear_layers
 from sweep.adapters.init import BaseWeight
+from sweep.adapters.options import AdapterOptions
 from sweep.adapters.targets import select, select_saved
 from sweep.models.llama import Llama
 from sweep.models.mlp import MLP
 from sweep.models.model import Model
-from sweep.tasks.regression import ToyRegression, toy_regression
+from sweep.tasks.mnist.options import MnistOptions
 from sweep.tasks.task import Batch, Domain, Task
 from sweep.tasks.text import NextToken
+from sweep.tasks.toy_regression.options import ToyRegressionOptions
+from sweep.tasks.toy_regression.task import ToyRegression, toy_regression
+from sweep.tasks.transformer.options import TransformerOptions
 from sweep.training.loop import Rows, Trained, train
+from sweep.training.options import OptimizerOptions, TrainingOptions
 
-FULL = schema.Adapter(kind="full")
-NONE = schema.Adapter(kind="none")
+FULL = AdapterOptions(kind="full")
+NONE = AdapterOptions(kind="none")
 NOWHERE = Path("/nonexistent")  # a cache folder that must not be needed
 
 
-def lora(**changes: Any) -> schema.Adapter:
+def lora(**changes: Any) -> AdapterOptions:
     """A LoRA of rank 4 and alpha 8 on every layer, with ``changes``."""
     defaults = {
         "kind": "lora", "rank": 4, "alpha": 8.0, "init": "kaiming", "targets": "all_linear",
         "scaling": "alpha/rank", "dropout": 0.0, "bias": "none",
     }  # fmt: skip
-    return schema.Adapter.model_validate(defaults | changes)
+    return AdapterOptions.model_validate(defaults | changes)
 
 
-def optimizer(**changes: Any) -> schema.Optimizer:
+def optimizer(**changes: Any) -> OptimizerOptions:
     """AdamW at 1e-3 without weight decay, with ``changes``."""
     defaults = {
         "name": "adamw", "lr": 1e-3, "weight_decay": 0.0, "betas": (0.9, 0.999), "eps": 1e-8, "momentum": 0.0,
         "schedule": "constant", "warmup_steps": 0, "clip_norm": None,
     }  # fmt: skip
-    return schema.Optimizer.model_validate(defaults | changes)
+    return OptimizerOptions.model_validate(defaults | changes)
 
 
-def training(**changes: Any) -> schema.Training:
+def training(**changes: Any) -> TrainingOptions:
     """Twenty steps of batch 8, each logged, with ``changes``."""
     defaults = {
         "steps": 20,
@@ -54,42 +58,42 @@ def training(**changes: Any) -> schema.Training:
         "log_every": 1,
         "eval_every": None,
     }
-    return schema.Training.model_validate(defaults | changes)
+    return TrainingOptions.model_validate(defaults | changes)
 
 
-def regression(**changes: Any) -> schema.ToyRegression:
+def regression(**changes: Any) -> ToyRegressionOptions:
     """The planted shift of rank 3 on a linear map 12 → 8, with ``changes``."""
     defaults = {
         "name": "toy_regression", "data": "planted", "in_features": 12, "out_features": 8, "hidden": (),
         "samples": 64, "held_out": 32, "shift_rank": 3, "shift_scale": 1.0, "noise": 0.1, "inputs": "white",
         "data_seed": 0,
     }  # fmt: skip
-    return schema.ToyRegression.model_validate(defaults | changes)
+    return ToyRegressionOptions.model_validate(defaults | changes)
 
 
-def tutorial(**changes: Any) -> schema.ToyRegression:
+def tutorial(**changes: Any) -> ToyRegressionOptions:
     """The 64 → 10 data of the introductory tutorial, under its seed 42."""
     return regression(data="tutorial", in_features=64, out_features=10, data_seed=42, **changes)
 
 
-def digits(**changes: Any) -> schema.Mnist:
+def digits(**changes: Any) -> MnistOptions:
     """Embedded digits turned by 60 degrees, and a small network, with ``changes``."""
     pretraining = {"steps": 20, "batch_size": 16, "lr": 1e-3, "schedule": "cosine", "seed": 0}
     defaults = {
         "name": "mnist", "data": "embedded", "hidden": (24, 16), "shift": "rotate", "angle": 60.0, "digit": 9,
         "pretraining": pretraining,
     }  # fmt: skip
-    return schema.Mnist.model_validate(defaults | changes)
+    return MnistOptions.model_validate(defaults | changes)
 
 
-def text(**changes: Any) -> schema.Transformer:
+def text(**changes: Any) -> TransformerOptions:
     """The built-in texts and a decoder of two narrow layers, with ``changes``."""
     pretraining = {"steps": 5, "batch_size": 4, "lr": 1e-2, "schedule": "cosine", "seed": 0}
     defaults = {
         "name": "transformer", "layers": 2, "width": 16, "heads": 2, "hidden": 24, "context": 12,
         "eval_windows": 24, "source_text": None, "target_text": None, "pretraining": pretraining,
     }  # fmt: skip
-    return schema.Transformer.model_validate(defaults | changes)
+    return TransformerOptions.model_validate(defaults | changes)
 
 
 def mlp(*widths: int, seed: int = 0) -> MLP:
@@ -131,7 +135,7 @@ def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def attach(base: Model, *adapters: schema.Adapter, seeds: Sequence[int] | None = None) -> Folded:
+def attach(base: Model, *adapters: AdapterOptions, seeds: Sequence[int] | None = None) -> Folded:
     """Fold ``adapters`` onto ``base`` at the layers that they target, calibrated on ``observations``."""
     names = list(linear_layers(base))
     saved = select_saved(adapters[0], [name for name, module in base.named_modules() if list(module.parameters())])
@@ -186,8 +190,8 @@ def run(
     folded: Folded,
     task: Task,
     domain: Domain,
-    settings: Sequence[schema.Optimizer],
-    how: schema.Training,
+    settings: Sequence[OptimizerOptions],
+    how: TrainingOptions,
     seeds: Sequence[int] | None = None,
     **more: Any,
 ) -> Run:

@@ -16,10 +16,12 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from sweep import record, schema
-from sweep.__main__ import CONF, configured, sweep_folder, trial_folder
-from sweep.execution.job import Job, job_of
+from sweep import record
+from sweep.cli.app import Application, plain
+from sweep.cli.run import CONF
+from sweep.config import Config, parse
 from sweep.record import Record
+from sweep.resolve import ResolvedTrial, resolve
 
 ROOT = Path(__file__).parents[1]
 PATH = os.pathsep.join(map(str, (ROOT, ROOT / "sweep" / "_plugin")))
@@ -61,25 +63,25 @@ def sweep(*arguments: str, cwd: Path, **environment: str) -> subprocess.Complete
 @contextmanager
 def hydra_loader() -> Iterator[ConfigLoaderImpl]:
     """Hydra's own loader on ``conf/``, with the resolvers of the command line."""
-    OmegaConf.register_new_resolver("trial_folder", trial_folder, replace=True)
-    OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
+    OmegaConf.register_new_resolver("trial_folder", Application().trial_folder, replace=True)
+    OmegaConf.register_new_resolver("sweep_folder", Application().sweep_folder, replace=True)
     with initialize_config_dir(str(CONF.absolute()), version_base="1.3", job_name="sweep"):
         loader = GlobalHydra.instance().config_loader()
         assert isinstance(loader, ConfigLoaderImpl)
         yield loader
 
 
-def config(*overrides: str) -> schema.Config:
+def config(*overrides: str) -> Config:
     """The validated configuration that the command line would make of ``overrides``."""
     with hydra_loader():
-        return configured(compose("config", list(overrides)))
+        return parse(plain(compose("config", list(overrides))))
 
 
-def jobs(*each: str, common: tuple[str, ...] = TOY, cache: Path) -> list[Job]:
-    """A job for each string of overrides, separated by spaces, on top of ``common``."""
+def resolved(*each: str, common: tuple[str, ...] = TOY, cache: Path) -> list[ResolvedTrial]:
+    """A trial for each string of overrides, separated by spaces, on top of ``common``."""
     with hydra_loader():
         composed = [compose("config", [*common, f"cache={cache}", *overrides.split()]) for overrides in each]
-    return [job_of(configured(one)) for one in composed]
+    return [resolve(parse(plain(one))) for one in composed]
 
 
 def records(folder: Path) -> dict[str, Record]:

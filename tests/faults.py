@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from analysis.wandb_files import read_runs
+from analysis.sources.wandb_files import read_runs
 from tests.commands import command, history, records, untimed
 from tests.loopback_wandb import KEY, LoopbackWandb
 from tests.sweeps import finish, grid, launched, same, uninterrupted, wait_for

@@ -11,12 +11,12 @@ from unittest import mock
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from sweep import __main__ as command_line
-from sweep import schema
+from sweep.cli import run as command_line
+from sweep.config import every_key
 from tests.commands import tree
 
 KEYS = (
-    *schema.every_key(), "task", "adapter", "optimizer", "training", "tracker", "hydra.launcher.max_pack", "hydra.launcher.workers",
+    *every_key(), "task", "adapter", "optimizer", "training", "tracker", "hydra.launcher.max_pack", "hydra.launcher.workers",
     "hydra.launcher.max_failures", "hydra.job.name", "hydra.x", "hydra.run.dir", "hydra.output_subdir", "hydra.launcher.slurm",
     "+hydra.callbacks.x._target_", "hydra.launcher._target_", "+ablation", "+adapter.x", "++seed", "~seed", "~adapter",
     "task@x", "", "a b", "ü", "_target_", "adapter._target_",
@@ -76,7 +76,7 @@ def plan(arguments: list[str], folder: Path) -> str:
     said: object = "nothing"
     with inside(folder), redirect_stdout(out), redirect_stderr(errors), mock.patch.object(sys, "argv", ["sweep", *arguments]), mock.patch.dict("os.environ", FUZZ_SECRET=SECRET):  # fmt: skip
         try:
-            command_line.main()
+            command_line.run()
         except SystemExit as ended:
             said = ended.code
     text = errors.getvalue() + (said if isinstance(said, str) else "")
@@ -88,8 +88,8 @@ def plan(arguments: list[str], folder: Path) -> str:
 
 def own_files() -> st.SearchStrategy[bytes]:
     """An ablation that somebody has written: some keys, mostly below the right head."""
-    sections = sorted({key.partition(".")[0] for key in schema.every_key()})
-    inner = st.builds("{{{}: {}}}".format, st.sampled_from([key.split(".")[-1] for key in schema.every_key()]), st.sampled_from(NODES))  # fmt: skip
+    sections = sorted({key.partition(".")[0] for key in every_key()})
+    inner = st.builds("{{{}: {}}}".format, st.sampled_from([key.split(".")[-1] for key in every_key()]), st.sampled_from(NODES))  # fmt: skip
     line = st.builds("{}: {}\n".format, st.sampled_from([*sections, "hydra", "hydra", "defaults", "_target_", "own"]), st.sampled_from(NODES) | inner)  # fmt: skip
     head = st.sampled_from(["# @package _global_\n"] * 9 + ["", "# @package ../x\n", "---\n---\n"])
     text = st.builds(lambda head, lines: head + "".join(lines), head, st.lists(line, max_size=3)).map(str.encode)

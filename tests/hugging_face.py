@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from sweep import schema
+from sweep.tasks.causal_lm.options import CausalLMOptions
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -72,7 +72,7 @@ def texts(folder: Path) -> dict[str, str]:
     return {"source_text": str(source), "target_text": str(target)}
 
 
-def causal_lm(family: str, folder: Path, **changes: Any) -> schema.CausalLM:
+def causal_lm(family: str, folder: Path, **changes: Any) -> CausalLMOptions:
     """A model and texts of the user's own, saved in ``folder``, with ``changes``."""
     values = {"name": "causal_lm", "model": str(save(family, folder / family)), "context": 12, "eval_windows": 24}
-    return schema.CausalLM.model_validate(values | texts(folder) | changes)
+    return CausalLMOptions.model_validate(values | texts(folder) | changes)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from analysis.wandb_files import read_runs
+from analysis.sources.wandb_files import read_runs
 from tests.commands import PATH, records
 
 FILES = 1024

@@ -10,7 +10,7 @@ from typing import Any
 
 import wandb
 
-from analysis.wandb_files import WandbRun, read_runs
+from analysis.sources.wandb_files import WandbRun, read_runs
 from sweep.record import Record
 from sweep.trackers.wandb import WandbTracker
 

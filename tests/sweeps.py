@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from analysis.wandb_files import read_runs
+from analysis.sources.wandb_files import read_runs
 from tests.commands import PATH, command, history, records, untimed
 
 GRID = ("adapter.rank=2,8", "adapter.init=kaiming,pissa", "name=s", "task=toy_regression", "training.log_every=100")

@@ -10,15 +10,30 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LEVELS = [
-    {"sweep.__main__", "sweep.door", "sweep.messages", "sweep.params", "sweep.status", "sweep.sync", "sweep.tutorials"},
-    {"sweep.execution"},
-    {"sweep.training"},
-    {"sweep.tasks"},
-    {"sweep.adapters", "sweep.models"},
-    {"sweep.trial", "sweep.record", "sweep.schema", "sweep.rng", "sweep.markdown"},
+SWEEP = [
+    {"__main__", "tutorials"},
+    {"cli"},
+    {"launch"},
+    {"engines"},
+    {"packs"},
+    {"store"},
+    {"resolve"},
+    {"trial"},
+    {"config"},
+    {"training"},
+    {"tasks"},
+    {"params"},
+    {"adapters"},
+    {"models"},
+    {"trackers"},
+    {"rng", "hardware", "options", "registry"},
+    {"record", "metrics", "files", "text", "errors", "wandb_log"},
 ]
-LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
+"""The rooms of the harness, top to bottom: a room uses those below it and its own, none above and none beside it."""
+ANALYSIS = [{"__main__"}, {"report"}, {"figures"}, {"tables"}, {"statistics"}, {"sources"}, {"columns", "errors"}]
+GROUND = {f"sweep.{name}" for name in ("record", "metrics", "files", "text", "errors", "wandb_log")}
+"""What needs the standard library alone, and all that ``analysis`` may use of ``sweep``."""
+LONGEST_FILE = 400
 HEAVY = {"torch", "wandb", "pandas", "numpy", "scipy", "statsmodels", "matplotlib", "bokeh", "mlxtend", "transformers"}
 
 
@@ -44,7 +59,7 @@ def modules(package: str) -> dict[str, str]:
 
 
 def part(name: str) -> str:
-    """``sweep.tasks.mnist.digits`` is in ``sweep.tasks``."""
+    """``sweep.tasks.mnist.task.digits`` is in ``sweep.tasks``."""
     return ".".join(name.split(".")[:2])
 
 
@@ -66,44 +81,89 @@ def late():
     assert set(imports(source, "x.y.z")) == {"typing.TYPE_CHECKING", "a.b", "x.y.d", "x.e.f", "g.h", "i"}
 
 
-def test_no_module_imports_upwards() -> None:
-    sources = modules("sweep")
-    assert len(sources) > 35
-    assert {part(name) for name in sources} == {*LEVEL, "sweep", "sweep.trackers"}
-    upwards = [
+@pytest.mark.parametrize(("package", "rooms"), [("sweep", SWEEP), ("analysis", ANALYSIS)])
+def test_no_room_imports_one_above_or_beside_it(package: str, rooms: list[set[str]]) -> None:
+    sources = modules(package)
+    level = {f"{package}.{name}": number for number, names in enumerate(rooms) for name in names}
+    assert {part(name) for name in sources} - {package} <= set(level)
+    upwards = {
         f"{module} imports {name}"
         for module, source in sources.items()
         for name in imports(source, module)
-        if part(module) in LEVEL and part(name) in LEVEL and LEVEL[part(name)] < LEVEL[part(module)]
-    ]
-    assert upwards == []
+        if part(module) != part(name) and part(name) in level and level[part(name)] <= level.get(part(module), -1)
+    }
+    assert upwards == set()
 
 
-def test_trackers_see_records_and_only_execution_and_sync_see_trackers() -> None:
+@pytest.mark.parametrize("package", ["sweep", "analysis"])
+def test_no_circle_of_files(package: str) -> None:
+    sources = modules(package)
+    uses = {
+        module: {target for name in imports(source, module) if (target := owner(name, sources)) and target != module}
+        for module, source in sources.items()
+    }
+    order: list[str] = []
+    while ready := [module for module, targets in uses.items() if targets <= set(order) and module not in order]:
+        order += ready
+    assert set(uses) - set(order) == set()
+
+
+def owner(name: str, sources: dict[str, str]) -> str | None:
+    """The module that an imported dotted name is, or is in."""
+    parts = name.split(".")
+    candidates = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    return next((module for module in candidates if module in sources), None)
+
+
+def test_no_file_is_too_long_to_be_one_concept() -> None:
+    lengths = {
+        name: source.count("\n") for package in ("sweep", "analysis") for name, source in modules(package).items()
+    }
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
+
+
+def test_trackers_see_records_and_metrics_alone() -> None:
     sources = modules("sweep")
-    seen_by_trackers = {
+    seen = {
         part(name)
         for module, source in sources.items()
         if part(module) == "sweep.trackers"
         for name in imports(source, module)
         if ours(name)
     }
-    assert seen_by_trackers == {"sweep.record", "sweep.trackers"}
+    assert seen <= GROUND | {"sweep.trackers", "sweep.options"}
+
+
+def test_training_hands_rows_on_and_sees_no_tracker() -> None:
+    sources = modules("sweep")
     users = {part(module) for module, source in sources.items() for name in imports(source, module) if part(name) == "sweep.trackers"}  # fmt: skip
-    assert users == {"sweep.execution", "sweep.sync", "sweep.trackers"}
+    assert users <= {"sweep.cli", "sweep.config", "sweep.launch", "sweep.engines", "sweep.packs", "sweep.trackers"}
 
 
-def test_a_record_needs_the_standard_library_alone() -> None:
-    tops = {name.split(".")[0] for name in imports(modules("sweep")["sweep.record"], "sweep.record")}
-    assert "json" in tops
-    assert tops <= sys.stdlib_module_names
+def test_the_ground_needs_the_standard_library_alone() -> None:
+    for module in GROUND & set(modules("sweep")):
+        names = list(imports(modules("sweep")[module], module))
+        assert {name.split(".")[0] for name in names if not ours(name)} <= sys.stdlib_module_names
+        assert {part(name) for name in names if ours(name)} <= GROUND
 
 
-def test_analysis_knows_records_and_nothing_else_of_the_harness() -> None:
+def test_options_are_free_of_torch() -> None:
+    sources = modules("sweep")
+    waiting, seen = [name for name in sources if name.split(".")[-1] == "options"] + ["sweep.config"], set()
+    while waiting:
+        module = waiting.pop()
+        seen.add(module)
+        names = list(imports(sources[module], module))
+        assert not {name for name in names if name.split(".")[0] in HEAVY}, module
+        waiting += {target for name in names if (target := owner(name, sources))} - seen - {"sweep"}
+    assert len(seen) > 8
+
+
+def test_analysis_uses_the_ground_of_the_harness_and_nothing_else() -> None:
     sources = modules("analysis")
     assert len(sources) > 20
     names = {name for module, source in sources.items() for name in imports(source, module)}
-    assert {part(name) for name in names if name.split(".")[0] == "sweep"} == {"sweep.record"}
+    assert {part(name) for name in names if name.split(".")[0] == "sweep"} <= GROUND
     assert not {name for name in names if name.split(".")[0] in ("torch", "hydra", "omegaconf", "tests", "benchmarks")}
 
 
@@ -114,7 +174,7 @@ def test_only_the_command_line_sees_hydra() -> None:
         for name in imports(source, module)
         if name.split(".")[0] in ("hydra", "omegaconf")
     }
-    assert users == {"sweep.__main__", "sweep.door", "sweep.messages"}
+    assert {part(module) for module in users} == {"sweep.cli"}
 
 
 def test_the_launcher_knows_hydra_and_nothing_of_ours() -> None:

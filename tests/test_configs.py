@@ -13,8 +13,9 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from hydra_plugins.lora_sweep.quick_loader import QuickLoader
-from sweep.__main__ import configured
-from sweep.execution.job import Job, job_of
+from sweep.cli.app import plain
+from sweep.config import parse
+from sweep.resolve import ResolvedTrial, resolve
 from tests.commands import config, hydra_loader, sweep
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -69,7 +70,7 @@ def test_an_adapter_of_peft_leaves_every_other_setting_to_its_file() -> None:
     assert {name for name, value in peft.items() if value} == {"kind", "peft"}
 
 
-def expand(*arguments: str) -> Iterator[Job]:
+def expand(*arguments: str) -> Iterator[ResolvedTrial]:
     """Every job that Hydra's sweeper makes of these arguments, in its order."""
     parser = OverridesParser.create()
     with hydra_loader() as loader:
@@ -81,7 +82,7 @@ def expand(*arguments: str) -> Iterator[Job]:
         quick = QuickLoader(loader)
         [batch] = BasicSweeper.split_arguments(swept, None)
         for overrides in batch:
-            yield job_of(configured(quick.load_sweep_config(master, list(overrides))))
+            yield resolve(parse(plain(quick.load_sweep_config(master, list(overrides)))))
 
 
 # of one seed: jobs, and the distinct trials among them of lora, full and none; and the number of seeds
@@ -110,18 +111,18 @@ def test_an_ablation_has_the_trials_and_baselines_that_it_says(ablation: str) ->
     assert seeds == list(range(SIZES[ablation][-1]))
     here = ["task.data=embedded"] if ablation == "tutorial_mnist" else []  # not the digits that need a network
     jobs = list(expand(f"+ablation={ablation}", "seed=0", *here))
-    distinct = {job.trial.id: job for job in jobs}
-    kinds = [job.trial.adapter.kind for job in distinct.values()]
+    distinct = {job.id: job for job in jobs}
+    kinds = [job.adapter.kind for job in distinct.values()]
     assert (len(jobs), *(kinds.count(kind) for kind in ("lora", "full", "none"))) == SIZES[ablation][:-1]
-    assert len({job.trial.label for job in distinct.values()}) == len(distinct)
-    name = ablation if ablation in {"quickstart", "defaults", *TUTORIALS} else f"{ablation}-{jobs[0].trial.task.name}"
+    assert len({job.label for job in distinct.values()}) == len(distinct)
+    name = ablation if ablation in {"quickstart", "defaults", *TUTORIALS} else f"{ablation}-{jobs[0].task.name}"
     assert {job.config.name for job in jobs} == {name}
 
 
 def test_a_question_is_asked_for_every_seed() -> None:
     quickstart = list(expand("+ablation=quickstart"))
     assert len(quickstart) == 90
-    assert len({job.trial.id for job in quickstart}) == 30 + 5 + 5
+    assert len({job.id for job in quickstart}) == 30 + 5 + 5
 
 
 @pytest.mark.parametrize("ablation", sorted(GROUPS["ablation"]))

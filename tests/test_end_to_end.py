@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from analysis.wandb_files import read_runs
+from analysis.sources.wandb_files import read_runs
 from sweep.record import Record
 from tests.commands import TOY, command, history, records, sweep, tree, untimed
 

@@ -15,10 +15,10 @@ from torch.nn.utils import parametrize
 from sweep.adapters.fold import Folded
 from sweep.adapters.init import INITS, BaseWeight
 from sweep.models.mlp import MLP
-from sweep.tasks.mnist import Mnist, mnist
-from sweep.tasks.oracle import best_mse
-from sweep.tasks.regression import toy_regression
+from sweep.tasks.mnist.task import Mnist, mnist
 from sweep.tasks.task import Batch, Domain
+from sweep.tasks.toy_regression.oracle import best_mse
+from sweep.tasks.toy_regression.task import toy_regression
 from sweep.training.evaluate import evaluate
 from tests.builders import (
     NOWHERE,

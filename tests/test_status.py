@@ -4,22 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from sweep.execution.runner import Limits, run
-from sweep.execution.store import Store
-from sweep.status import find, main
-from tests.commands import jobs
+from sweep.cli.status import find, main
+from sweep.launch.launch import Limits, run
+from sweep.store.store import Store
+from tests.commands import resolved
 from tests.execution.test_claim import holding
 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Store:
     store = Store(tmp_path / "outputs" / "study", None)
-    run(jobs(*(f"seed={seed}" for seed in range(5)), "optimizer.lr=1e30", cache=tmp_path), store, Limits(workers=1))
+    run(resolved(*(f"seed={seed}" for seed in range(5)), "optimizer.lr=1e30", cache=tmp_path), store, Limits(workers=1))
     return store
 
 
 def test_every_state_is_told_apart(sweep: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    labels = [job.trial.label for job in jobs(*(f"seed={seed}" for seed in range(5)), "optimizer.lr=1e30", cache=tmp_path)]  # fmt: skip
+    labels = [job.label for job in resolved(*(f"seed={seed}" for seed in range(5)), "optimizer.lr=1e30", cache=tmp_path)]  # fmt: skip
     folders = [sweep.folder / label for label in labels]
     for number in (1, 2, 3):
         (folders[number] / "record.json").unlink()
@@ -46,10 +46,10 @@ def test_every_state_is_told_apart(sweep: Store, tmp_path: Path, capsys: pytest.
 
 def test_the_exit_code_is_0_when_all_is_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(tmp_path / "study", None)
-    run(jobs("seed=0", "adapter=none", cache=tmp_path), store, Limits(workers=1))
+    run(resolved("seed=0", "adapter=none", cache=tmp_path), store, Limits(workers=1))
     assert main([str(store.folder)]) == 0
     assert capsys.readouterr().out == f"{store.folder}: 2 trials: 2 finished\n"
-    (store.trial_folder(jobs("seed=0", cache=tmp_path)[0]) / "history.jsonl").write_text('{"step": 0}\n')
+    (store.trial_folder(resolved("seed=0", cache=tmp_path)[0]) / "history.jsonl").write_text('{"step": 0}\n')
     assert main([str(store.folder)]) == 1
     assert "history.jsonl ends too early; the sweep's command trains it again" in capsys.readouterr().out
 

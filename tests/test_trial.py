@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sweep import schema
-from sweep.execution.resolve import trial_of
+from sweep.adapters.options import AdapterOptions
+from sweep.resolve import resolve
+from sweep.tasks.toy_regression.options import ToyRegressionOptions
+from sweep.training.options import OptimizerOptions, TrainingOptions
 from sweep.trial import Trial
 from tests.commands import config
 
@@ -109,7 +111,7 @@ def test_the_same_data_elsewhere_are_the_same_trial(tmp_path: Path) -> None:
         (tmp_path / place).mkdir()
         text = tmp_path / place / "a.txt"
         text.write_text("abc " * 300)
-        ids.add(trial_of(config("task=transformer_tiny", f"task.source_text={text}", f"task.target_text={text}")).id)
+        ids.add(resolve(config("task=transformer_tiny", f"task.source_text={text}", f"task.target_text={text}")).id)
     ids |= {trial("task=mnist", f"task.data={place}").id for place in ("/here", "/there")}
     assert len(ids) == 2
     assert trial("task=mnist", "task.data=full").id != trial("task=mnist").id
@@ -124,7 +126,7 @@ def test_other_text_is_another_trial(tmp_path: Path) -> None:
 
         data._documents.cache_clear()
         one = config("task=transformer_tiny", f"task.source_text={text}", f"task.target_text={text}")
-        ids.append(trial_of(one).id)
+        ids.append(resolve(one).id)
     assert ids[0] != ids[1]
     assert ids[0] == ids[2]
 
@@ -163,14 +165,14 @@ def test_a_label_is_a_valid_short_folder_name() -> None:
 
 def test_identities_do_not_change_between_releases() -> None:
     """A changed identity would train every finished trial again."""
-    task = schema.ToyRegression(
+    task = ToyRegressionOptions(
         name="toy_regression", data="planted", in_features=4, out_features=2, hidden=(), samples=8, held_out=8,
         shift_rank=1, shift_scale=1.0, noise=0.0, inputs="white", data_seed=0,
     )  # fmt: skip
-    optimizer = schema.Optimizer(
+    optimizer = OptimizerOptions(
         name="sgd", lr=0.1, weight_decay=0.0, betas=(0.9, 0.999), eps=1e-8, momentum=0.0, schedule="constant",
         warmup_steps=0, clip_norm=None,
     )  # fmt: skip
-    training = schema.Training(steps=1, batch_size=1, accumulation=1, checkpointing=False, log_every=1, eval_every=None)
-    adapter = schema.Adapter(kind="full")
+    training = TrainingOptions(steps=1, batch_size=1, accumulation=1, checkpointing=False, log_every=1, eval_every=None)
+    adapter = AdapterOptions(kind="full")
     assert Trial(task, adapter, optimizer, training, 0, "generated:planted").id == "f2a06ff8da4578f3"

@@ -11,10 +11,12 @@ from torch import Generator, Tensor, nn
 from sweep.adapters.dora import DoRALinear
 from sweep.adapters.init import FREEZE_B, INITS, BaseWeight
 from sweep.adapters.lora import LoRALinear
+from sweep.adapters.options import AdapterOptions
+from sweep.adapters.rank import bucket, rank_of, scale_of, widest
 from sweep.adapters.spread import Spread
+from sweep.errors import ConfigError
 from sweep.models.model import Model
 from sweep.rng import generator
-from sweep.schema import Adapter, ConfigError
 
 
 @dataclass(frozen=True)
@@ -113,17 +115,9 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
 
 
-def bucket(rank: int) -> int:
-    """The rank that ``rank`` is padded to: the next power of two.
-
-    Trials share a pack only within a bucket, so a trial is padded alike whoever its neighbours are.
-    """
-    return 1 << (rank - 1).bit_length()
-
-
 def fold(
     base: Model,
-    adapters: Sequence[Adapter],
+    adapters: Sequence[AdapterOptions],
     targets: Sequence[Sequence[str]],
     seeds: Sequence[int],
     weights: Mapping[str, BaseWeight] | None = None,
@@ -175,7 +169,7 @@ def fold(
         layer = _adapt(name, linear, weight, adapters, trial_targets, biased, seeds)
         model.set_submodule(name, layer)
         layers[name] = layer
-        ranks = [adapter.rank_of(name) if hit else 0 for hit, adapter in zip(trial_targets, adapters, strict=True)]
+        ranks = [rank_of(adapter, name) if hit else 0 for hit, adapter in zip(trial_targets, adapters, strict=True)]
         sizes = {
             "lora_A": [rank * linear.in_features for rank in ranks],
             "lora_B": [
@@ -206,21 +200,21 @@ def _adapt(
     name: str,
     linear: nn.Linear,
     weight: BaseWeight,
-    adapters: Sequence[Adapter],
+    adapters: Sequence[AdapterOptions],
     targeted: Sequence[bool],
     biased: Sequence[bool],
     seeds: Sequence[int],
 ) -> LoRALinear:
     trials, device = len(adapters), linear.weight.device
-    widest = bucket(max(adapter.widest for adapter in adapters))
-    lora_A = torch.zeros(trials, widest, linear.in_features)
-    lora_B = torch.zeros(trials, linear.out_features, widest)
+    padded = bucket(max(widest(adapter) for adapter in adapters))
+    lora_A = torch.zeros(trials, padded, linear.in_features)
+    lora_B = torch.zeros(trials, linear.out_features, padded)
     moved_A, moved_B = torch.zeros_like(lora_A), torch.zeros_like(lora_B)
     frozen_B = torch.zeros_like(lora_B)
     moved = frozen = False
     for trial, adapter in enumerate(adapters):
         if targeted[trial] and adapter.init is not None:  # else its numbers come from a file
-            rank, scale = adapter.rank_of(name), adapter.scale_of(name)
+            rank, scale = rank_of(adapter, name), scale_of(adapter, name)
             factors = INITS[adapter.init](weight, rank, scale, generator(seeds[trial], "init", name))
             lora_A[trial, :rank], lora_B[trial, :, :rank] = factors.lora_A, factors.lora_B
             if factors.from_base:
@@ -236,7 +230,7 @@ def _adapt(
         linear,
         nn.Parameter(lora_A.to(device)),
         nn.Parameter(lora_B.to(device)),
-        scaling=torch.tensor([adapter.scale_of(name) for adapter in adapters]).to(device),
+        scaling=torch.tensor([scale_of(adapter, name) for adapter in adapters]).to(device),
         dropout=[adapter.dropout or 0.0 for adapter in adapters],
         dropout_rng=dropout_rng,
         frozen_B=frozen_B.to(device) if frozen else None,
@@ -255,7 +249,7 @@ def is_within(modules: Iterable[str], layer: str) -> bool:
     return any(layer == module or layer.startswith(f"{module}.") for module in modules)
 
 
-def trains_bias(adapter: Adapter, linear: nn.Linear, targeted: bool) -> bool:
+def trains_bias(adapter: AdapterOptions, linear: nn.Linear, targeted: bool) -> bool:
     """Whether ``adapter`` trains the bias of ``linear``, which it does or does not target."""
     if linear.bias is None:
         return False

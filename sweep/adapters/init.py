@@ -14,7 +14,9 @@ import torch
 from torch import Generator, Tensor
 
 from sweep.adapters.calibration import Calibration
-from sweep.schema import Adapter, ConfigError
+from sweep.adapters.options import AdapterOptions
+from sweep.adapters.rank import rank_of
+from sweep.errors import ConfigError
 
 LORA_GA_GAMMA = 16
 """Shrinks the factors of ``lora_ga``; the value of the authors' code (the square of the paper's γ)."""
@@ -161,7 +163,7 @@ MOVE_THE_BASE = frozenset({"pissa", "milora", "olora", "lora_ga"})
 FREEZE_B = frozenset({"mica"})
 
 
-def check(adapter: Adapter, shapes: dict[str, tuple[int, int]]) -> list[str]:
+def check(adapter: AdapterOptions, shapes: dict[str, tuple[int, int]]) -> list[str]:
     """Compare the ranks with the (out, in) shapes of the targeted layers.
 
     Returns:
@@ -172,7 +174,7 @@ def check(adapter: Adapter, shapes: dict[str, tuple[int, int]]) -> list[str]:
             that in some layer; or an odd rank with ``orthogonal``.
 
     """
-    ranks = {name: adapter.rank_of(name) for name in shapes}
+    ranks = {name: rank_of(adapter, name) for name in shapes}
     asked = f"adapter.rank = {adapter.rank}" + (f", rank_pattern = {adapter.rank_pattern}" if adapter.rank_pattern else "")  # fmt: skip
     small = [name for name, shape in shapes.items() if min(shape) < ranks[name]]
     if len(small) == len(shapes):

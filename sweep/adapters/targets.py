@@ -3,13 +3,15 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from sweep.schema import Adapter, ConfigError, matches
+from sweep.adapters.options import AdapterOptions
+from sweep.adapters.rank import matches
+from sweep.errors import ConfigError
 
 Presets = Mapping[str, Sequence[str]]
 _KIND = {"targets": "this model's layers", "exclude": "the targeted layers", "save": "this model's modules"}
 
 
-def select(adapter: Adapter, layers: Sequence[str], presets: Presets) -> list[str]:
+def select(adapter: AdapterOptions, layers: Sequence[str], presets: Presets) -> list[str]:
     """Names of the linear layers that ``adapter`` targets, in the model's order.
 
     Args:
@@ -49,7 +51,7 @@ def select(adapter: Adapter, layers: Sequence[str], presets: Presets) -> list[st
     return chosen
 
 
-def select_saved(adapter: Adapter, modules: Sequence[str]) -> list[str]:
+def select_saved(adapter: AdapterOptions, modules: Sequence[str]) -> list[str]:
     """Names of the modules that ``adapter`` trains in full; of nested ones the outermost.
 
     Args:

@@ -1,1 +1,1 @@
-"""The two architectures that the tasks train."""
+"""The models that the tasks train, our own and those of Hugging Face."""

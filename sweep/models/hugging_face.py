@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from sweep.errors import ConfigError
 from sweep.models.model import Model
-from sweep.schema import ConfigError
 
 CONFIG_FILE = "config.json"
 WEIGHTS = "*.safetensors"

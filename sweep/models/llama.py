@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sweep.adapters.checkpoint import checkpointed
+from sweep.models.checkpoint import checkpointed
 from sweep.models.fused import RMSNorm, rotate
 from sweep.models.model import Model
 

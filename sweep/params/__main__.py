@@ -5,10 +5,10 @@ import json
 import sys
 from collections.abc import Sequence
 
-from sweep.markdown import table
+from sweep.errors import ConfigError
 from sweep.params.account import Account, full, lora
 from sweep.params.shapes import NAMED, shape_of
-from sweep.schema import ConfigError
+from sweep.text import table
 
 FOOTNOTE = """
 saved: the trained numbers as a float32 file. optimizer: their gradients and Adam's two moments, float32.

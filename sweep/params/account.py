@@ -7,9 +7,9 @@ token (or row): 2 for each multiplication and addition.
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sweep.adapters.options import AdapterOptions
 from sweep.adapters.targets import select
 from sweep.params.shapes import Shape
-from sweep.schema import Adapter
 
 FLOAT32_BYTES = 4
 ADAM_BYTES = 12
@@ -56,7 +56,7 @@ def lora(shape: Shape, targets: str, rank: int) -> Account:
     """
     listed = tuple(targets.split(","))
     is_list = len(listed) > 1 or any(name.rpartition(".")[2] == targets for name in shape.linears)
-    adapter = Adapter(
+    adapter = AdapterOptions(
         kind="lora", rank=rank, alpha=1.0, init="kaiming", targets=listed if is_list else targets,
         scaling="alpha/rank", dropout=0.0, bias="none",
     )  # fmt: skip

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sweep.schema import ConfigError
+from sweep.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

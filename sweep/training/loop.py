@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sweep import schema
 from sweep.adapters.fold import Folded, trainable
 from sweep.rng import generator
 from sweep.tasks.task import Batch, Domain, Task
 from sweep.training import optimizer
+from sweep.training.options import OptimizerOptions, TrainingOptions
 from sweep.training.pruning import Pruning
 from sweep.training.schedule import learning_rates
 from sweep.training.speed import Stopwatch
@@ -45,8 +45,8 @@ def train(
     folded: Folded,
     task: Task,
     domain: Domain,
-    settings: Sequence[schema.Optimizer],
-    training: schema.Training,
+    settings: Sequence[OptimizerOptions],
+    training: TrainingOptions,
     seeds: Sequence[int],
     evaluate: Callable[[Folded], Rows] | None = None,
     on_rows: Callable[[int, Rows], None] = lambda step, rows: None,
@@ -135,7 +135,7 @@ class _Pack:
         self,
         folded: Folded,
         trials: Sequence[int],
-        settings: Sequence[schema.Optimizer],
+        settings: Sequence[OptimizerOptions],
         seeds: Sequence[int],
         streams: Mapping[int, Iterator[Batch]],
         steps: int,

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from sweep import schema
+from sweep.training.options import OptimizerOptions
 
 
 class TrialRows:
@@ -89,7 +89,7 @@ class Optimizer(Protocol):
 class Adam:
     """Adam (Kingma and Ba 2015); with ``decoupled`` weight decay it is AdamW (Loshchilov and Hutter 2019)."""
 
-    def __init__(self, rows: TrialRows, settings: Sequence[schema.Optimizer], decoupled: bool):
+    def __init__(self, rows: TrialRows, settings: Sequence[OptimizerOptions], decoupled: bool):
         self.rows, self.decoupled = rows, decoupled
         (self.beta1, self.beta2), self.eps = settings[0].betas, settings[0].eps
         self.decay = _column([setting.weight_decay for setting in settings], rows.values.device)
@@ -121,7 +121,7 @@ class Adam:
 class SGD:
     """Stochastic gradient descent with momentum and L2 weight decay."""
 
-    def __init__(self, rows: TrialRows, settings: Sequence[schema.Optimizer]):
+    def __init__(self, rows: TrialRows, settings: Sequence[OptimizerOptions]):
         self.rows, self.momentum = rows, settings[0].momentum
         self.decay = _column([setting.weight_decay for setting in settings], rows.values.device)
         self.velocity: Tensor | None = None
@@ -146,7 +146,7 @@ class SGD:
         self.rows, self.decay = rows, self.decay[list(positions)]
 
 
-def build(rows: TrialRows, settings: Sequence[schema.Optimizer]) -> Optimizer:
+def build(rows: TrialRows, settings: Sequence[OptimizerOptions]) -> Optimizer:
     """The optimizer of a pack, whose trials share all but learning rates, weight decay, schedule and clipping."""
     match settings[0].name:
         case "sgd":
@@ -155,7 +155,7 @@ def build(rows: TrialRows, settings: Sequence[schema.Optimizer]) -> Optimizer:
             return Adam(rows, settings, decoupled=name == "adamw")
 
 
-def lr_ratios(rows: TrialRows, settings: Sequence[schema.Optimizer]) -> Tensor:
+def lr_ratios(rows: TrialRows, settings: Sequence[OptimizerOptions]) -> Tensor:
     """What LoRA+ multiplies the learning rate by: (T, tensors) in float64, or (T, 1) of ones where no trial uses it.
 
     A has the rate itself; B has ``lr_ratio`` times it, and so have a trained bias and the magnitude of DoRA, as in
@@ -168,7 +168,7 @@ def lr_ratios(rows: TrialRows, settings: Sequence[schema.Optimizer]) -> Tensor:
     return torch.where(torch.tensor(slow, device=ratios.device), 1.0, ratios)
 
 
-def clip_norms(settings: Sequence[schema.Optimizer], device: torch.device) -> Tensor | None:
+def clip_norms(settings: Sequence[OptimizerOptions], device: torch.device) -> Tensor | None:
     """The norm (T, 1) to clip each trial to, infinite where it is not clipped; None when none is."""
     norms = [setting.clip_norm for setting in settings]
     if not any(norms):

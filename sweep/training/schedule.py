@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sweep import schema
+from sweep.training.options import OptimizerOptions
 
 
-def factor(setting: schema.Optimizer, step: int, steps: int) -> float:
+def factor(setting: OptimizerOptions, step: int, steps: int) -> float:
     """What update ``step`` (1 … steps) multiplies the learning rate by.
 
     Warm-up rises by equal parts and reaches 1 at update ``warmup_steps``; the decay then begins at 1 and
@@ -28,7 +28,7 @@ def factor(setting: schema.Optimizer, step: int, steps: int) -> float:
             return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def learning_rates(settings: Sequence[schema.Optimizer], steps: int) -> Tensor:
+def learning_rates(settings: Sequence[OptimizerOptions], steps: int) -> Tensor:
     """The learning rate of every update and trial, (steps, T, 1) in float64."""
     columns = {
         setting: [setting.lr * factor(setting, step, steps) for step in range(1, steps + 1)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from sweep.schema import ConfigError
+from sweep.errors import ConfigError
 
 NAMES = ("toy", "mnist", "merge", "attention", "llama")
 

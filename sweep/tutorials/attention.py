@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from sweep.adapters.from_peft import from_peft
+from sweep.adapters.peft.import_ import from_peft
 from sweep.params.account import lora as account
 from sweep.params.shapes import shape_of
 from sweep.rng import generator
@@ -89,7 +89,7 @@ def _history(folder: Path) -> str:
 
 
 def _first_batch(model: Restored) -> tuple[Tensor, Tensor]:
-    trial = model.job.trial
+    trial = model.trial
     return next(model.task.target.batches(generator(trial.seed, "data"), trial.training.batch_size))
 
 
@@ -138,7 +138,7 @@ def _accumulation(trial: Trained) -> float:
         model = restored(trial, untrained=True, steps=20, log_every=1, eval_every=None, **settings)
         for layer in model.folded.layers.values():
             layer.dropout = (0.0,)  # masks are drawn for each batch
-        how = model.job.trial
+        how = model.trial
         own: list[float] = []
 
         def keep(step: int, rows: Rows, own: list[float] = own) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sweep.adapters.init import INITS, BaseWeight
-from sweep.execution.threads import threads
+from sweep.hardware import threads
 from sweep.params.account import full as full_account
 from sweep.params.account import lora as account
 from sweep.params.shapes import shape_of

@@ -71,7 +71,7 @@ def _refusal(trial: Trained) -> str:
     model = restored(trial, untrained=True)
     for layer in model.folded.layers.values():
         layer.register_forward_hook(lambda module, given, outputs: outputs.detach())
-    how = model.job.trial
+    how = model.trial
     try:
         train(model.folded, model.task, model.task.target, [how.optimizer], how.training, [how.seed])
     except NoGradientError as error:

@@ -66,7 +66,7 @@ class _Again:
         model = restored(trial, untrained=True)
         folded, task = model.folded, model.task
         before = _hash(model.base.model)
-        how = model.job.trial
+        how = model.trial
         train(folded, task, task.target, [how.optimizer], how.training, [how.seed])
         self.unchanged = before == _hash(model.base.model)
         folded.enable(False)

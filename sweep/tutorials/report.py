@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from sweep.markdown import table
+from sweep.text import table
 
 
 class Row(NamedTuple):

@@ -60,6 +60,6 @@ def _their_own_run(trial: Trained) -> tuple[float, float]:
     def keep(step: int, rows: Rows) -> None:
         losses.append(rows[0]["train/loss"])
 
-    settings, how = model.job.trial.optimizer, model.job.trial.training
-    train(model.folded, model.task, model.task.target, [settings], how, [model.job.trial.seed], on_rows=keep)
+    settings, how = model.trial.optimizer, model.trial.training
+    train(model.folded, model.task, model.task.target, [settings], how, [model.trial.seed], on_rows=keep)
     return losses[0], losses[-1]

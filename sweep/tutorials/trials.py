@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from sweep import record, schema
-from sweep.adapters import from_peft
+from sweep import record
 from sweep.adapters.fold import Folded, fold
-from sweep.execution.base import Base
-from sweep.execution.job import Job, job_of
-from sweep.execution.train import base_of
+from sweep.adapters.peft import import_
+from sweep.config import parse
+from sweep.errors import ConfigError
+from sweep.packs.base import Base
+from sweep.packs.train_pack import base_of
 from sweep.record import Record
-from sweep.schema import ConfigError
+from sweep.resolve import ResolvedTrial, resolve
 from sweep.tasks.registry import build
 from sweep.tasks.task import Task
 
@@ -83,22 +84,22 @@ def trials_of(sweep: Path) -> Trials:
 class Restored:
     """A trial's model on its base."""
 
-    job: Job
+    trial: ResolvedTrial
     task: Task
     base: Base
     folded: Folded
 
 
-def restored(trial: Trained, untrained: bool = False, **training: Any) -> Restored:
+def restored(trained: Trained, untrained: bool = False, **training: Any) -> Restored:
     """The trained model of a LoRA trial from its saved adapter, or as it started; ``training`` replaces settings."""
-    composed = yaml.safe_load((trial.folder / ".hydra" / "config.yaml").read_text())
+    composed = yaml.safe_load((trained.folder / ".hydra" / "config.yaml").read_text())
     composed |= {"name": "tutorial", "device": "cpu", "tracker": {"mode": "none", "project": ""}}
-    config = schema.parse(composed | {"training": composed["training"] | training})
-    job = job_of(config)
-    base = base_of(job)
-    task = build(job.trial.task, job.cache_folder)
-    folded = fold(base.model, [job.trial.adapter], [job.resolved.targets], [job.trial.seed], base.weights)
+    config = parse(composed | {"training": composed["training"] | training})
+    trial = resolve(config)
+    base = base_of(trial)
+    task = build(trial.task, trial.cache_folder)
+    folded = fold(base.model, [trial.adapter], [trial.targets], [trial.seed], base.weights)
     if not untrained:
-        from_peft.start(folded, 0, trial.folder / "adapter")
+        import_.start(folded, 0, trained.folder / "adapter")
     folded.model.eval()
-    return Restored(job, task, base, folded)
+    return Restored(trial, task, base, folded)

@@ -11,10 +11,10 @@ from torch import Tensor
 from sweep.adapters.calibration import Calibration
 from sweep.adapters.fold import linear_layers
 from sweep.adapters.init import INITS, LORA_GA_GAMMA, BaseWeight, check
-from sweep.execution.base import CALIBRATION_POSITIONS, base_weights
-from sweep.schema import ConfigError
-from sweep.tasks.regression import toy_regression
+from sweep.errors import ConfigError
+from sweep.packs.base import CALIBRATION_POSITIONS, base_weights
 from sweep.tasks.task import Batch
+from sweep.tasks.toy_regression.task import toy_regression
 from tests.builders import attach, bits, equal, llama, lora, mlp, randn, regression, tutorial
 
 # inputs with a spectrum: directions are only defined where variances differ

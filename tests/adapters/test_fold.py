@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sweep.adapters.fold import bucket, export, fold
+from sweep.adapters.fold import export, fold
 from sweep.adapters.init import INITS
+from sweep.adapters.rank import bucket, scale_of
+from sweep.errors import ConfigError
 from sweep.models.model import Model
-from sweep.schema import ConfigError
 from tests.builders import (
     FULL,
     NONE,
@@ -248,7 +249,7 @@ def test_a_model_that_mixes_rows_or_drops_out_by_itself_is_refused(layer: nn.Mod
 def test_rslora_is_lora_with_alpha_times_root_rank() -> None:
     rs = lora(rank=9, alpha=2.0, scaling="alpha/sqrt_rank")
     plain = lora(rank=9, alpha=6.0)
-    assert rs.scale_of("") == pytest.approx(plain.scale_of(""), rel=1e-15)
+    assert scale_of(rs, "") == pytest.approx(scale_of(plain, ""), rel=1e-15)
     traces = []
     for adapter in (rs, plain):
         folded = attach(mlp(12, 20, 10), adapter)
@@ -257,6 +258,6 @@ def test_rslora_is_lora_with_alpha_times_root_rank() -> None:
 
 
 def test_scaling_alpha_does_not_depend_on_the_rank() -> None:
-    assert [lora(rank=rank, alpha=3.0, scaling="alpha").scale_of("") for rank in (1, 4)] == [3.0, 3.0]
-    assert [lora(rank=rank, alpha=3.0).scale_of("") for rank in (1, 4)] == [3.0, 0.75]
-    assert [lora(rank=rank, alpha=3.0, scaling="alpha/sqrt_rank").scale_of("") for rank in (1, 4)] == [3.0, 1.5]
+    assert [scale_of(lora(rank=rank, alpha=3.0, scaling="alpha"), "") for rank in (1, 4)] == [3.0, 3.0]
+    assert [scale_of(lora(rank=rank, alpha=3.0), "") for rank in (1, 4)] == [3.0, 0.75]
+    assert [scale_of(lora(rank=rank, alpha=3.0, scaling="alpha/sqrt_rank"), "") for rank in (1, 4)] == [3.0, 1.5]

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from sweep import schema
 from sweep.adapters.fold import Folded, fold, linear_layers
-from sweep.adapters.from_peft import check_start, from_peft, resolved, start
-from sweep.adapters.peft_format import files
+from sweep.adapters.options import AdapterOptions
+from sweep.adapters.peft.export import files
+from sweep.adapters.peft.import_ import check_start, from_peft, resolved, start
 from sweep.adapters.targets import select
-from sweep.schema import ConfigError
+from sweep.errors import ConfigError
 from tests.builders import InOrder, attach, lora, mlp, optimizer, pairs, randn, run, squared_error, training
 
 peft = pytest.importorskip("peft")
@@ -33,7 +33,7 @@ def saved_by_peft(base: Any, folder: Path, seed: int = 0, **settings: Any) -> An
 
 
 def started(base: Any, folder: Path) -> Folded:
-    adapter = resolved(schema.Adapter(kind="lora", peft=str(folder)))
+    adapter = resolved(AdapterOptions(kind="lora", peft=str(folder)))
     targets = select(adapter, list(linear_layers(base)), base.presets)
     check_start(folder, adapter, base, targets)
     folded = fold(base, [lora(init="mica", rank=3, dora=adapter.dora), adapter], [["layers.0"], targets], [0, 0])
@@ -63,7 +63,7 @@ def test_an_adapter_of_peft_starts_a_trial_with_the_same_outputs(settings: dict[
 def test_modules_that_peft_has_trained_in_full_start_a_trial_too(tmp_path: Path) -> None:
     theirs = saved_by_peft(mlp(12, 20, 8), tmp_path, target_modules=["layers.0"], modules_to_save=["layers.1"])
     base, x = mlp(12, 20, 8), randn(6, 12)
-    adapter = resolved(schema.Adapter(kind="lora", peft=str(tmp_path)))
+    adapter = resolved(AdapterOptions(kind="lora", peft=str(tmp_path)))
     assert adapter.save == ("layers.1",)
     check_start(tmp_path, adapter, base, ["layers.0"], ["layers.1"])
     folded = fold(base, [adapter], [["layers.0"]], [0], saved=["layers.1"])
@@ -112,7 +112,7 @@ def test_a_lora_config_is_the_adapter_with_the_same_settings(
     assert from_peft(config) == expected
     config.save_pretrained(tmp_path)
     file = tmp_path / "adapter_config.json"
-    assert resolved(schema.Adapter(kind="lora", peft=str(file))) == expected
+    assert resolved(AdapterOptions(kind="lora", peft=str(file))) == expected
     assert from_peft(json.loads(file.read_text())) == expected
     assert resolved(expected) is expected
 
@@ -120,7 +120,7 @@ def test_a_lora_config_is_the_adapter_with_the_same_settings(
 def test_every_field_of_a_lora_config_is_known_or_refused_when_it_is_used() -> None:
     """Of this PEFT: a field that we do not translate is an error as soon as it has a value."""
     plain = peft.LoraConfig(target_modules=["a"]).to_dict()
-    from sweep.adapters.from_peft import NOT_OF_TRAINING, TRANSLATED
+    from sweep.adapters.peft.import_ import NOT_OF_TRAINING, TRANSLATED
 
     assert set(plain) | {"runtime_config"} >= NOT_OF_TRAINING | TRANSLATED
     others = sorted(set(plain) - NOT_OF_TRAINING - TRANSLATED)
@@ -135,7 +135,7 @@ def test_all_that_is_not_supported_is_named_at_once(tmp_path: Path) -> None:
     config.save_pretrained(tmp_path)
     path = tmp_path / "adapter_config.json"
     with pytest.raises(ConfigError) as caught:
-        resolved(schema.Adapter(kind="lora", peft=str(path)))
+        resolved(AdapterOptions(kind="lora", peft=str(path)))
     assert caught.value.faults == (
         f"{FOLDER}{str(path)!r}: layer_replication = [[0, 1]]: is not supported",
         f"{FOLDER}{str(path)!r}: trainable_token_indices = [1]: is not supported",
@@ -191,14 +191,14 @@ def test_an_adapter_that_is_no_plain_lora_is_refused(init: str, tmp_path: Path) 
 
 def test_nothing_that_the_file_says_can_be_changed_beside_it() -> None:
     with pytest.raises(ValueError, match="use adapter=peft, and leave out rank, dropout"):
-        schema.Adapter(kind="lora", peft="x", rank=4, dropout=0.0)
+        AdapterOptions(kind="lora", peft="x", rank=4, dropout=0.0)
 
 
 def test_the_weights_are_part_of_the_identity_and_their_place_is_not(tmp_path: Path) -> None:
     found = {}
     for place, seed in (("here", 0), ("there", 0), ("other", 1)):
         saved_by_peft(mlp(12, 20, 8), tmp_path / place, seed, target_modules=["layers.0"])
-        found[place] = resolved(schema.Adapter(kind="lora", peft=str(tmp_path / place)))
+        found[place] = resolved(AdapterOptions(kind="lora", peft=str(tmp_path / place)))
     assert found["here"] == found["there"] != found["other"]
     assert found["here"].init is None
     assert found["here"].peft is not None

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sweep import schema
 from sweep.adapters.init import INITS, Factors, check
+from sweep.adapters.options import Init
+from sweep.errors import ConfigError
 from sweep.models.mlp import MLP
-from sweep.schema import ConfigError
 from tests.builders import calibrated, lora, randn
 
 RANK, SCALING = 4, 2.5
@@ -42,7 +42,7 @@ def peft_layer(weight: Tensor, init: Any, rank: int = RANK, scaling: float = SCA
 
 
 def test_the_registry_and_the_schema_name_the_same_initialisations() -> None:
-    assert set(INITS) == set(get_args(schema.Init))
+    assert set(INITS) == set(get_args(Init))
 
 
 def test_every_initialisation_is_explained() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from sweep.adapters.fold import Folded, linear_layers
 from sweep.adapters.targets import select
-from sweep.schema import ConfigError
+from sweep.errors import ConfigError
 from sweep.tasks.task import Task
 from tests.builders import (
     InOrder,

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sweep import schema
-from sweep.adapters import peft_format
 from sweep.adapters.fold import Folded
 from sweep.adapters.init import INITS
+from sweep.adapters.options import AdapterOptions
+from sweep.adapters.peft import export
 from tests.builders import (
     FULL,
     NONE,
@@ -36,7 +36,7 @@ from tests.builders import (
 OUTPUTS = 1e-6  # relative to the largest output, as in test_peft.py
 
 
-def trained(base: Any, *adapters: schema.Adapter) -> Folded:
+def trained(base: Any, *adapters: AdapterOptions) -> Folded:
     """A pack after some steps on random numbers."""
     folded = attach(base, *adapters, seeds=range(len(adapters)))
     if hasattr(base, "widths"):
@@ -48,9 +48,9 @@ def trained(base: Any, *adapters: schema.Adapter) -> Folded:
     return folded
 
 
-def write(folded: Folded, trial: int, adapter: schema.Adapter, folder: Path) -> Path:
+def write(folded: Folded, trial: int, adapter: AdapterOptions, folder: Path) -> Path:
     folder.mkdir()
-    for name, content in peft_format.files(folded, trial, adapter, {}).items():
+    for name, content in export.files(folded, trial, adapter, {}).items():
         (folder / name).write_bytes(content)
     return folder
 
@@ -62,7 +62,7 @@ def loaded_by_peft(base: Any, folder: Path) -> Any:
     return PeftModel.from_pretrained(copy.deepcopy(base), str(folder))
 
 
-def assert_same_in_peft(base: Any, x: Tensor, adapters: list[schema.Adapter], tmp_path: Path) -> list[Any]:
+def assert_same_in_peft(base: Any, x: Tensor, adapters: list[AdapterOptions], tmp_path: Path) -> list[Any]:
     before = bits(base)
     folded = trained(base, *adapters)
     together = folded.outputs(x, sees=[0] * len(adapters)).view(len(adapters), *base(x).shape)
@@ -141,7 +141,7 @@ def test_trained_biases_are_where_peft_has_them(bias: str, tmp_path: Path) -> No
 
 def test_a_moved_base_doubles_the_rank_and_keeps_the_scaling(tmp_path: Path) -> None:
     folded = trained(mlp(12, 20, 8), lora(init="pissa", rank=3, alpha=12.0))
-    config, tensors = peft_format.to_peft(folded, 0, lora(init="pissa", rank=3, alpha=12.0))
+    config, tensors = export.to_peft(folded, 0, lora(init="pissa", rank=3, alpha=12.0))
     assert (config["r"], config["lora_alpha"]) == (6, 24)
     assert tensors["base_model.model.layers.0.lora_A.weight"].shape == (6, 12)
     assert tensors["base_model.model.layers.0.lora_B.weight"].shape == (20, 6)
@@ -155,13 +155,13 @@ def test_a_full_fine_tuning_is_a_plain_state_dict_and_an_untouched_base_is_nothi
     plain = mlp(12, 20, 8, seed=1)
     plain.load_state_dict(load_file(folder / "model.safetensors"))
     assert equal(bits(plain), bits(folded.model))
-    assert peft_format.files(attach(mlp(12, 20, 8), NONE), 0, NONE, {}) == {}
+    assert export.files(attach(mlp(12, 20, 8), NONE), 0, NONE, {}) == {}
 
 
 def test_the_configuration_says_what_the_base_is(tmp_path: Path) -> None:
     adapter = lora(rank=2, alpha=0.5, dropout=0.25)
     about = {"task_type": "CAUSAL_LM", "base_model_name_or_path": "org/name"}
-    written = json.loads(peft_format.files(attach(mlp(4, 4), adapter), 0, adapter, about)["adapter_config.json"])
+    written = json.loads(export.files(attach(mlp(4, 4), adapter), 0, adapter, about)["adapter_config.json"])
     assert written["task_type"] == "CAUSAL_LM"
     assert written["base_model_name_or_path"] == "org/name"
     assert (written["r"], written["lora_alpha"], written["lora_dropout"]) == (2, 0.5, 0.25)

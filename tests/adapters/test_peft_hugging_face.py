@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from sweep import schema
-from sweep.adapters import peft_format
 from sweep.adapters.fold import linear_layers
-from sweep.adapters.from_peft import check_start, start
+from sweep.adapters.options import AdapterOptions
+from sweep.adapters.peft import export
+from sweep.adapters.peft.import_ import check_start, start
 from sweep.models.hugging_face import FromConv1D, as_model, without_dropout
 from tests.adapters.test_peft import TRACE, their_trace
 from tests.builders import FULL, attach, lora, next_token, optimizer, run, tokens, training
@@ -97,7 +97,7 @@ def test_what_is_saved_is_loaded_by_peft(family: str, tmp_path: Path) -> None:
     untouched = network(family).eval()(TOKENS).logits
     about = {} if family == "bert" else {"task_type": "CAUSAL_LM"}
     for trial, adapter in enumerate(PACK):
-        for name, content in peft_format.files(folded, trial, adapter, about).items():
+        for name, content in export.files(folded, trial, adapter, about).items():
             (tmp_path / name).write_bytes(content)
         theirs = PeftModel.from_pretrained(copy.deepcopy(network(family)), str(tmp_path)).eval()
         assert (theirs(TOKENS).logits - together[trial]).abs().max() <= OUTPUTS * together[trial].abs().max()
@@ -113,7 +113,7 @@ def test_a_full_fine_tuning_is_loaded_as_the_models_own_weights(family: str) -> 
     folded = attach(ours(family), FULL)
     run(folded, next_token(3), BATCHES, [optimizer(lr=1e-3)], training(steps=2))
     plain = network(family).eval()
-    left = plain.load_state_dict(load(peft_format.files(folded, 0, FULL, {})["model.safetensors"]), strict=False)
+    left = plain.load_state_dict(load(export.files(folded, 0, FULL, {})["model.safetensors"]), strict=False)
     plain.tie_weights()
     assert left.unexpected_keys == []
     expected = folded.outputs(TOKENS, sees=[0])
@@ -124,7 +124,7 @@ def test_a_full_fine_tuning_is_loaded_as_the_models_own_weights(family: str) -> 
 def test_a_merge_into_a_head_that_is_tied_leaves_the_embedding() -> None:
     base = ours("gpt2")
     assert base.lm_head.weight is base.transformer.wte.weight
-    folded = attach(base, schema.Adapter.model_validate(lora().model_dump() | {"targets": ["lm_head", "c_attn"]}))
+    folded = attach(base, AdapterOptions.model_validate(lora().model_dump() | {"targets": ["lm_head", "c_attn"]}))
     run(folded, next_token(3), BATCHES, [optimizer(lr=1e-2)], training(steps=5))
     expected = folded.outputs(TOKENS, sees=[0])
     assert (folded.merged(0)(TOKENS) - expected).abs().max() <= OUTPUTS * expected.abs().max()
@@ -137,7 +137,7 @@ def test_a_transposed_layer_that_was_trained_in_full_is_loaded_by_peft_and_by_us
     base, adapter = ours("gpt2"), lora(targets=["c_attn"], save=["attn.c_proj"])
     folded = attach(base, adapter)
     run(folded, next_token(20), BATCHES, [optimizer(lr=1e-2)], training(steps=5))
-    for name, content in peft_format.files(folded, 0, adapter, {}).items():
+    for name, content in export.files(folded, 0, adapter, {}).items():
         (tmp_path / name).write_bytes(content)
     trained = folded.outputs(TOKENS, sees=[0])
     theirs = PeftModel.from_pretrained(network("gpt2").eval(), str(tmp_path))

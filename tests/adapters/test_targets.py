@@ -5,8 +5,9 @@ import re
 import pytest
 
 from sweep.adapters.fold import linear_layers
+from sweep.adapters.rank import rank_of, scale_of, widest
 from sweep.adapters.targets import select, select_saved
-from sweep.schema import ConfigError
+from sweep.errors import ConfigError
 from tests.builders import llama, lora, mlp
 
 LLAMA = list(linear_layers(llama()))
@@ -99,11 +100,11 @@ def test_of_nested_modules_the_outermost_is_trained_in_full() -> None:
 def test_the_first_expression_that_matches_gives_a_layer_its_rank_and_alpha() -> None:
     pattern = {"0.attention.q_proj": 2, "q_proj": 3, r"mlp\..*": 5}
     adapter = lora(rank=4, alpha=8.0, rank_pattern=pattern, alpha_pattern={"q_proj": 1.0})
-    ranks = [adapter.rank_of(f"blocks.{layer}") for layer in ("0.attention.q_proj", "1.attention.q_proj", "1.mlp.up_proj", "1.attention.xq_proj")]  # fmt: skip
+    ranks = [rank_of(adapter, f"blocks.{layer}") for layer in ("0.attention.q_proj", "1.attention.q_proj", "1.mlp.up_proj", "1.attention.xq_proj")]  # fmt: skip
     assert ranks == [2, 3, 5, 4]
-    assert adapter.widest == 5
-    assert adapter.scale_of("blocks.0.attention.q_proj") == 1 / 2
-    assert adapter.scale_of("blocks.1.mlp.up_proj") == 8 / 5
+    assert widest(adapter) == 5
+    assert scale_of(adapter, "blocks.0.attention.q_proj") == 1 / 2
+    assert scale_of(adapter, "blocks.1.mlp.up_proj") == 8 / 5
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.cells import Observations
 from analysis.columns import describe
-from analysis.compare import against, clear_best, compare
-from analysis.stats import detectable, paired, summarise
-from analysis.tuning import choose
+from analysis.statistics.cells import Observations
+from analysis.statistics.compare import against, clear_best, compare
+from analysis.statistics.intervals import detectable, paired, summarise
+from analysis.statistics.tuning import choose
 
 SEED_SD, RESIDUAL_SD = 0.012, 0.006
 

@@ -31,7 +31,7 @@ def test_the_analysis_never_imports_torch(rank_sweep: Path):
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "['sweep', 'sweep.record']"
+    assert done.stdout.splitlines()[-1] == "['sweep', 'sweep.files', 'sweep.record', 'sweep.text']"
 
 
 def test_table_prints_and_leaves_markdown_and_csv(rank_sweep: Path, capsys: pytest.CaptureFixture[str]):

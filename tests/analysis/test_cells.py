@@ -5,9 +5,9 @@ import pytest
 from simulate import make_trial, write_sweep
 
 import analysis
-from analysis.cells import at_chosen_rates, observe
 from analysis.errors import BadRequestError
-from analysis.levels import labels, level_text, ordered, select, swept
+from analysis.statistics.cells import at_chosen_rates, observe
+from analysis.statistics.levels import labels, level_text, ordered, select, swept
 
 
 def load(place: Path, trials: list[dict], **given: object) -> analysis.Sweep:

@@ -7,10 +7,10 @@ from simulate import grid, make_trial, write_sweep
 from statsmodels.stats.multitest import multipletests
 
 import analysis
-from analysis.cells import observe
-from analysis.compare import against, clear_best, compare, mean_text, number, sentence, verdict_text
 from analysis.errors import BadRequestError
-from analysis.stats import summarise
+from analysis.statistics.cells import observe
+from analysis.statistics.compare import against, clear_best, compare, mean_text, number, sentence, verdict_text
+from analysis.statistics.intervals import summarise
 
 
 def differences(sweep: analysis.Sweep, level: str, baseline: str) -> np.ndarray:

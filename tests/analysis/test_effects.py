@@ -6,8 +6,8 @@ import pytest
 from simulate import grid, make_trial, write_sweep
 
 import analysis
-from analysis.effects import effects
 from analysis.errors import BadRequestError
+from analysis.statistics.effects import effects
 
 
 def test_balanced_two_factor_anova_by_hand():

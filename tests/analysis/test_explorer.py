@@ -10,7 +10,7 @@ import pytest
 from simulate import grid, write_sweep
 
 import analysis
-from analysis import report
+from analysis.report import report
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium or chromedriver here")

@@ -13,9 +13,9 @@ import pytest
 from simulate import grid, write_sweep
 
 import analysis
-from analysis import report
 from analysis.__main__ import main
-from analysis.formats import file_stem, for_spreadsheets
+from analysis.report import report
+from analysis.tables.formats import file_stem, for_spreadsheets
 
 NAMES = (
     "</script><img src=x onerror='document.title=1'>", "$\\frac{", "_x", "=HYPERLINK(\"http://x\")", "\x1b[31mx\x07", "a\x00b", "\ud800",
@@ -143,7 +143,7 @@ def test_damaged_wandb_files_give_a_prefix_or_a_problem(tmp_path: Path) -> None:
 
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
-    from analysis.wandb_runs import read_offline
+    from analysis.sources.wandb_runs import read_offline
     from sweep.trackers import upload
 
     def chunk(data: bytes) -> bytes:

@@ -13,12 +13,12 @@ from matplotlib.text import Text
 from simulate import grid, write_sweep
 
 import analysis
-from analysis import figures, plots, style
-from analysis.cells import observe
 from analysis.columns import describe
-from analysis.compare import against, compare
-from analysis.questions import questions
-from analysis.report import answer
+from analysis.figures import figures, plots, style
+from analysis.report.questions import questions
+from analysis.report.report import answer
+from analysis.statistics.cells import observe
+from analysis.statistics.compare import against, compare
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from simulate import grid, make_trial, write_sweep
 
 import analysis
-from analysis import report
 from analysis.errors import BadRequestError
-from analysis.watch import watch
+from analysis.report import report
+from analysis.report.watch import watch
 
 
 class Page(HTMLParser):

@@ -6,7 +6,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from analysis.stats import detectable, holm, paired, smallest_rank_p, summarise
+from analysis.statistics.intervals import detectable, holm, paired, smallest_rank_p, summarise
 
 
 def test_summary_by_hand():

@@ -11,8 +11,8 @@ from simulate import grid, write_sweep
 
 import analysis
 from analysis.errors import BadRequestError
-from analysis.formats import FORMATS, latex_escape, markdown_escape, render
-from analysis.tables import build
+from analysis.tables.formats import FORMATS, latex_escape, markdown_escape, render
+from analysis.tables.table import build
 
 HOSTILE = "</td><script>alert(1)</script>|a_b%&$#{}~^\\x"
 

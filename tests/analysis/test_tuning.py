@@ -2,7 +2,7 @@ import math
 
 import pandas as pd
 
-from analysis.tuning import choose
+from analysis.statistics.tuning import choose
 
 
 def group(scores: dict[float, list[float]], values: dict[float, list[float]] | None = None) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import wandb
 
-from analysis.wandb_files import WandbRun, read_run, read_runs
+from analysis.sources.wandb_files import WandbRun, read_run, read_runs
 
 ROWS = [{"step": step, "train/loss": 1.0 / (1 + step)} for step in range(40)]
 LONG = "spans blocks of 32 KiB " * 5000

@@ -11,8 +11,8 @@ from simulate import grid, write_sweep
 import analysis
 from analysis.columns import is_factor, is_metric
 from analysis.errors import BadRequestError
-from analysis.folders import read_history
-from analysis.load import flatten
+from analysis.sources.folders import read_history
+from analysis.sources.load import flatten
 from sweep import record
 from sweep.trackers.wandb import WandbTracker, finish_all
 from tests.loopback_wandb import LoopbackWandb

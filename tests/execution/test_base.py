@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sweep.execution.base import load_base
+from sweep.packs.base import load_base
 from sweep.rng import generator
-from sweep.tasks.mnist import mnist
+from sweep.tasks.mnist.task import mnist
 from tests.builders import NOWHERE, digits
 from tests.commands import records, sweep
 

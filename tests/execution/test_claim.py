@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from sweep.execution.claim import claim, claimed, wait_for
-from sweep.execution.runner import Limits, run
-from sweep.execution.store import Store
-from tests.commands import ROOT, history, jobs, untimed
+from sweep.launch.launch import Limits, run
+from sweep.store.claim import claim, claimed, wait_for
+from sweep.store.store import Store
+from tests.commands import ROOT, history, resolved, untimed
 
 A, B, C = "a" * 16, "b" * 16, "0123456789abcdef"
 HOLDER = """
 import sys, time
 from pathlib import Path
-from sweep.execution.claim import claim
+from sweep.store.claim import claim
 with claim(Path(sys.argv[1]), sys.argv[2:]) as ours:
     print(*sorted(ours), flush=True)
     sys.stdin.readline()
@@ -50,7 +50,7 @@ def test_a_trial_has_one_owner_until_that_is_killed(tmp_path: Path) -> None:
 
 def test_waiting_ends_when_the_owner_does(tmp_path: Path) -> None:
     with holding(tmp_path, A) as other:
-        waiter = "import sys; from pathlib import Path; from sweep.execution.claim import wait_for; wait_for(Path(sys.argv[1]), sys.argv[2:])"  # fmt: skip
+        waiter = "import sys; from pathlib import Path; from sweep.store.claim import wait_for; wait_for(Path(sys.argv[1]), sys.argv[2:])"  # fmt: skip
         with subprocess.Popen([sys.executable, "-c", waiter, str(tmp_path), A], cwd=ROOT) as waiting:
             with pytest.raises(subprocess.TimeoutExpired):
                 waiting.wait(0.5)
@@ -71,9 +71,9 @@ OTHER_LAUNCH = """
 import sys, threading, time
 from pathlib import Path
 from sweep.execution import train
-from sweep.execution.runner import Limits, run
-from sweep.execution.store import Store
-from tests.commands import jobs
+from sweep.launch.launch import Limits, run
+from sweep.store.store import Store
+from tests.commands import resolved
 own = train.run_pack
 def slow(pack, *rest):
     print("training", len(pack), flush=True)
@@ -81,14 +81,14 @@ def slow(pack, *rest):
     return own(pack, *rest)
 train.run_pack = slow
 folder = Path(sys.argv[1])
-run(jobs(*sys.argv[2:], cache=folder), Store(folder / "sweep", None), Limits(workers=1))
+run(resolved(*sys.argv[2:], cache=folder), Store(folder / "sweep", None), Limits(workers=1))
 """
 
 
 @pytest.mark.parametrize("dies", [False, True])
 def test_what_another_launch_trains_is_awaited_or_taken_over(dies: bool, tmp_path: Path) -> None:
     store = Store(tmp_path / "sweep", None)
-    wanted = jobs("seed=0", "seed=1", "seed=2", cache=tmp_path)
+    wanted = resolved("seed=0", "seed=1", "seed=2", cache=tmp_path)
     alone = run(wanted, Store(tmp_path / "alone", None), Limits(workers=1))
     line = [sys.executable, "-c", OTHER_LAUNCH, str(tmp_path), "seed=1", "seed=2"]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as other:
@@ -112,15 +112,15 @@ def test_what_another_launch_trains_is_awaited_or_taken_over(dies: bool, tmp_pat
         found = run(wanted, WaitsOnce(store.folder, None), Limits(workers=1))
         assert other.wait(60) == (-9 if dies else 0)
     assert [untimed(one) for one in found] == [untimed(one) for one in alone]
-    for job in wanted:
-        assert history(store.trial_folder(job)) == history(tmp_path / "alone" / job.trial.label)
+    for trial in wanted:
+        assert history(store.trial_folder(trial)) == history(tmp_path / "alone" / trial.label)
     attempts = (store.trial_folder(wanted[1]) / "trial.log").read_text().count("in a pack of")
     assert attempts == (2 if dies else 1)
     assert theirs.stat().st_ino == file
 
 
 def test_two_claims_at_once_do_not_split_what_both_want(tmp_path: Path) -> None:
-    slow = "import sys, time; from pathlib import Path; from sweep.execution.claim import claim\nids = (time.sleep(0.5) or print(one, flush=True) or one for one in sys.argv[2:])\nwith claim(Path(sys.argv[1]), ids) as ours: sys.stdin.readline()"  # fmt: skip
+    slow = "import sys, time; from pathlib import Path; from sweep.store.claim import claim\nids = (time.sleep(0.5) or print(one, flush=True) or one for one in sys.argv[2:])\nwith claim(Path(sys.argv[1]), ids) as ours: sys.stdin.readline()"  # fmt: skip
     with subprocess.Popen([sys.executable, "-c", slow, str(tmp_path), A, B], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as other:  # fmt: skip
         assert other.stdout is not None
         assert other.stdout.readline() == f"{A}\n"

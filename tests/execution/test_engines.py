@@ -5,17 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from sweep import schema
-from sweep.execution.engines import Cluster, engine_of
-from sweep.execution.job import job_of
-from sweep.execution.pack import Pack, plan
-from sweep.execution.parcel import parcel_of, train_parcel
-from sweep.execution.runner import Limits, run
-from sweep.execution.store import Store
-from sweep.execution.train import lose
+from sweep.config import parse
+from sweep.engines.choose import engine_of
+from sweep.engines.engine import Cluster
+from sweep.engines.parcel import parcel_of, train_parcel
+from sweep.errors import ConfigError
+from sweep.launch.launch import Limits, run
+from sweep.launch.plan import plan
+from sweep.packs.pack import Pack
+from sweep.packs.train_pack import lose
 from sweep.record import Record
-from sweep.schema import ConfigError
-from tests.commands import TOY, jobs, records, untimed
+from sweep.resolve import resolve
+from sweep.store.store import Store
+from tests.commands import TOY, records, resolved, untimed
 
 
 def test_this_machine_needs_no_engine() -> None:
@@ -53,10 +55,10 @@ def test_memory_is_what_the_plan_estimates_unless_it_is_given() -> None:
 
 
 def test_a_pack_is_kept_in_its_room_and_is_worth_its_start(tmp_path: Path) -> None:
-    wanted = jobs(*(f"seed={seed} training.steps=200000" for seed in range(8)), cache=tmp_path)
+    wanted = resolved(*(f"seed={seed} training.steps=200000" for seed in range(8)), cache=tmp_path)
     [whole] = plan(wanted, max_pack=256, workers=1)
     each = whole.memory_bytes // 8
-    assert [len(pack.jobs) for pack in plan(wanted, max_pack=256, workers=1, room=3 * each)] == [3, 3, 2]
+    assert [len(pack.trials) for pack in plan(wanted, max_pack=256, workers=1, room=3 * each)] == [3, 3, 2]
     assert len(plan(wanted, max_pack=256, workers=8, start_s=0.0)) == 8
     assert len(plan(wanted, max_pack=256, workers=8, start_s=1e9)) == 1
 
@@ -73,23 +75,23 @@ def test_a_pack_is_kept_in_its_room_and_is_worth_its_start(tmp_path: Path) -> No
     ids=["plain", "none", "patterns", "mnist", "transformer"],
 )
 def test_a_parcel_is_json_and_holds_the_same_trials(overrides: tuple[str, ...], tmp_path: Path) -> None:
-    wanted = jobs("seed=0", "seed=1", common=overrides, cache=tmp_path)
+    wanted = resolved("seed=0", "seed=1", common=overrides, cache=tmp_path)
     parcel = json.loads(json.dumps(parcel_of(wanted, Store(tmp_path / "s", "rank"), "offline")))
-    again = [job_of(schema.parse(config)) for config in parcel["configs"]]
+    again = [resolve(parse(config)) for config in parcel["configs"]]
     assert again == wanted
-    assert parcel["trial_ids"] == [job.trial.id for job in wanted]
+    assert parcel["trial_ids"] == [trial.id for trial in wanted]
 
 
 def test_paths_in_a_parcel_hold_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("own.txt").write_text("to be, or not to be; " * 200)
-    [job] = jobs("task.source_text=own.txt", common=("task=transformer_tiny",), cache=Path("cache"))
-    [config] = parcel_of([job], Store(Path("s"), None), None)["configs"]
+    [trial] = resolved("task.source_text=own.txt", common=("task=transformer_tiny",), cache=Path("cache"))
+    [config] = parcel_of([trial], Store(Path("s"), None), None)["configs"]
     assert (config["cache"], config["task"]["source_text"]) == (f"{tmp_path}/cache", f"{tmp_path}/own.txt")
 
 
 def test_losing_a_pack_loses_nothing_that_is_finished(tmp_path: Path) -> None:
-    wanted, store = jobs("seed=0", "seed=1", cache=tmp_path), Store(tmp_path / "s", None)
+    wanted, store = resolved("seed=0", "seed=1", cache=tmp_path), Store(tmp_path / "s", None)
     [done] = run(wanted[:1], store, Limits(workers=1))
     found = lose(wanted, store, RuntimeError("the node is gone"))
     assert [one.status for one in found] == ["finished", "failed"]
@@ -98,7 +100,7 @@ def test_losing_a_pack_loses_nothing_that_is_finished(tmp_path: Path) -> None:
 
 
 def test_a_parcel_trains_as_the_pack_does_and_refuses_to_be_another(tmp_path: Path) -> None:
-    wanted = jobs("seed=0", "seed=1", cache=tmp_path)
+    wanted = resolved("seed=0", "seed=1", cache=tmp_path)
     expected = run(wanted, Store(tmp_path / "here", None), Limits(workers=1))
     parcel = parcel_of(wanted, Store(tmp_path / "there", None), None)
     found = [Record.of(values) for values in json.loads(json.dumps(train_parcel(parcel)))]

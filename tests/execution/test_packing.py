@@ -15,15 +15,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from sweep import schema
-from sweep.adapters.fold import bucket, export, fold, linear_layers
+from sweep.adapters.fold import export, fold, linear_layers
 from sweep.adapters.init import INITS
+from sweep.adapters.options import AdapterOptions
+from sweep.adapters.rank import bucket, widest
 from sweep.adapters.targets import select
-from sweep.execution.base import base_weights
 from sweep.models.model import Model
+from sweep.packs.base import base_weights
 from sweep.tasks.registry import build
 from sweep.tasks.task import Task
 from sweep.training.evaluate import evaluate
+from sweep.training.options import OptimizerOptions, TrainingOptions
 from tests.builders import FULL, NONE, NOWHERE, digits, lora, optimizer, regression, run, text, training
 
 EXACT = torch.backends.mkl.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -40,8 +42,8 @@ TASKS = {
 class One:
     """A trial, and the layers that it adapts."""
 
-    adapter: schema.Adapter
-    optimizer: schema.Optimizer
+    adapter: AdapterOptions
+    optimizer: OptimizerOptions
     seed: int
 
 
@@ -68,7 +70,7 @@ def prepared(name: str) -> tuple[Task, Model]:
     return task, model.requires_grad_(False)
 
 
-def train(name: str, trials: Sequence[One], how: schema.Training, task_and_model: Any = None) -> list[Left]:
+def train(name: str, trials: Sequence[One], how: TrainingOptions, task_and_model: Any = None) -> list[Left]:
     task, model = task_and_model or prepared(name)
     adapters = [trial.adapter for trial in trials]
     names = list(linear_layers(model))
@@ -103,7 +105,7 @@ def assert_same(first: Left, second: Left) -> None:
         torch.testing.assert_close(tensor, second.tensors[name], atol=TOLERANCE, rtol=TOLERANCE, equal_nan=True)
 
 
-def assert_packed_is_alone(name: str, trials: Sequence[One], how: schema.Training, prepared: Any = None) -> None:
+def assert_packed_is_alone(name: str, trials: Sequence[One], how: TrainingOptions, prepared: Any = None) -> None:
     together = train(name, trials, how, prepared)
     alone = [train(name, [trial], how, prepared)[0] for trial in trials]
     for own, packed in zip(alone, together, strict=True):
@@ -147,7 +149,7 @@ def grid(name: str, rank: int, bias: str, dropout: float, optimizer_name: str, d
             own_ranks = (own_rank, smaller) if number % 8 == 3 else (smaller, own_rank)
             changes = {"rank": own_ranks[0], "rank_pattern": {some: own_ranks[1]}, "alpha_pattern": {some: 3.0}}
             adapter = adapter.model_copy(update=changes)
-            assert bucket(adapter.widest) == bucket(rank)
+            assert bucket(widest(adapter)) == bucket(rank)
         scale = 1e-4 if init == "both_random" else 1.0  # its start is far off; a small rate keeps it finite
         setting = optimizer(
             name=optimizer_name, lr=[1e-2, 3e-3, 1e-3][number % 3] * scale, weight_decay=[0.0, 0.1][number % 2],

@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from sweep.execution import pack
-from sweep.execution.estimate import trainable_of
-from sweep.execution.job import Job
-from sweep.execution.pack import Pack, plan
-from sweep.execution.runner import Limits, Plan, describe, make_plan
-from sweep.execution.store import Store
+from sweep.launch import plan as plan_module
+from sweep.launch.cost import trainable_of
+from sweep.launch.launch import Limits, Plan, describe, make_plan
+from sweep.launch.plan import plan
+from sweep.packs.pack import Pack
 from sweep.record import Record, write
-from tests.commands import jobs
+from sweep.resolve import ResolvedTrial
+from sweep.store.store import Store
+from tests.commands import resolved
 
 GIB = 2**30
 
@@ -22,13 +23,13 @@ GIB = 2**30
 def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Pretend measurements: a fixed time for an update and some for each trial, and a large memory."""
     figures = {"fixed_s": 1.0, "trial_s": 0.001, "memory": 64 * GIB}
-    monkeypatch.setattr(pack, "update_s", lambda group, task, device: figures["fixed_s"] + figures["trial_s"] * len(group))  # fmt: skip
-    monkeypatch.setattr(pack, "available_memory", lambda device: figures["memory"])
+    monkeypatch.setattr(plan_module, "update_s", lambda group, task, device: figures["fixed_s"] + figures["trial_s"] * len(group))  # fmt: skip
+    monkeypatch.setattr(plan_module, "available_memory", lambda device: figures["memory"])
     return figures
 
 
 def sizes(packs: list[Pack]) -> list[int]:
-    return sorted(len(one.jobs) for one in packs)
+    return sorted(len(one.trials) for one in packs)
 
 
 def seeds(count: int, *overrides: str) -> list[str]:
@@ -36,9 +37,9 @@ def seeds(count: int, *overrides: str) -> list[str]:
 
 
 def planned(each: list[str], cache: Path, max_pack: int = 256, workers: int = 1) -> list[Pack]:
-    wanted = jobs(*each, cache=cache)
+    wanted = resolved(*each, cache=cache)
     packs = plan(wanted, max_pack, workers)
-    assert sorted(id(job) for one in packs for job in one.jobs) == sorted(map(id, wanted))  # each exactly once
+    assert sorted(id(trial) for one in packs for trial in one.trials) == sorted(map(id, wanted))  # each exactly once
     return packs
 
 
@@ -86,8 +87,8 @@ def test_what_is_left_of_a_pruned_sweep_falls_into_the_packs_that_were_planned(t
     assert sizes(packs) == [1, 8, 8, 8, 8]
     for done in packs:
         left = [pack for pack in packs if pack is not done]
-        wanted = sorted((job for pack in left for job in pack.jobs), key=lambda job: job.trial.seed)
-        assert {pack.jobs for pack in plan(wanted, 8, 2)} == {pack.jobs for pack in left}
+        wanted = sorted((trial for pack in left for trial in pack.trials), key=lambda trial: trial.seed)
+        assert {plan.trials for pack in plan(wanted, 8, 2)} == {plan.trials for pack in left}
 
 
 def test_packs_fit_the_memory_of_all_workers_together(tmp_path: Path, measured: dict[str, float]) -> None:
@@ -109,7 +110,9 @@ def test_a_pack_that_gains_nothing_stays_small(tmp_path: Path, measured: dict[st
 
 def test_what_gained_nothing_is_not_tried_again_at_another_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     tried: list[int] = []
-    monkeypatch.setattr(pack, "update_s", lambda group, task, device: tried.append(len(group)) or float(len(group)))
+    monkeypatch.setattr(
+        plan_module, "update_s", lambda group, task, device: tried.append(len(group)) or float(len(group))
+    )
     assert sizes(planned([*seeds(6), *seeds(6, "adapter.rank=2")], tmp_path)) == [1] * 12
     assert tried == [1, 4, 1]
 
@@ -123,15 +126,15 @@ def test_long_work_is_spread_over_the_workers(tmp_path: Path, measured: dict[str
 def test_the_longest_pack_comes_first(tmp_path: Path) -> None:
     each = [*seeds(2, "training.steps=10"), *seeds(2, "training.steps=30"), *seeds(2, "adapter=none")]
     packs = planned(each, tmp_path)
-    assert [one.jobs[0].trial.adapter.kind for one in packs] == ["lora", "lora", "none"]
+    assert [one.trials[0].adapter.kind for one in packs] == ["lora", "lora", "none"]
     assert [one.seconds for one in packs] == pytest.approx([30 * 1.002, 10 * 1.002, 0.0])
 
 
 def test_halves_have_all_trials_once(tmp_path: Path) -> None:
     [whole] = planned(seeds(5), tmp_path)
     first, second = whole.halves()
-    assert first.jobs + second.jobs == whole.jobs
-    assert abs(len(first.jobs) - len(second.jobs)) == 1
+    assert first.trials + second.trials == whole.trials
+    assert abs(len(first.trials) - len(second.trials)) == 1
 
 
 @pytest.mark.parametrize(
@@ -149,27 +152,27 @@ def test_halves_have_all_trials_once(tmp_path: Path) -> None:
     ],
 )
 def test_trained_numbers_are_counted_without_training(overrides: str, numbers: int, tmp_path: Path) -> None:
-    [one] = jobs(f"task.hidden=[16] {overrides}", cache=tmp_path)
+    [one] = resolved(f"task.hidden=[16] {overrides}", cache=tmp_path)
     assert trainable_of(one) == numbers
 
 
 def test_a_plan_leaves_out_what_is_finished_and_what_is_twice(tmp_path: Path) -> None:
-    one, two, again, three = jobs("seed=1", "seed=2", "seed=1 name=other", "seed=3", cache=tmp_path)
+    one, two, again, three = resolved("seed=1", "seed=2", "seed=1 name=other", "seed=3", cache=tmp_path)
     store = Store(tmp_path / "sweep", None)
     finish(store, two, "finished")
     finish(store, three, "failed")
     whole = make_plan([one, two, again, three], store, Limits(workers=1))
-    assert list(whole.settled) == [two.trial.id]
-    assert {job.trial.id for pack in whole.packs for job in pack.jobs} == {one.trial.id, three.trial.id}
+    assert list(whole.settled) == [two.id]
+    assert {trial.id for pack in whole.packs for trial in pack.trials} == {one.id, three.id}
     first, *rest = describe(whole, [one, two, again, three]).splitlines()
     assert first == "4 trials: 1 exact duplicates dropped, 1 already finished, 2 to train"
     assert rest[0].startswith("    1 ×   2 trials of toy_regression (lora), 20 steps, training 592 numbers each")
 
 
-def finish(store: Store, job: Job, status: str) -> None:
-    folder = store.trial_folder(job)
+def finish(store: Store, trial: ResolvedTrial, status: str) -> None:
+    folder = store.trial_folder(trial)
     folder.mkdir(parents=True)
-    write(Record(job.trial.id, "n", status, trial=job.trial.science()), folder)  # type: ignore[arg-type]
+    write(Record(trial.id, "n", status, trial=trial.science()), folder)  # type: ignore[arg-type]
     (folder / "history.jsonl").write_text('{"step": 20}\n')
 
 
@@ -182,12 +185,12 @@ def test_the_estimate_is_shared_by_the_workers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("wanted", "packs", "expected"), [(None, 256, 1), (1, 2, 1), (2, 2, 2), (8, 2, 2)])
 def test_processes(wanted: int | None, packs: int, expected: int, tmp_path: Path, measured: dict[str, float]) -> None:
     measured.update(fixed_s=1e-6)
-    chosen = make_plan(jobs(*seeds(4), cache=tmp_path), Store(tmp_path, None), Limits(packs, wanted))
+    chosen = make_plan(resolved(*seeds(4), cache=tmp_path), Store(tmp_path, None), Limits(packs, wanted))
     assert chosen.workers == expected
 
 
 def test_one_process_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where ``device=auto`` finds it."""
-    waiting = jobs(*seeds(4), cache=tmp_path)
-    monkeypatch.setattr("sweep.execution.runner.device_of", lambda name: torch.device("cuda"))
+    waiting = resolved(*seeds(4), cache=tmp_path)
+    monkeypatch.setattr("sweep.launch.launch.device_of", lambda name: torch.device("cuda"))
     assert make_plan(waiting, Store(tmp_path, None), Limits(max_pack=1)).workers == 1

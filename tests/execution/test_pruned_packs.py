@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sweep.execution.runner import Limits, run
-from sweep.execution.store import Store
+from sweep.launch.launch import Limits, run
 from sweep.record import Record
-from tests.commands import ROOT, TOY, history, jobs, records, untimed
+from sweep.store.store import Store
+from tests.commands import ROOT, TOY, history, records, resolved, untimed
 
 ALONE, TOGETHER = Limits(max_pack=1, workers=1), Limits(workers=1)
 RATES = ("1e-5", "1e-2", "1e-4", "2e-2", "1e-3")
@@ -43,19 +43,19 @@ def status(found: list[Record]) -> list[str]:
 def test_who_goes_on_is_as_if_alone(settings: tuple[str, ...], tmp_path: Path) -> None:
     each = [f"optimizer.lr={lr} seed={seed}" for lr in RATES for seed in (0, 1)]
     alone, together = Store(tmp_path / "alone", None), Store(tmp_path / "together", None)
-    wanted = jobs(*(f"{PRUNED} {one}" for one in each), common=settings, cache=tmp_path)
+    wanted = resolved(*(f"{PRUNED} {one}" for one in each), common=settings, cache=tmp_path)
     expected = run(wanted, alone, ALONE)
     assert status(expected) == ["finished"] * 10
     found = run(wanted, together, TOGETHER)
     assert {one.perf["pack_size"] for one in found} == {10}
     assert sum(one.finished for one in found) == 4  # 5 cells: 3 go on from step 10, 2 from step 20
-    for job, one, reference in zip(wanted, found, expected, strict=True):
-        rows, all_rows = history(together.trial_folder(job)), history(alone.trial_folder(job))
+    for trial, one, reference in zip(wanted, found, expected, strict=True):
+        rows, all_rows = history(together.trial_folder(trial)), history(alone.trial_folder(trial))
         if one.finished:
             assert untimed(one) == untimed(reference)
             assert rows == all_rows
-            assert [path.read_bytes() for path in (together.trial_folder(job) / "adapter").glob("*")] == [
-                path.read_bytes() for path in (alone.trial_folder(job) / "adapter").glob("*")
+            assert [path.read_bytes() for path in (together.trial_folder(trial) / "adapter").glob("*")] == [
+                path.read_bytes() for path in (alone.trial_folder(trial) / "adapter").glob("*")
             ]
         else:
             last = rows[-1]["step"]
@@ -67,23 +67,23 @@ def test_who_goes_on_is_as_if_alone(settings: tuple[str, ...], tmp_path: Path) -
             assert one.params == reference.params
             assert one.error is None
             assert "step_ms" not in one.perf
-    best = {job.trial.optimizer.lr for job, one in zip(wanted, found, strict=True) if one.finished}
-    at_ten = {lr: [history(alone.trial_folder(job))[2]["eval/loss"] for job in wanted if job.trial.optimizer.lr == lr] for lr in map(float, RATES)}  # fmt: skip
+    best = {trial.optimizer.lr for trial, one in zip(wanted, found, strict=True) if one.finished}
+    at_ten = {lr: [history(alone.trial_folder(trial))[2]["eval/loss"] for trial in wanted if trial.optimizer.lr == lr] for lr in map(float, RATES)}  # fmt: skip
     assert best < set(sorted(at_ten, key=lambda lr: sum(at_ten[lr]))[:3])
 
 
 def test_layers_that_no_trial_adapts_any_more_leave_with_the_trials(tmp_path: Path) -> None:
     common = (*TOY, *HOW, "task.hidden=[16]")
     each = [f"adapter.targets=[layers.{layer}] optimizer.lr={lr}" for layer, lr in ((0, "1e-5"), (1, "1e-2"))]
-    expected = run(jobs(*each, common=common, cache=tmp_path), Store(tmp_path / "alone", None), ALONE)
-    found = run(jobs(*(f"{PRUNED} {one}" for one in each), common=common, cache=tmp_path), Store(tmp_path / "both", None), TOGETHER)  # fmt: skip
+    expected = run(resolved(*each, common=common, cache=tmp_path), Store(tmp_path / "alone", None), ALONE)
+    found = run(resolved(*(f"{PRUNED} {one}" for one in each), common=common, cache=tmp_path), Store(tmp_path / "both", None), TOGETHER)  # fmt: skip
     assert status(found) == ["pruned", "finished"]
     assert untimed(found[1]) == untimed(expected[1])
 
 
 def test_a_trial_that_diverges_says_so_rather_than_pruned(tmp_path: Path) -> None:
     each = ("optimizer.lr=1e30", "optimizer.lr=1e-2", "optimizer.lr=1e-5", "optimizer.lr=2e-2")
-    found = run(jobs(*each, common=(*TOY, *HOW, PRUNED), cache=tmp_path), Store(tmp_path / "s", None), TOGETHER)
+    found = run(resolved(*each, common=(*TOY, *HOW, PRUNED), cache=tmp_path), Store(tmp_path / "s", None), TOGETHER)
     assert status(found)[0] == "diverged"
     assert sorted(status(found)) == ["diverged", "finished", "pruned", "pruned"]
 
@@ -91,12 +91,13 @@ def test_a_trial_that_diverges_says_so_rather_than_pruned(tmp_path: Path) -> Non
 def test_what_was_pruned_stays_so_until_pruning_is_no_longer_asked_for(tmp_path: Path) -> None:
     store = Store(tmp_path / "s", None)
     each = [f"optimizer.lr={lr}" for lr in RATES]
-    found = run(jobs(*(f"{PRUNED} {one}" for one in each), common=(*TOY, *HOW), cache=tmp_path), store, TOGETHER)
+    found = run(resolved(*(f"{PRUNED} {one}" for one in each), common=(*TOY, *HOW), cache=tmp_path), store, TOGETHER)
     assert sorted(set(status(found))) == ["finished", "pruned"]
     assert (
-        run(jobs(*(f"{PRUNED} {one}" for one in each), common=(*TOY, *HOW), cache=tmp_path), store, TOGETHER) == found
+        run(resolved(*(f"{PRUNED} {one}" for one in each), common=(*TOY, *HOW), cache=tmp_path), store, TOGETHER)
+        == found
     )
-    full = run(jobs(*each, common=(*TOY, *HOW), cache=tmp_path), store, TOGETHER)
+    full = run(resolved(*each, common=(*TOY, *HOW), cache=tmp_path), store, TOGETHER)
     assert status(full) == ["finished"] * 5
     assert [one for one in full if one in found] == [one for one in found if one.finished]
 
@@ -105,9 +106,9 @@ KILLED_AT_THE_FOURTH_RECORD = """
 import itertools, os, signal, sys, threading
 from pathlib import Path
 from sweep import record
-from sweep.execution.runner import Limits, run
-from sweep.execution.store import Store
-from tests.commands import jobs
+from sweep.launch.launch import Limits, run
+from sweep.store.store import Store
+from tests.commands import resolved
 own, number, one_by_one = record.write, itertools.count(), threading.Lock()
 def write(*what):
     with one_by_one:
@@ -116,7 +117,7 @@ def write(*what):
         own(*what)
 record.write = write
 folder, common, each = Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3].split(",")
-run(jobs(*each, common=tuple(common), cache=folder), Store(folder / "killed", None), Limits(max_pack=8, workers=1))
+run(resolved(*each, common=tuple(common), cache=folder), Store(folder / "killed", None), Limits(max_pack=8, workers=1))
 """
 
 
@@ -125,23 +126,23 @@ def test_a_pack_whose_process_was_killed_between_two_records_stays_as_it_was_dec
     each = [
         f"optimizer.lr={lr} seed={seed}" for lr in ("1e-2", "2e-2", "3e-2", "1e-3", "1e-4", "1e-5") for seed in (0, 1)
     ]  # packs of 8 and 4
-    wanted, killed, limits = jobs(*each, common=common, cache=tmp_path), Store(tmp_path / "killed", None), Limits(max_pack=8, workers=1)  # fmt: skip
+    wanted, killed, limits = resolved(*each, common=common, cache=tmp_path), Store(tmp_path / "killed", None), Limits(max_pack=8, workers=1)  # fmt: skip
     expected = run(wanted, Store(tmp_path / "whole", None), limits)
     line = [sys.executable, "-c", KILLED_AT_THE_FOURTH_RECORD, str(tmp_path), ",".join(common), ",".join(each)]
     assert subprocess.run(line, cwd=ROOT, check=False).returncode == -signal.SIGKILL
     assert len(records(killed.folder)) == 3
     assert [untimed(one) for one in run(wanted, killed, limits)] == [untimed(one) for one in expected]
-    logs = [(killed.trial_folder(job) / "trial.log").read_text() for job in wanted]
+    logs = [(killed.trial_folder(trial) / "trial.log").read_text() for trial in wanted]
     assert [log.count("in a pack of") for log in logs] == [1] * 12
 
 
 def test_what_was_judged_once_is_not_judged_again(tmp_path: Path) -> None:
     """Finished trials whose histories were cut are trained again, and all of them to the end, as before."""
-    wanted, store = jobs(*(f"{PRUNED} optimizer.lr={lr} seed={seed}" for lr in RATES for seed in (0, 1)), common=(*TOY, *HOW), cache=tmp_path), Store(tmp_path / "s", None)  # fmt: skip
+    wanted, store = resolved(*(f"{PRUNED} optimizer.lr={lr} seed={seed}" for lr in RATES for seed in (0, 1)), common=(*TOY, *HOW), cache=tmp_path), Store(tmp_path / "s", None)  # fmt: skip
     expected = run(wanted, store, TOGETHER)
-    finished = [job for job, one in zip(wanted, expected, strict=True) if one.finished]
+    finished = [trial for trial, one in zip(wanted, expected, strict=True) if one.finished]
     assert len(finished) == 4
-    for job in finished:
-        (store.trial_folder(job) / "history.jsonl").unlink()
+    for trial in finished:
+        (store.trial_folder(trial) / "history.jsonl").unlink()
     assert [untimed(one) for one in run(wanted, store, TOGETHER)] == [untimed(one) for one in expected]
-    assert [history(store.trial_folder(job))[-1]["step"] for job in finished] == [40] * 4
+    assert [history(store.trial_folder(trial))[-1]["step"] for trial in finished] == [40] * 4

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from sweep.execution.pack import plan
-from sweep.execution.runner import Limits, run
-from sweep.execution.store import Store
-from tests.commands import command, history, jobs, records, start, untimed
+from sweep.launch.launch import Limits, run
+from sweep.launch.plan import plan
+from sweep.store.store import Store
+from tests.commands import command, history, records, resolved, start, untimed
 from tests.loopback_ray import ENVIRONMENT, ray_cluster
 
 pytestmark = [
@@ -84,9 +84,9 @@ def test_a_lost_node_and_a_killed_driver_change_no_record(cluster: Any, nodes: P
 
 
 def test_what_another_launch_has_finished_since_the_plan_was_made_is_passed_over(tmp_path: Path) -> None:
-    from sweep.execution.ray_engine import RayEngine
+    from sweep.engines.ray import RayEngine
 
-    wanted, store = jobs("seed=0", "seed=1", cache=tmp_path), Store(tmp_path / "s", None)
+    wanted, store = resolved("seed=0", "seed=1", cache=tmp_path), Store(tmp_path / "s", None)
     packs = plan(wanted, max_pack=1, workers=2)
     run(wanted, store, Limits(workers=1))
     without_a_cluster = RayEngine.__new__(RayEngine)

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from sweep import record
-from sweep.execution import base, engine, estimate, runner, sinks, train
-from sweep.execution.job import Job
-from sweep.execution.runner import Limits, TooManyFailuresError, make_plan, run, summary
-from sweep.execution.store import Store, UnwritableError
+from sweep.launch import cost, launch
+from sweep.launch.launch import Limits, TooManyFailuresError, make_plan, run, summary
+from sweep.packs import base, rows, run_pack, train_pack
 from sweep.record import Record
+from sweep.resolve import ResolvedTrial
+from sweep.store.store import Store, UnwritableError
 from sweep.trackers.local import LocalTracker
-from tests.commands import history, jobs, records, untimed
+from tests.commands import history, records, resolved, untimed
 
 ALONE = Limits(max_pack=1, workers=1)
 TOGETHER = Limits(workers=1)
@@ -34,33 +35,33 @@ def results(found: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[Job]], list[dict[str, Any]]]:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[ResolvedTrial]], list[dict[str, Any]]]:
     """What trials leave when each is trained on its own; each distinct trial is trained once."""
     store = Store(tmp_path_factory.mktemp("alone"), None)
     return lambda wanted: results(run(wanted, store, ALONE))
 
 
-def test_records_come_in_the_order_of_the_jobs(tmp_path: Path, alone: Callable[[list[Job]], list[dict[str, Any]]]) -> None:  # fmt: skip
-    wanted = jobs(*MIXED, cache=tmp_path)
+def test_records_come_in_the_order_of_the_jobs(tmp_path: Path, alone: Callable[[list[ResolvedTrial]], list[dict[str, Any]]]) -> None:  # fmt: skip
+    wanted = resolved(*MIXED, cache=tmp_path)
     found = run(wanted, Store(tmp_path / "sweep", None), TOGETHER)
-    assert [one.trial_id for one in found] == [job.trial.id for job in wanted]
+    assert [one.trial_id for one in found] == [trial.id for trial in wanted]
     assert results(found) == alone(wanted)
     assert [one.perf["pack_size"] for one in found] == [6, 6, 6, 6, 6, 6, 1, 1, 1]
     assert {name: untimed(one) for name, one in records(tmp_path / "sweep").items()} == {
-        job.trial.label: untimed(one) for job, one in zip(wanted, found, strict=True)
+        trial.label: untimed(one) for trial, one in zip(wanted, found, strict=True)
     }
 
 
 def test_what_is_finished_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = jobs("seed=0", "seed=1", "seed=0", "seed=2", cache=tmp_path)
+    wanted = resolved("seed=0", "seed=1", "seed=0", "seed=2", cache=tmp_path)
     trained: list[int] = []
-    own = train.run_pack
+    own = train_pack.run_pack
 
-    def watched(pack: Sequence[Job], *rest: Any) -> Any:
-        trained.extend(job.trial.seed for job in pack)
+    def watched(pack: Sequence[ResolvedTrial], *rest: Any) -> Any:
+        trained.extend(trial.seed for trial in pack)
         return own(pack, *rest)
 
-    monkeypatch.setattr(train, "run_pack", watched)
+    monkeypatch.setattr(train_pack, "run_pack", watched)
     store = Store(tmp_path / "sweep", None)
     first = run(wanted, store, TOGETHER)
     assert sorted(trained) == [0, 1, 2]
@@ -77,11 +78,11 @@ class BoomError(Exception):
 
 
 def test_one_trial_that_raises_fails_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Callable[[list[Job]], list[dict[str, Any]]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Callable[[list[ResolvedTrial]], list[dict[str, Any]]]
 ) -> None:
-    wanted = jobs(*(f"seed={seed}" for seed in range(5)), cache=tmp_path)
+    wanted = resolved(*(f"seed={seed}" for seed in range(5)), cache=tmp_path)
     healthy = alone(wanted)
-    own = engine.train
+    own = run_pack.train
 
     def breaks_on_seed_3(*arguments: Any, **more: Any) -> Any:
         seeds = next(part for part in arguments if isinstance(part, list) and all(isinstance(x, int) for x in part))
@@ -89,7 +90,7 @@ def test_one_trial_that_raises_fails_alone(
             raise BoomError("seed 3 is unlucky")
         return own(*arguments, **more)
 
-    monkeypatch.setattr(engine, "train", breaks_on_seed_3)
+    monkeypatch.setattr(run_pack, "train", breaks_on_seed_3)
     store = Store(tmp_path / "sweep", None)
     found = run(wanted, store, TOGETHER)
     assert [one.status for one in found] == ["finished", "finished", "finished", "failed", "finished"]
@@ -106,9 +107,9 @@ def test_one_trial_that_raises_fails_alone(
 
 
 def test_a_trial_that_diverges_ends_alone_and_keeps_its_history(
-    tmp_path: Path, alone: Callable[[list[Job]], list[dict[str, Any]]]
+    tmp_path: Path, alone: Callable[[list[ResolvedTrial]], list[dict[str, Any]]]
 ) -> None:
-    wanted = jobs(*(f"optimizer.lr={lr} training.log_every=1" for lr in ("1e-2", "1e30", "2e-2")), cache=tmp_path)
+    wanted = resolved(*(f"optimizer.lr={lr} training.log_every=1" for lr in ("1e-2", "1e30", "2e-2")), cache=tmp_path)
     store = Store(tmp_path / "sweep", None)
     found = run(wanted, store, TOGETHER)
     assert [one.status for one in found] == ["finished", "diverged", "finished"]
@@ -125,13 +126,13 @@ def test_a_trial_that_diverges_ends_alone_and_keeps_its_history(
 
 
 def test_a_pack_that_is_too_large_is_halved_once_its_memory_is_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Callable[[list[Job]], list[dict[str, Any]]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Callable[[list[ResolvedTrial]], list[dict[str, Any]]]
 ) -> None:
-    wanted = jobs(*(f"seed={seed}" for seed in range(7)), cache=tmp_path)
+    wanted = resolved(*(f"seed={seed}" for seed in range(7)), cache=tmp_path)
     healthy = alone(wanted)
-    own, tried, held = train.run_pack, [], []
+    own, tried, held = train_pack.run_pack, [], []
 
-    def small_memory(pack: Sequence[Job], *rest: Any) -> Any:
+    def small_memory(pack: Sequence[ResolvedTrial], *rest: Any) -> Any:
         assert not [tensor for tensor in held if tensor() is not None], "the last attempt still holds its memory"
         tried.append(len(pack))
         if len(pack) > 2:
@@ -140,7 +141,7 @@ def test_a_pack_that_is_too_large_is_halved_once_its_memory_is_free(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return own(pack, *rest)
 
-    monkeypatch.setattr(train, "run_pack", small_memory)
+    monkeypatch.setattr(train_pack, "run_pack", small_memory)
     gc.disable()
     try:
         found = run(wanted, Store(tmp_path / "sweep", None), TOGETHER)
@@ -155,8 +156,8 @@ def test_a_trial_too_large_on_its_own_fails_with_the_reason(tmp_path: Path, monk
     def no_memory(*arguments: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(train, "run_pack", no_memory)
-    found = run(jobs("seed=0", "seed=1", cache=tmp_path), Store(tmp_path / "sweep", None), TOGETHER)
+    monkeypatch.setattr(train_pack, "run_pack", no_memory)
+    found = run(resolved("seed=0", "seed=1", cache=tmp_path), Store(tmp_path / "sweep", None), TOGETHER)
     assert [one.status for one in found] == ["failed", "failed"]
     assert {one.error["type"] for one in found if one.error} == {"OutOfMemoryError"}
 
@@ -166,24 +167,26 @@ def test_the_adapter_is_kept_on_request(kind: str, file: str, tmp_path: Path) ->
     from safetensors.torch import load_file
 
     store = Store(tmp_path / "sweep", None)
-    wanted = jobs(*(f"adapter={kind} adapter.rank={rank} seed={seed} save_adapter=true" for rank in (2, 3) for seed in (0, 1)), cache=tmp_path)  # fmt: skip
+    wanted = resolved(*(f"adapter={kind} adapter.rank={rank} seed={seed} save_adapter=true" for rank in (2, 3) for seed in (0, 1)), cache=tmp_path)  # fmt: skip
     found = run(wanted, store, TOGETHER)
-    for job, one in zip(wanted, found, strict=True):
-        tensors = load_file(store.trial_folder(job) / "adapter" / file)
+    for trial, one in zip(wanted, found, strict=True):
+        tensors = load_file(store.trial_folder(trial) / "adapter" / file)
         assert sum(tensor.numel() for tensor in tensors.values()) == one.params["trainable"]
 
 
 def test_a_trial_starts_where_the_adapter_that_it_is_given_ended(tmp_path: Path) -> None:
     store = Store(tmp_path / "sweep", None)
-    wanted = jobs("adapter.rank=2 seed=0 save_adapter=true", "adapter.rank=2 seed=1 save_adapter=true", cache=tmp_path)
+    wanted = resolved(
+        "adapter.rank=2 seed=0 save_adapter=true", "adapter.rank=2 seed=1 save_adapter=true", cache=tmp_path
+    )
     ended = run(wanted, store, TOGETHER)
-    folders = [store.trial_folder(job) / "adapter" for job in wanted]
-    further = jobs(*(f"adapter=peft adapter.peft={folder} seed=3" for folder in folders), cache=tmp_path)
+    folders = [store.trial_folder(trial) / "adapter" for trial in wanted]
+    further = resolved(*(f"adapter=peft adapter.peft={folder} seed=3" for folder in folders), cache=tmp_path)
     together, alone = run(further, store, TOGETHER), run(further, Store(tmp_path / "alone", None), ALONE)
     assert results(together) == results(alone)
-    for before, after, job in zip(ended, together, further, strict=True):
+    for before, after, trial in zip(ended, together, further, strict=True):
         assert after.perf["pack_size"] == 2
-        first = history(store.trial_folder(job))[0]
+        first = history(store.trial_folder(trial))[0]
         assert first["eval/loss"] == pytest.approx(before.result["eval/loss"], rel=1e-6)
         assert after.result["train/loss"] != before.result["train/loss"]
         assert after.trial["adapter"] | {"peft": None, "init": "kaiming"} == before.trial["adapter"] | {
@@ -194,32 +197,32 @@ def test_a_trial_starts_where_the_adapter_that_it_is_given_ended(tmp_path: Path)
 
 def test_a_lora_config_is_the_trial_that_its_settings_are(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"r": 2, "lora_alpha": 16, "target_modules": "all-linear"}')
-    file, keys = jobs(f"adapter=peft adapter.peft={tmp_path}/config.json", "adapter.rank=2", cache=tmp_path)
-    assert file.trial == keys.trial
-    assert file.trial.id == keys.trial.id
+    file, keys = resolved(f"adapter=peft adapter.peft={tmp_path}/config.json", "adapter.rank=2", cache=tmp_path)
+    assert replace(file, config=keys.config) == keys
+    assert file.id == keys.id
 
 
 def test_no_mirror_without_a_tracker(tmp_path: Path) -> None:
-    run(jobs("seed=0", cache=tmp_path), Store(tmp_path / "sweep", None), TOGETHER)
+    run(resolved("seed=0", cache=tmp_path), Store(tmp_path / "sweep", None), TOGETHER)
     assert not (tmp_path / "sweep" / "wandb").exists()
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, *unlucky: int) -> list[int]:
     """Make the trials with these seeds raise; the list tells which seeds were trained, in order."""
-    own, trained = train.run_pack, []
+    own, trained = train_pack.run_pack, []
 
-    def watched(pack: Sequence[Job], *rest: Any) -> Any:
-        trained.extend(job.trial.seed for job in pack)
-        if any(job.trial.seed in unlucky for job in pack):
+    def watched(pack: Sequence[ResolvedTrial], *rest: Any) -> Any:
+        trained.extend(trial.seed for trial in pack)
+        if any(trial.seed in unlucky for trial in pack):
             raise BoomError("unlucky")
         return own(pack, *rest)
 
-    monkeypatch.setattr(train, "run_pack", watched)
+    monkeypatch.setattr(train_pack, "run_pack", watched)
     return trained
 
 
 def test_a_hopeless_sweep_is_stopped_and_goes_on_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = jobs(*(f"seed={seed}" for seed in range(6)), cache=tmp_path)
+    wanted = resolved(*(f"seed={seed}" for seed in range(6)), cache=tmp_path)
     store = Store(tmp_path / "sweep", None)
     trained = failing(monkeypatch, 0, 2, 3)
     with pytest.raises(TooManyFailuresError, match="stopped, for 2 trials failed and max_failures=1; the last one said: unlucky"):  # fmt: skip
@@ -232,7 +235,7 @@ def test_a_hopeless_sweep_is_stopped_and_goes_on_later(tmp_path: Path, monkeypat
 
 
 def test_failed_trials_can_be_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = jobs("seed=0", "seed=1", "optimizer.lr=1e30", cache=tmp_path)
+    wanted = resolved("seed=0", "seed=1", "optimizer.lr=1e30", cache=tmp_path)
     store = Store(tmp_path / "sweep", None)
     failing(monkeypatch, 1)
     first = run(wanted, store, ALONE)
@@ -249,7 +252,7 @@ def test_failed_trials_can_be_left_alone(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_base_that_cannot_be_trained_costs_only_its_own_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    wanted = jobs("seed=0", "task=transformer_tiny seed=0", "task=transformer_tiny seed=1", cache=tmp_path)
+    wanted = resolved("seed=0", "task=transformer_tiny seed=0", "task=transformer_tiny seed=1", cache=tmp_path)
     store = Store(tmp_path / "sweep", None)
 
     def broken(*arguments: Any) -> Any:
@@ -266,9 +269,12 @@ def test_a_base_that_cannot_be_trained_costs_only_its_own_trials(tmp_path: Path,
 
 @pytest.mark.parametrize("moment", ["while it trains", "at its end"])
 def test_a_full_disk_ends_the_launch_and_blames_no_trial(
-    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Callable[[list[Job]], list[dict[str, Any]]]
+    moment: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    alone: Callable[[list[ResolvedTrial]], list[dict[str, Any]]],
 ) -> None:
-    wanted = jobs("seed=0", "seed=1", "seed=2", "adapter.rank=2", cache=tmp_path)
+    wanted = resolved("seed=0", "seed=1", "seed=2", "adapter.rank=2", cache=tmp_path)
     store = Store(tmp_path / "sweep", None)
 
     def full(*arguments: Any) -> None:
@@ -276,7 +282,7 @@ def test_a_full_disk_ends_the_launch_and_blames_no_trial(
 
     trained = failing(monkeypatch)
     with monkeypatch.context() as disk:
-        disk.setattr(sinks, "FLUSH_EVERY_S", -1.0)
+        disk.setattr(rows, "FLUSH_EVERY_S", -1.0)
         disk.setattr(LocalTracker, "flush", full) if moment == "while it trains" else disk.setattr(
             record, "write", full
         )
@@ -288,7 +294,7 @@ def test_a_full_disk_ends_the_launch_and_blames_no_trial(
 
 
 def test_a_trial_that_ends_worse_than_it_began_says_so(tmp_path: Path) -> None:
-    wanted = jobs("optimizer.lr=1e6", "optimizer.lr=1e-2", cache=tmp_path)
+    wanted = resolved("optimizer.lr=1e6", "optimizer.lr=1e-2", cache=tmp_path)
     wild, tame = run(wanted, Store(tmp_path / "sweep", None), TOGETHER)
     assert [wild.status, tame.status] == ["finished", "finished"]
     assert wild.result["eval/loss"] > 1e6
@@ -299,24 +305,24 @@ def test_a_trial_that_ends_worse_than_it_began_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("tracker", "largest"), [("none", 600), ("wandb", (1024 - 128) // 4)])
 def test_packs_leave_room_for_the_open_files_of_their_runs(tracker: str, largest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setattr("sweep.execution.runner.resource.getrlimit", lambda which: (1024, 4096))
-    wanted = jobs(*(f"seed={seed} tracker={tracker}" for seed in range(3)), cache=tmp_path)
+    monkeypatch.setattr("sweep.launch.launch.resource.getrlimit", lambda which: (1024, 4096))
+    wanted = resolved(*(f"seed={seed} tracker={tracker}" for seed in range(3)), cache=tmp_path)
     limits = Limits(max_pack=600, workers=1)
-    assert runner._most_in_a_pack(wanted, limits) == largest
+    assert launch._most_in_a_pack(wanted, limits) == largest
 
 
 @pytest.mark.parametrize(("pruning", "sizes"), [("null", [2, 2, 1, 1]), ("2", [2, 2, 2, 2])])
 def test_a_trial_that_breaks_the_planner_fails_alone(pruning: str, sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     each = ("seed=0", "seed=1", "adapter.rank=2 seed=0", "adapter.rank=2 seed=1")
-    wanted = jobs(*(f"pruning={pruning} {one}" for one in each), cache=tmp_path)
-    own = estimate._fold_untrained
+    wanted = resolved(*(f"pruning={pruning} {one}" for one in each), cache=tmp_path)
+    own = cost._fold_untrained
 
-    def no_memory(group: Sequence[Job], *rest: Any) -> Any:
-        if group[0].trial.adapter.rank == 2:
+    def no_memory(group: Sequence[ResolvedTrial], *rest: Any) -> Any:
+        if group[0].adapter.rank == 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return own(group, *rest)
 
-    monkeypatch.setattr(estimate, "_fold_untrained", no_memory)
+    monkeypatch.setattr(cost, "_fold_untrained", no_memory)
     found = run(wanted, Store(tmp_path / "sweep", None), TOGETHER)
     assert [one.perf["pack_size"] for one in found] == sizes
     assert all(one.finished for one in found)

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import wandb
 
-from sweep.execution.sinks import PackSinks, tracking_mode, wandb_sweep
-from sweep.execution.store import Store
+from sweep.packs.rows import PackSinks, tracking_mode, wandb_sweep
 from sweep.record import Record
-from tests.commands import history, jobs, records
+from sweep.store.store import Store
+from tests.commands import history, records, resolved
 
 WANDB = ("task=toy_regression", "tracker=wandb")
 
@@ -35,36 +35,36 @@ def test_the_project_that_is_asked_for(
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
     if environment:
         monkeypatch.setenv("WANDB_PROJECT", environment)
-    [job] = jobs(overrides, common=WANDB, cache=tmp_path)
-    PackSinks([job], store := Store(tmp_path, None), wandb_sweep(job, store, tracking_mode(job)))
+    [trial] = resolved(overrides, common=WANDB, cache=tmp_path)
+    PackSinks([trial], store := Store(tmp_path, None), wandb_sweep(trial, store, tracking_mode(trial)))
     assert opened["project"] == project
     assert opened["group"] == "toy_regression"
 
 
 def test_rows_go_to_their_own_trial_and_an_empty_one_to_none(tmp_path: Path) -> None:
-    pack = jobs("seed=0", "seed=1", cache=tmp_path)
+    pack = resolved("seed=0", "seed=1", cache=tmp_path)
     store = Store(tmp_path / "sweep", None)
     sinks = PackSinks(pack, store, mirror=None)
     sinks.rows(0, [{"eval/loss": 0.0}, {"eval/loss": 1.0}])
     sinks.rows(1, [{"train/loss": 0.5}, {}])
-    sinks.finish([Record(job.trial.id, "n", "finished", trial=job.trial.science()) for job in pack])
-    rows = [history(store.trial_folder(job)) for job in pack]
+    sinks.finish([Record(trial.id, "n", "finished", trial=trial.science()) for trial in pack])
+    rows = [history(store.trial_folder(trial)) for trial in pack]
     assert rows == [
         [{"step": 0, "eval/loss": 0.0}, {"step": 1, "train/loss": 0.5}],
         [{"step": 0, "eval/loss": 1.0}],
     ]
-    assert [one.trial_id for one in records(tmp_path / "sweep").values()] == [job.trial.id for job in pack]
+    assert [one.trial_id for one in records(tmp_path / "sweep").values()] == [trial.id for trial in pack]
 
 
 def test_rows_are_on_disk_within_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("sweep.execution.sinks.time.monotonic", lambda: now)
-    [job] = jobs("seed=0", cache=tmp_path)
+    monkeypatch.setattr("sweep.packs.rows.time.monotonic", lambda: now)
+    [trial] = resolved("seed=0", cache=tmp_path)
     store = Store(tmp_path / "sweep", None)
-    sinks = PackSinks([job], store, mirror=None)
+    sinks = PackSinks([trial], store, mirror=None)
     sinks.rows(0, [{"eval/loss": 0.0}])
     sinks.flush()
-    assert history(store.trial_folder(job)) == []
+    assert history(store.trial_folder(trial)) == []
     now = 101.0
     sinks.flush()
-    assert len(history(store.trial_folder(job))) == 1
+    assert len(history(store.trial_folder(trial))) == 1

@@ -1,4 +1,4 @@
-"""A sweep on a real SLURM: jobs are cancelled, preempted and run out of time, the driver is killed, nothing is lost."""
+"""A sweep on a real SLURM: trials are cancelled, preempted and run out of time, the driver is killed, nothing is lost."""
 
 import os
 import signal
@@ -38,8 +38,8 @@ def until(holds: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
-def jobs(environment: dict[str, str]) -> dict[str, str]:
-    """The state of every job that waits or runs."""
+def resolved(environment: dict[str, str]) -> dict[str, str]:
+    """The state of every trial that waits or runs."""
     line = ["squeue", "--noheader", "--array", "--format=%i %T"]
     answer = subprocess.run(line, env=os.environ | environment, capture_output=True, text=True, check=True)
     return dict(line.split() for line in answer.stdout.splitlines())  # type: ignore[misc]
@@ -49,9 +49,9 @@ def scontrol(environment: dict[str, str], *arguments: str) -> None:
     subprocess.run(["scontrol", *arguments], env=os.environ | environment, check=True)
 
 
-def freeze(job: str) -> None:
-    """Freeze the process that trains for ``job``, again and again: SLURM wakes it up before it ends it."""
-    array, _, task = job.partition("_")
+def freeze(trial: str) -> None:
+    """Freeze the process that trains for ``trial``, again and again: SLURM wakes it up before it ends it."""
+    array, _, task = trial.partition("_")
     mine = {"SLURM_ARRAY_JOB_ID": array, "SLURM_ARRAY_TASK_ID": task, "SLURM_PROCID": "0"}
     workers = [
         one for one in psutil.process_iter(["cmdline"]) if "submitit.core._submit" in (one.info["cmdline"] or ())
@@ -67,15 +67,17 @@ def freeze(job: str) -> None:
     Thread(target=keep_frozen, daemon=True).start()
 
 
-def trials(folder: Path, job: str) -> set[str]:
-    """The folders of the trials that a job trains, each being a pack of one rank."""
-    [parcel] = submitit.DelayedSubmission.load(folder / "slurm" / f"{job}_submitted.pkl").args
+def trials(folder: Path, trial: str) -> set[str]:
+    """The folders of the trials that a trial trains, each being a pack of one rank."""
+    [parcel] = submitit.DelayedSubmission.load(folder / "slurm" / f"{trial}_submitted.pkl").args
     return {path.name for path in folder.glob(f"r{parcel['configs'][0]['adapter']['rank']}-*")}
 
 
-def begun(folder: Path, job: str) -> bool:
+def begun(folder: Path, trial: str) -> bool:
     return any(
-        "in a pack of" in path.read_text() for name in trials(folder, job) for path in (folder / name).glob("trial.log")
+        "in a pack of" in path.read_text()
+        for name in trials(folder, trial)
+        for path in (folder / name).glob("trial.log")
     )
 
 
@@ -86,8 +88,8 @@ def test_what_becomes_of_a_job_changes_no_record(loopback: dict[str, str], tmp_p
     folder = tmp_path / "slurm" / "outputs" / "s"
 
     first = start("sweep", *there, cwd=tmp_path / "slurm", **loopback)
-    until(lambda: len(jobs(loopback)) == 3 or first.poll() is not None)
-    slow, preempted, cancelled = sorted(jobs(loopback))
+    until(lambda: len(resolved(loopback)) == 3 or first.poll() is not None)
+    slow, preempted, cancelled = sorted(resolved(loopback))
     until(lambda: begun(folder, slow))
     freeze(slow)
     scontrol(loopback, "update", f"JobId={slow}", "EndTime=now+1")  # its time limit, which SLURM looks at now and then
@@ -98,18 +100,18 @@ def test_what_becomes_of_a_job_changes_no_record(loopback: dict[str, str], tmp_p
     output, errors = first.communicate(timeout=DEADLINE_S)
     assert first.returncode == 1, output + errors
     found = records(folder)
-    said = [found[name].error["message"] if found[name].error else found[name].status for job in (slow, preempted, cancelled) for name in trials(folder, job)]  # fmt: skip
-    assert said[0].startswith(f"SLURM job {slow} ended as TIMEOUT without a result; raise hydra.launcher.minutes")
-    assert said[4].startswith(f"SLURM job {cancelled} ended as CANCELLED without a result")
+    said = [found[name].error["message"] if found[name].error else found[name].status for trial in (slow, preempted, cancelled) for name in trials(folder, trial)]  # fmt: skip
+    assert said[0].startswith(f"SLURM trial {slow} ended as TIMEOUT without a result; raise hydra.launcher.minutes")
+    assert said[4].startswith(f"SLURM trial {cancelled} ended as CANCELLED without a result")
     assert said == [said[0], said[0], "finished", "finished", said[4], said[4]]
     again = trials(folder, slow) | trials(folder, preempted)
     done = {name: one for name, one in found.items() if one.finished}
 
     second = start("sweep", *there, cwd=tmp_path / "slurm", **loopback)
-    until(lambda: len(jobs(loopback)) == 2 or second.poll() is not None)
+    until(lambda: len(resolved(loopback)) == 2 or second.poll() is not None)
     second.send_signal(signal.SIGKILL)
     second.communicate()
-    third = command("sweep", *there, cwd=tmp_path / "slurm", **loopback)  # while the jobs of the second are there
+    third = command("sweep", *there, cwd=tmp_path / "slurm", **loopback)  # while the trials of the second are there
     assert third.returncode == 0, third.stderr
     found, expected = records(folder), records(tmp_path / "local" / "outputs" / "s")
     assert {name: untimed(one) for name, one in found.items()} == {name: untimed(one) for name, one in expected.items()}
@@ -124,5 +126,5 @@ def test_a_job_that_slurm_does_not_take_is_one_line(loopback: dict[str, str], tm
     more = ("hydra.launcher.engine=slurm", "+hydra.launcher.slurm.partition=nowhere")
     done = command("sweep", *SWEEP, *more, cwd=tmp_path, **loopback)
     assert done.returncode == 1
-    assert "hydra.launcher: SLURM does not take this job" in done.stderr
+    assert "hydra.launcher: SLURM does not take this trial" in done.stderr
     assert "invalid partition" in done.stderr

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sweep.execution.job import Job
-from sweep.execution.runner import Limits, run
-from sweep.execution.store import Store
+from sweep.launch.launch import Limits, run
 from sweep.record import read
-from tests.commands import history, jobs, untimed
+from sweep.resolve import ResolvedTrial
+from sweep.store.store import Store
+from tests.commands import history, resolved, untimed
 
 LONG = ("task=toy_regression", "tracker=none", "training.steps=1500", "training.eval_every=500")
 EACH = ["seed=0", "seed=1", "seed=2", "adapter.rank=2"]
 
 
 def test_two_processes_leave_what_one_leaves_and_survive_a_killed_child(tmp_path: Path) -> None:
-    wanted = jobs(*EACH, common=LONG, cache=tmp_path)
+    wanted = resolved(*EACH, common=LONG, cache=tmp_path)
     one, two = Store(tmp_path / "one", None), Store(tmp_path / "two", None)
     expected = run(wanted, one, Limits(workers=1))
     victim = wanted[1]
@@ -39,7 +39,7 @@ def test_two_processes_leave_what_one_leaves_and_survive_a_killed_child(tmp_path
 
 
 @contextmanager
-def killing_whoever_trains(victim: Job, store: Store) -> Iterator[list[int]]:
+def killing_whoever_trains(victim: ResolvedTrial, store: Store) -> Iterator[list[int]]:
     """Kill all workers each time that one of them has begun to train ``victim``."""
     log, stop, kills = store.trial_folder(victim) / "trial.log", threading.Event(), list[int]()
 

@@ -20,11 +20,11 @@ from transformers import (
 )
 
 from sweep.adapters.fold import linear_layers
+from sweep.errors import ConfigError
 from sweep.models.mlp import MLP
 from sweep.params.__main__ import main
 from sweep.params.account import full, lora
 from sweep.params.shapes import NAMED, shape_of
-from sweep.schema import ConfigError
 from sweep.tasks.registry import build
 from tests.builders import NOWHERE, randn
 from tests.commands import config

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from sweep import schema
 from sweep.adapters.fold import check_rows_are_independent, linear_layers
 from sweep.adapters.targets import select
-from sweep.execution.resolve import resolve, trial_of
+from sweep.config import Config
+from sweep.errors import ConfigError
 from sweep.models import hugging_face
-from sweep.schema import ConfigError
-from sweep.tasks.causal_lm import causal_lm
+from sweep.resolve import resolve
+from sweep.tasks.causal_lm.options import CausalLMOptions
+from sweep.tasks.causal_lm.task import causal_lm
 from sweep.tasks.data import fingerprint
 from tests import hugging_face as tiny
 from tests.builders import NOWHERE, lora
@@ -24,17 +25,17 @@ from tests.commands import config
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> schema.CausalLM:
+def llama(tmp_path_factory: pytest.TempPathFactory) -> CausalLMOptions:
     return tiny.causal_lm("llama", tmp_path_factory.mktemp("llama"))
 
 
-def copied(one: schema.CausalLM, folder: Path, **changes: Any) -> schema.CausalLM:
+def copied(one: CausalLMOptions, folder: Path, **changes: Any) -> CausalLMOptions:
     """The same model in a folder of its own, to be damaged."""
     shutil.copytree(one.model, folder / "model")
     return one.model_copy(update={"model": str(folder / "model"), **changes})
 
 
-def configured(one: schema.CausalLM, *more: str) -> schema.Config:
+def configured(one: CausalLMOptions, *more: str) -> Config:
     """What the command line makes of this task."""
     values = [f"task.{key}={value}" for key, value in one.model_dump(exclude={"name"}).items()]
     return config("task=causal_lm", *values, *more)
@@ -44,7 +45,7 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def refused(one: schema.CausalLM) -> str:
+def refused(one: CausalLMOptions) -> str:
     with pytest.raises(ConfigError) as caught:
         causal_lm(one).base()
     [fault] = caught.value.faults
@@ -52,7 +53,7 @@ def refused(one: schema.CausalLM) -> str:
     return fault
 
 
-def test_tokens_are_those_of_the_models_own_tokenizer(llama: schema.CausalLM) -> None:
+def test_tokens_are_those_of_the_models_own_tokenizer(llama: CausalLMOptions) -> None:
     task = causal_lm(llama)
     content = Path(str(llama.source_text)).read_text()
     tokens = tiny.tokenizer()(content, add_special_tokens=False)["input_ids"]
@@ -60,7 +61,7 @@ def test_tokens_are_those_of_the_models_own_tokenizer(llama: schema.CausalLM) ->
     assert tiny.tokenizer().decode(task.source.train[:40]) == content[: len(tiny.tokenizer().decode(tokens[:40]))]
 
 
-def test_documents_are_parted_by_the_end_of_text(llama: schema.CausalLM) -> None:
+def test_documents_are_parted_by_the_end_of_text(llama: CausalLMOptions) -> None:
     task = causal_lm(llama)
     documents = [json.loads(line)["text"] for line in Path(str(llama.target_text)).read_text().splitlines()]
     read = tiny.tokenizer().decode(task.target.train).split("<end>")
@@ -68,7 +69,7 @@ def test_documents_are_parted_by_the_end_of_text(llama: schema.CausalLM) -> None
     assert len(read) > 20
 
 
-def test_the_base_is_the_model_as_it_is(llama: schema.CausalLM) -> None:
+def test_the_base_is_the_model_as_it_is(llama: CausalLMOptions) -> None:
     task = causal_lm(llama)
     expected = tiny.network("llama").eval()(task.target.held_out.inputs).logits
     assert torch.equal(task.base()(task.target.held_out.inputs), expected)
@@ -98,15 +99,15 @@ def test_presets_name_the_layers_of_each_family(family: str, sizes: dict[str, in
     assert len(names) == sizes["all_linear"] + 1  # and the head
 
 
-def test_validation_reads_no_weights(tmp_path: Path, llama: schema.CausalLM) -> None:
+def test_validation_reads_no_weights(tmp_path: Path, llama: CausalLMOptions) -> None:
     one = copied(llama, tmp_path)
     (Path(one.model) / "model.safetensors").write_bytes(b"never opened")
-    assert len(resolve(trial_of(configured(one)), NOWHERE).targets) == 14
+    assert len(resolve(configured(one)).targets) == 14
     assert refused(one).startswith("task.model = 'model': cannot be used as a causal language model: ")
 
 
 def test_the_same_model_elsewhere_is_the_same_data_and_other_weights_are_not(
-    tmp_path: Path, llama: schema.CausalLM
+    tmp_path: Path, llama: CausalLMOptions
 ) -> None:
     one = copied(llama, tmp_path)
     assert fingerprint(one, NOWHERE) == fingerprint(llama, NOWHERE)
@@ -119,8 +120,8 @@ def test_the_same_model_elsewhere_is_the_same_data_and_other_weights_are_not(
         (Path(one.model) / name).write_bytes(content)
 
 
-def test_what_is_no_model_is_refused_by_name(tmp_path: Path, llama: schema.CausalLM) -> None:
-    def with_model(model: str) -> schema.CausalLM:
+def test_what_is_no_model_is_refused_by_name(tmp_path: Path, llama: CausalLMOptions) -> None:
+    def with_model(model: str) -> CausalLMOptions:
         return llama.model_copy(update={"model": model})
 
     (tmp_path / "empty").mkdir()
@@ -131,7 +132,7 @@ def test_what_is_no_model_is_refused_by_name(tmp_path: Path, llama: schema.Causa
     assert "has no *.safetensors; other formats can run code" in refused(one)
 
 
-def test_a_hub_that_cannot_be_reached_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, llama: schema.CausalLM) -> None:  # fmt: skip
+def test_a_hub_that_cannot_be_reached_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, llama: CausalLMOptions) -> None:  # fmt: skip
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     says = refused(llama.model_copy(update={"model": "org/model"}))
@@ -162,21 +163,21 @@ def test_a_model_from_the_hub_keeps_its_name_in_messages(tmp_path: Path) -> None
     ],
 )
 def test_a_model_that_cannot_be_used_is_refused_with_the_reason(
-    file: str, changes: dict[str, Any], says: str, tmp_path: Path, llama: schema.CausalLM
+    file: str, changes: dict[str, Any], says: str, tmp_path: Path, llama: CausalLMOptions
 ) -> None:
     one = copied(llama, tmp_path)
     edit(Path(one.model) / file, **changes)
     assert says in refused(one)
 
 
-def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path, llama: schema.CausalLM) -> None:
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path, llama: CausalLMOptions) -> None:
     one = copied(llama, tmp_path)
     for path in Path(one.model).glob("tokenizer*"):
         path.unlink()
     assert refused(one).endswith("has no tokenizer; put it there with tokenizer.save_pretrained")
 
 
-def test_a_model_that_sees_what_it_is_to_predict_is_refused(tmp_path: Path, llama: schema.CausalLM) -> None:
+def test_a_model_that_sees_what_it_is_to_predict_is_refused(tmp_path: Path, llama: CausalLMOptions) -> None:
     tiny.transformers.BertLMHeadModel(tiny.network("bert").config).save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
     says = refused(llama.model_copy(update={"model": str(tmp_path)}))
@@ -208,7 +209,7 @@ def test_randomness_and_rows_that_meet_are_found_by_computing(fault: str, says: 
     hugging_face.check_independence(Wrong(""), "right")
 
 
-def test_batch_normalisation_is_refused_by_name(llama: schema.CausalLM) -> None:
+def test_batch_normalisation_is_refused_by_name(llama: CausalLMOptions) -> None:
     model = hugging_face.as_model(tiny.network("llama"))
     model.get_submodule("model").add_module("bn", nn.BatchNorm1d(4))
     with pytest.raises(ConfigError, match=r"layer model\.bn is a batch normalisation"):
@@ -226,7 +227,7 @@ def test_batch_normalisation_is_refused_by_name(llama: schema.CausalLM) -> None:
     ],
 )  # fmt: skip
 def test_texts_that_cannot_be_used_are_refused_with_the_reason(
-    changes: dict[str, Any], says: str, tmp_path: Path, llama: schema.CausalLM, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], says: str, tmp_path: Path, llama: CausalLMOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty.txt").touch()
     (tmp_path / "bad.jsonl").write_text('{"text": "good"}\n{"content": "bad"}\n')
@@ -237,14 +238,14 @@ def test_texts_that_cannot_be_used_are_refused_with_the_reason(
 
 def test_biases_outside_linear_layers_are_not_passed_over(tmp_path: Path) -> None:
     one = tiny.causal_lm("opt", tmp_path)
-    trial = trial_of(configured(one, "adapter.bias=all"))
+    asked = configured(one, "adapter.bias=all")
     with pytest.raises(
         ConfigError, match=r"adapter\.bias = 'all': .* such as that of model\.decoder\.final_layer_norm"
     ):
-        resolve(trial, NOWHERE)
+        resolve(asked)
 
 
-def test_without_transformers_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, llama: schema.CausalLM) -> None:  # fmt: skip
+def test_without_transformers_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, llama: CausalLMOptions) -> None:  # fmt: skip
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match=r"pip install 'transformers>=5'"):
         hugging_face.import_transformers()

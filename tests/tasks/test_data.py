@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweep.schema import ConfigError
+from sweep.errors import ConfigError
 from sweep.tasks import data
 from sweep.tasks.data import MNIST_SHA256, digits, fingerprint, mnist_folder, read_idx, texts_of
 from tests.builders import NOWHERE, regression, text

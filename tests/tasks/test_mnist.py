@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sweep.tasks.data import digits as read_digits
-from sweep.tasks.mnist import MEAN, STD, Mnist, mnist, rotate
+from sweep.tasks.mnist.task import MEAN, STD, Mnist, mnist, rotate
 from tests.builders import NOWHERE, digits, randn
 
 IMAGES = randn(3, 28, 28).abs()

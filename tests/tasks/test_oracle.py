@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sweep.tasks.oracle import best_mse, best_update, population_risks
+from sweep.tasks.toy_regression.oracle import best_mse, best_update, population_risks
 from tests.builders import randn
 
 N, IN, OUT = 60, 7, 5

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from sweep.adapters.fold import fold
-from sweep.schema import Adapter
-from sweep.tasks.oracle import best_mse, population_risks
-from sweep.tasks.regression import ToyRegression, toy_regression
+from sweep.adapters.options import AdapterOptions
+from sweep.tasks.toy_regression.oracle import best_mse, population_risks
+from sweep.tasks.toy_regression.task import ToyRegression, toy_regression
 from sweep.training.evaluate import evaluate
 from tests.builders import FULL, NONE, Run, attach, lora, optimizer, regression, run, training
 
 
-def train(task: ToyRegression, *adapters: Adapter, steps: int = 600, lr: float = 0.03) -> Run:
+def train(task: ToyRegression, *adapters: AdapterOptions, steps: int = 600, lr: float = 0.03) -> Run:
     """Full batches and a cosine to zero, so that what is left is the optimum and not the schedule's noise."""
     folded = attach(task.base(), *adapters)
     settings = [optimizer(name="adam", lr=lr, schedule="cosine")] * len(adapters)
@@ -21,7 +21,7 @@ def train(task: ToyRegression, *adapters: Adapter, steps: int = 600, lr: float =
     return run(folded, task, task.target, settings, how)
 
 
-def closing(done: Run, task: ToyRegression, *adapters: Adapter) -> list[dict[str, float]]:
+def closing(done: Run, task: ToyRegression, *adapters: AdapterOptions) -> list[dict[str, float]]:
     return task.closing(done.folded, adapters)
 
 

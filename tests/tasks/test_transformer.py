@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from sweep.models.llama import Llama
 from sweep.tasks.task import Batch
 from sweep.tasks.text import HELD_OUT, windows
-from sweep.tasks.transformer import transformer
+from sweep.tasks.transformer.task import transformer
 from tests.builders import llama, text
 
 

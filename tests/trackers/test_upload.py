@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.wandb_files import read_runs
+from analysis.sources.wandb_files import read_runs
 from sweep.trackers.upload import marker, run_files
 from tests.commands import TOY, command, history, records, sweep
 from tests.execution.test_claim import holding

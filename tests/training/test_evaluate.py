@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sweep.tasks.mnist import Mnist
+from sweep.tasks.mnist.task import Mnist
 from sweep.tasks.task import Batch, Examples
 from sweep.training import evaluate as module
 from sweep.training.evaluate import evaluate

@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from sweep.adapters.fold import fold
-from sweep.tasks.regression import toy_regression
 from sweep.tasks.task import Batch, Examples
+from sweep.tasks.toy_regression.task import toy_regression
 from sweep.training.loop import NoGradientError
 from tests.builders import (
     FULL,

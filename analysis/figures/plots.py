@@ -1,0 +1,248 @@
+"""Plots of a sweep: each function draws on the axis it is given and returns it.
+
+Pass an axis that was made under ``analysis.style.STYLE``, which ``analysis.figures.draw`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from analysis.columns import SEED, Column, describe
+from analysis.figures.labelling import place_labels
+from analysis.figures.style import (
+    PALETTE,
+    REFERENCE_STYLE,
+    colours,
+    legend,
+    level_ticks,
+    log_where_wide,
+    reference_lines,
+    spread,
+    thinned,
+)
+from analysis.statistics.cells import Cell, Observations
+from analysis.statistics.compare import Comparison, number
+from analysis.statistics.intervals import summarise
+from analysis.statistics.levels import REFERENCES, is_adapter, labels, ordered, short
+
+
+def learning_curves(axis: Axes, trials: pd.DataFrame, history: pd.DataFrame, factor: str, metric: str) -> Axes:
+    """``metric`` over steps, one curve a level of ``factor``: mean over seeds with a 95% t band.
+
+    Trials of one level and seed are averaged first, so the band speaks of seeds only. Pass the trials at
+    their cell's chosen learning rate (see ``at_chosen_rates``) where several were tried.
+    """
+    level = pd.Series(labels(trials, factor).to_numpy(), index=trials["trial_id"])
+    seed = pd.Series(labels(trials, SEED).to_numpy(), index=trials["trial_id"])
+    rows = history[history["trial_id"].isin(trials["trial_id"])]
+    rows = rows[rows[metric].notna()]
+    frame = pd.DataFrame({"step": rows["step"], "y": rows[metric]})
+    frame["level"] = rows["trial_id"].map(level)
+    frame["seed"] = rows["trial_id"].map(seed)
+    by_seed = frame.groupby(["level", "seed", "step"])["y"].mean().reset_index()
+    levels = ordered(level)
+    shown = thinned([item for item in levels if item != "none"])
+    style = colours(shown)
+    for name in shown:
+        steps: list[float] = []
+        means: list[float] = []
+        lows: list[float] = []
+        highs: list[float] = []
+        most = 0
+        for step, group in by_seed[by_seed["level"] == name].groupby("step"):
+            found = summarise(group["y"])
+            steps.append(float(str(step)))
+            means.append(found.mean)
+            lows.append(found.low)
+            highs.append(found.high)
+            most = max(most, found.n)
+        if not steps:
+            continue
+        colour, marker = style[name]
+        line = "--" if name in REFERENCES else "-"
+        every = max(1, len(steps) // 6)
+        text = f"{REFERENCE_STYLE.get(name, (short(name),))[0]} (n={most})"
+        axis.plot(steps, means, line, color=colour, marker=marker, markevery=every, markersize=4.5, label=text)
+        axis.fill_between(steps, lows, highs, color=colour, alpha=0.18, linewidth=0)
+    log_where_wide(axis, "y")
+    axis.set_xlabel("step")
+    axis.set_ylabel(describe(metric).title)
+    legend(axis, factor, len(shown) < len([item for item in levels if item != "none"]))
+    return axis
+
+
+def response(axis: Axes, observations: Observations) -> Axes:
+    """The metric against the first factor, one line a level of the second, with 95% t intervals.
+
+    Full fine-tuning and the untouched base are horizontal lines where the first factor is the adapter's; against
+    a learning rate full fine-tuning is a line like the others.
+    """
+    first = [level for level in observations.levels[observations.factors[0]] if level not in REFERENCES]
+    second = _second_levels(observations)
+    shown = thinned(second)
+    style = colours(shown)
+    for index, name in enumerate(shown):
+        shift = 0.0 if len(shown) == 1 else 0.24 * (index / (len(shown) - 1) - 0.5)
+        found = [observations.summary((level, name) if name else (level,)) for level in first]
+        at = [position + shift for position, item in enumerate(found) if item.n]
+        means = [item.mean for item in found if item.n]
+        halves = [item.half if item.n > 1 else 0.0 for item in found if item.n]
+        colour, marker = style[name]
+        axis.errorbar(at, means, halves, color=colour, marker=marker, markersize=5, capsize=3, label=short(name))
+    log_where_wide(axis, "y")
+    reference_lines(axis, observations)
+    level_ticks(axis, first)
+    axis.set_xlim(-0.5, len(first) - 0.5)
+    axis.set_xlabel(describe(observations.factors[0]).label)
+    axis.set_ylabel(f"{observations.metric.title} {observations.metric.arrow}")
+    if len(second) > 1 or axis.get_legend_handles_labels()[1]:
+        title = observations.factors[1] if len(observations.factors) > 1 else ""
+        legend(axis, title, len(shown) < len(second))
+    return axis
+
+
+def heat_map(axis: Axes, observations: Observations) -> Axes:
+    """Cell means over two factors; a cell without a finished trial stays white with a dash."""
+    rows, columns = (
+        [level for level in observations.levels[factor] if level not in REFERENCES] for factor in observations.factors
+    )
+    means = np.array([[observations.summary((row, column)).mean for column in columns] for row in rows])
+    name = "cividis" if observations.metric.better == "higher" else "cividis_r"
+    image = axis.imshow(np.ma.masked_invalid(means), cmap=name, aspect="auto")
+    axis.grid(False)
+    level_ticks(axis, columns)
+    at = spread(len(rows), 20)
+    axis.set_yticks(at, [short(rows[i]) for i in at])
+    axis.set_xlabel(describe(observations.factors[1]).label)
+    axis.set_ylabel(describe(observations.factors[0]).label)
+    if max(len(rows), len(columns)) <= 12:
+        for (row, column), value in np.ndenumerate(means):
+            light = np.isnan(value) or sum(image.cmap(image.norm(value))[:3]) > 1.5
+            text = "–" if np.isnan(value) else f"{value:#.4g}"
+            axis.text(column, row, text, ha="center", va="center", color="black" if light else "white")
+    bar = axis.figure.colorbar(image, ax=axis)
+    bar.set_label(f"{observations.metric.title} {observations.metric.arrow}")
+    bar.outline.set_visible(False)
+    return axis
+
+
+def forest(axis: Axes, comparisons: Sequence[Comparison], metric: Column, most: int = 25) -> Axes:
+    """Paired differences with 95% t intervals, one row a cell; filled where significant after Holm's correction.
+
+    ``n.d. (≥ x)`` is: not distinguishable, but a difference of x could have been seen.
+    The ``most`` largest are shown; the interval itself is not corrected for the number of rows. The
+    untouched base is left out: it would set the scale, and no one doubts it.
+    """
+    wanted = [item for item in comparisons if "none" not in item.cell] or comparisons
+    shown = sorted(wanted, key=lambda item: -abs(item.difference.mean))[:most]
+    shown = [item for item in wanted if item in shown and item.difference.n]
+    colour = {"better": PALETTE[0], "worse": PALETTE[1], "different": PALETTE[2]}
+    for index, item in enumerate(shown):
+        d = item.difference
+        tint = colour.get(item.verdict, "#777777")
+        if d.n > 1:
+            axis.plot([d.low, d.high], [index, index], color=tint, linewidth=1.8)
+        axis.plot(d.mean, index, "o", color=tint, markerfacecolor=tint if item.significant else "white")
+        missed = item.verdict == "not distinguishable"
+        text = f"n.d. (≥ {number(item.detectable)})" if missed else item.verdict
+        axis.annotate(text, (1.02, index), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=tint)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(shown)), [short("/".join(item.cell)) for item in shown])
+    axis.set_ylim(len(shown) - 0.4, -0.6)
+    axis.xaxis.set_major_locator(MaxNLocator(6))
+    axis.set_xlabel(f"{metric.title}: difference to {short('/'.join(shown[0].baseline))}" if shown else "")
+    return axis
+
+
+def scatter(axis: Axes, across: Observations, up: Observations, front: bool = False) -> Axes:
+    """One metric against another, one point a cell with the intervals of both.
+
+    Cells of one level of the last factor share a colour and are joined in the order of the first factor.
+    The untouched base is a line. ``front``: draw the Pareto front of low ``across`` and good ``up``, and name
+    its cells; otherwise the cells of one series are named. An ``across`` of parameters gets a log axis.
+    """
+    counted = across.metric.name.startswith("params/")
+    groups: dict[str, list[Cell]] = {}
+    for cell in up.filled:
+        if across.cell(cell).empty or (counted and across.summary(cell).mean <= 0):
+            continue
+        group = cell[0] if cell[0] in REFERENCES else cell[-1] if len(cell) > 1 else ""
+        if group != "none":
+            groups.setdefault(group, []).append(cell)
+    style = colours(ordered(groups))
+    points: dict[Cell, tuple[float, float]] = {}
+    for group in ordered(groups):
+        cells = groups[group]
+        x, y = [across.summary(cell) for cell in cells], [up.summary(cell) for cell in cells]
+        colour, marker = style[group]
+        points.update({cell: (a.mean, b.mean) for cell, a, b in zip(cells, x, y, strict=True)})
+        axis.errorbar(
+            [item.mean for item in x],
+            [item.mean for item in y],
+            [item.half if item.n > 1 else 0.0 for item in y],
+            [item.half if item.n > 1 and not counted else 0.0 for item in x],
+            fmt=marker,
+            linestyle="-" if len(cells) > 1 else "none",
+            color=colour,
+            linewidth=0.9,
+            elinewidth=1,
+            markersize=9 if group in REFERENCES else 5,
+            capsize=0 if group in REFERENCES else 2,
+            label=REFERENCE_STYLE.get(group, (short(group),))[0],
+        )
+    if counted:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=8))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        log_where_wide(axis, "x")
+    log_where_wide(axis, "y")
+    reference_lines(axis, up, only=("none",))
+    axis.set_xlabel(f"{across.metric.title} {across.metric.arrow}")
+    axis.set_ylabel(f"{up.metric.title} {up.metric.arrow}")
+    if len(groups) > 1 or axis.get_legend_handles_labels()[1] != [""]:
+        legend(axis, up.factors[-1] if len(up.factors) > 1 else "", False)
+    named = next((groups[group] for group in ordered(groups) if group not in REFERENCES), [])[:12]
+    if front:
+        named = _front(points, up.metric.sign)
+        corners = np.array([points[cell] for cell in named])
+        if len(named) > 1:
+            axis.step(corners[:, 0], corners[:, 1], where="post", color="black", linewidth=0.8, zorder=1)
+    wanted = [(points[cell], short(cell[0], 12)) for cell in named if cell[0] not in REFERENCES]
+    place_labels(axis, wanted, list(points.values()))
+    return axis
+
+
+def bars(axis: Axes, observations: Observations) -> Axes:
+    """A measure of cost (speed, memory) by cell: horizontal bars with 95% t intervals, 20 cells at most."""
+    cells = [observations.filled[i] for i in spread(len(observations.filled), 20)]
+    found = [observations.summary(cell) for cell in cells]
+    halves = [item.half if item.n > 1 else 0.0 for item in found]
+    axis.barh(range(len(cells)), [item.mean for item in found], xerr=halves, color="#9ecae1", ecolor="#333333")
+    axis.set_yticks(range(len(cells)), [short(" / ".join(dict.fromkeys(cell)), 30) for cell in cells])
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.set_xlabel(f"{observations.metric.title} {observations.metric.arrow}")
+    return axis
+
+
+def _second_levels(observations: Observations) -> list[str]:
+    if len(observations.factors) == 1:
+        return [""]
+    apart = REFERENCES if is_adapter(observations.factors[0]) else ("none",)
+    return [level for level in observations.levels[observations.factors[1]] if level not in apart]
+
+
+def _front(points: dict[Cell, tuple[float, float]], sign: float) -> list[Cell]:
+    """Cells that no other beats in both directions: fewer parameters and a better metric."""
+    best: list[Cell] = []
+    for cell in sorted(points, key=lambda c: (points[c][0], sign * points[c][1])):
+        if not best or sign * points[cell][1] < sign * points[best[-1]][1]:
+            best.append(cell)
+    return best

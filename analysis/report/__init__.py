@@ -1,0 +1,1 @@
+"""The page, its explorer, and the W&B workspace."""

@@ -1,0 +1,158 @@
+"""The interactive part of the report: packs the trials and their curves for the page's own script.
+
+Columns of text travel as level numbers, curves as one block of float32, both gzipped; the script draws them on
+2D canvases. Nothing is fetched, so the page works from a mail attachment.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.columns import RATIO, SEED, TRAINABLE, describe, is_factor, is_metric
+from analysis.report.questions import PRIMARY, SECONDARY
+from analysis.sources.load import Sweep
+from analysis.statistics.levels import labels, ordered, swept
+
+MOST_STEPS = 64
+MOST_METRICS = 24
+ASSETS = Path(__file__).parent / "assets"
+
+MARKUP = """
+<h2>Explore the trials</h2>
+<section id="explorer">
+<div id="filters"></div>
+<div class="bar"><label>group by <select id="group"></select></label>
+<label>metric <select id="metric"></select></label>
+<button id="clear" type="button">clear all</button> <b id="count"></b></div>
+<canvas id="parallel" role="img" aria-label="parallel coordinates of the trials; drag on an axis to filter"></canvas>
+<p class="soft">Colour follows the order on the last axis. Drag along an axis to keep a range; click on it to let go.</p>
+<div><canvas id="curve" role="img" aria-label="learning curves by group"></canvas>
+<p class="soft" id="note"></p></div>
+<h3>What differs</h3>
+<div id="difference" class="scroll"></div>
+<div class="bar"><button id="back" type="button">‹ back</button> <span id="pages"></span>
+<button id="next" type="button">next ›</button></div>
+<div id="trials" class="scroll"></div>
+</section>
+"""
+
+
+def script() -> str:
+    """The page's script: the charts, then the explorer."""
+    return "".join((ASSETS / name).read_text(encoding="utf-8") for name in ("charts.js", "explorer.js"))
+
+
+def payload(sweep: Sweep, target: Path, refresh: int | None) -> tuple[str, str]:
+    """The two data blocks of the page, gzipped and in base64: the columns as JSON, and the curves as float32."""
+    trials = sweep.trials
+    factors = [name for name in trials.columns if is_factor(name) and name != SEED]
+    varied = [name for name in factors if labels(trials, name).nunique() > 1]
+    main = [name for name in swept(trials) if name in varied] or varied[:1] or factors[:1]
+    metrics = _metrics(trials)
+    curves, block = _curves(sweep, metrics)
+    costs = [name for name in (TRAINABLE, "perf/step_ms") if name in trials and trials[name].nunique() > 1]
+    label = "folder" if trials["folder"].notna().any() else "run" if "run" in trials else "trial_id"
+    text = ["trial_id", "folder", "run", "status", "name", "error.type", "error.message"]
+    listed = [*text, *dict.fromkeys([*main, *varied]), SEED]
+    measured = [*metrics, *(name for name in trials.columns if is_metric(name) and name not in metrics)]
+    content: dict[str, Any] = {
+        "count": len(trials),
+        "columns": [
+            *(_text_column(trials, name) for name in listed if name in trials),
+            *(_number_column(trials, name) for name in measured[:200]),
+        ],
+        "factors": [*main, *([SEED] if trials[SEED].nunique() > 1 else [])] or [SEED],
+        "metrics": metrics,
+        "costs": costs,
+        "group": main[0] if main else SEED,
+        "metric": metrics[0],
+        "shown": [label, "status", *main, SEED, *metrics[:6], *(n for n in (RATIO,) if n in trials), *costs],
+        "curves": curves,
+        "quantiles": [round(float(stats.t.ppf(0.975, freedom)), 4) for freedom in range(1, 61)],
+        "links": _links(sweep, target),
+        "refresh": refresh,
+    }
+    content["shown"] = list(dict.fromkeys(content["shown"]))
+    packed = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+    return _packed(packed), _packed(block)
+
+
+def _packed(content: bytes) -> str:
+    return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode()
+
+
+def _metrics(trials: pd.DataFrame) -> list[str]:
+    """The metrics that a reader may choose: results first by importance, then by name."""
+    present = [name for name in trials.columns if is_metric(name) and trials[name].notna().any()]
+    results = sorted(name for name in present if not name.startswith(("params/", "perf/", "eval/base_")))
+    first = [name for name in (*PRIMARY, *SECONDARY) if name in present]
+    chosen = list(dict.fromkeys([*first, *results]))[:MOST_METRICS]
+    return chosen or present[:1]
+
+
+def _text_column(trials: pd.DataFrame, name: str) -> dict[str, Any]:
+    if is_factor(name):
+        values = labels(trials, name)
+    elif name == "folder":
+        values = trials[name].map(lambda path: Path(path).name, na_action="ignore")
+    else:
+        values = trials[name]
+    levels = ordered(map(str, values.dropna()))
+    place = {level: index for index, level in enumerate(levels)}
+    return {
+        "name": name,
+        "label": describe(name).label if is_factor(name) else name.replace("_", " ").replace(".", " "),
+        "levels": levels,
+        "values": [place.get(str(value), -1) if value == value and value is not None else -1 for value in values],
+    }
+
+
+def _number_column(trials: pd.DataFrame, name: str) -> dict[str, Any]:
+    column = describe(name)
+    values = [float(f"{value:.7g}") if math.isfinite(value) else None for value in trials[name].astype(float)]
+    whole = all(value is None or value.is_integer() for value in values)
+    shown = [int(value) if value is not None else None for value in values] if whole else values
+    return {"name": name, "label": column.title, "better": column.better, "values": shown}
+
+
+def _curves(sweep: Sweep, metrics: list[str]) -> tuple[list[dict[str, Any]], bytes]:
+    """The logged metrics on a common grid of at most 64 steps: trials × steps, NaN where nothing was logged."""
+    place = pd.Series(range(len(sweep.trials)), index=sweep.trials["trial_id"])
+    found, blocks, offset = [], [], 0
+    for metric in metrics:
+        if metric not in sweep.history:
+            continue
+        rows = sweep.history[sweep.history[metric].notna() & sweep.history["trial_id"].isin(place.index)]
+        steps = np.unique(rows["step"].to_numpy(dtype=float))
+        if len(steps) < 2:
+            continue
+        if len(steps) > MOST_STEPS:
+            steps = steps[np.unique(np.linspace(0, len(steps) - 1, MOST_STEPS).round().astype(int))]
+            rows = rows[rows["step"].isin(steps)]
+        block = np.full((len(place), len(steps)), np.nan, dtype=np.float32)
+        at = np.searchsorted(steps, rows["step"].to_numpy(dtype=float))
+        block[rows["trial_id"].map(place).to_numpy(), at] = rows[metric].to_numpy(dtype=np.float32)
+        found.append({"metric": metric, "steps": [int(step) for step in steps], "offset": offset})
+        blocks.append(block.tobytes())
+        offset += block.size
+        if len(found) == 6:
+            break
+    return found, b"".join(blocks)
+
+
+def _links(sweep: Sweep, target: Path) -> str | None:
+    """The relative way from the page to the trials' folders, when they all lie in one folder."""
+    parents = {Path(item).parent for item in sweep.trials["folder"].dropna()}
+    if len(parents) != 1:
+        return None
+    return Path(os.path.relpath(parents.pop().resolve(), target.resolve())).as_posix() + "/"

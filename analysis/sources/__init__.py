@@ -1,0 +1,1 @@
+"""From what trials left behind to two tidy frames."""

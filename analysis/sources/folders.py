@@ -1,0 +1,92 @@
+"""Reads a sweep's folder: one subfolder a trial, with ``record.json`` and ``history.jsonl``."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from analysis.columns import is_factor
+from analysis.sources.load import NOT_TRIALS, Raw, flatten
+from sweep import record
+
+
+def trial_folders(folder: Path) -> list[Path]:
+    """The subfolders that a trial has begun to write, by name.
+
+    Raises nothing: a subfolder without ``.hydra/``, history or record is not a trial.
+    """
+    found = []
+    for item in sorted(folder.iterdir()):
+        if item.name.startswith(".") or item.name in NOT_TRIALS or not item.is_dir():
+            continue
+        if is_trial(item):
+            found.append(item)
+    return found
+
+
+def is_trial(folder: Path) -> bool:
+    """Whether a trial has begun to write into ``folder``."""
+    return any((folder / mark).exists() for mark in (record.RECORD_FILE, record.HISTORY_FILE, ".hydra"))
+
+
+def read_trials(folders: Iterable[Path]) -> Raw:
+    """Read the trials in ``folders``: an unreadable record or line becomes a problem, never an exception."""
+    raw = Raw()
+    torn: list[str] = []
+    for item in folders:
+        try:
+            found = record.read(item)
+        except ValueError as error:
+            raw.problems.append(str(error))
+            continue
+        if found is None:
+            raw.missing.append(item.name)
+            continue
+        raw.trials.append(trial_row(found, item))
+        rows, bad = read_history(item / record.HISTORY_FILE)
+        raw.history += [row | {"trial_id": found.trial_id} for row in rows]
+        if bad:
+            torn.append(f"{item.name} ({bad})")
+    if torn:
+        raw.problems.append(f"unreadable history lines were left out in {', '.join(torn)}")
+    return raw
+
+
+def trial_row(found: record.Record, folder: Path) -> dict[str, Any]:
+    """The flat row of one record: identity, factors, metrics, size, speed, environment."""
+    row = {
+        "trial_id": found.trial_id,
+        "name": found.name,
+        "ablation": found.ablation,
+        "status": found.status,
+        "folder": folder.as_posix(),
+        **{key: value for key, value in flatten(found.trial).items() if is_factor(key)},
+        **found.result,
+        **{f"params/{key}": value for key, value in found.params.items()},
+        **{f"perf/{key}": value for key, value in found.perf.items()},
+    }
+    row.update(flatten(found.environment, "environment."))
+    if found.error:
+        row["error.type"] = found.error.get("type")
+        row["error.message"] = found.error.get("message")
+    return row
+
+
+def read_history(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The rows of one ``history.jsonl`` and how many lines are no JSON object (a torn last line)."""
+    rows: list[dict[str, Any]] = []
+    bad = 0
+    if not path.exists():
+        return rows, bad
+    for line in path.read_bytes().splitlines():
+        try:
+            row = orjson.loads(line)
+        except ValueError:
+            bad += 1
+            continue
+        if isinstance(row, dict) and type(row.get("step")) is int and row["step"] >= 0:
+            rows.append({key: value for key, value in row.items() if record.is_number(value)})
+        else:
+            bad += 1
+    return rows, bad

@@ -1,0 +1,1 @@
+"""Numbers and facts about the cells of a sweep."""

@@ -1,0 +1,96 @@
+"""The options of what is trained: a LoRA, every weight, or nothing."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_serializer, field_validator, model_validator
+
+from sweep.options import Names, Options, WholeNumbers
+
+Kind = Literal["lora", "full", "none"]
+Init = Literal[
+    "kaiming", "gaussian", "normal", "both_random", "init_b", "orthogonal", "pissa", "milora", "olora", "mica", "eva",
+    "lora_ga",
+]  # fmt: skip
+Scaling = Literal["alpha/rank", "alpha/sqrt_rank", "alpha"]
+Bias = Literal["none", "all", "lora_only"]
+
+
+class AdapterOptions(Options):
+    """What is trained: a LoRA (``kind: lora``), every weight (``full``), or nothing (``none``).
+
+    ``dora`` trains the length of each output row by itself (DoRA; Liu et al. 2024).
+    ``targets`` is a preset (``all_linear``, ``attention``, ``mlp``, ``qv``), a list of layer names, or a
+    regular expression on the full layer name; ``layers`` keeps only those indices, and ``exclude`` (names or an
+    expression) leaves layers out. The modules named in ``save`` are trained in full beside the LoRA. ``rank_pattern`` and ``alpha_pattern`` give layers a rank and alpha of their own:
+    of the names or expressions that match the end of a layer's name, from a dot on, the first one counts. The LoRA
+    settings have no meaning for ``full`` and ``none`` and are dropped there, so a grid does not repeat those
+    baselines.
+
+    ``peft`` is PEFT's ``adapter_config.json``, which then says all of this, or a folder with one and the weights
+    that the trial starts from.
+    """
+
+    kind: Kind
+    peft: str | None = None
+    rank: int | None = Field(default=None, ge=1)
+    alpha: float | None = Field(default=None, gt=0)
+    init: Init | None = None
+    dora: bool = False
+    targets: str | Names | None = None
+    layers: WholeNumbers | None = None
+    exclude: str | Names | None = None
+    save: Names | None = None
+    rank_pattern: dict[str, Annotated[int, Field(ge=1)]] | None = None
+    alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] | None = None
+    scaling: Scaling | None = None
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    bias: Bias | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_unused(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("kind") in ("full", "none"):
+            return {key: value for key, value in values.items() if key not in cls.model_fields or key == "kind"}
+        return values
+
+    @field_validator("scaling", mode="before")
+    @classmethod
+    def _spelling(cls, value: Any) -> Any:
+        return "alpha/sqrt_rank" if value == "alpha/√rank" else value
+
+    @field_validator("rank_pattern", "alpha_pattern")
+    @classmethod
+    def _expressions(cls, pattern: dict[str, Any] | None) -> dict[str, Any] | None:
+        for expression in pattern or {}:
+            try:
+                re.compile(expression)
+            except re.error as error:
+                raise ValueError(f"{expression!r} is not a valid regular expression ({error})") from None
+        return pattern or None
+
+    @field_serializer("rank_pattern", "alpha_pattern", when_used="json")
+    def _as_text(self, pattern: dict[str, Any] | None) -> str | None:
+        """One value that keeps the order, reads well as a level, and is what one would write on the command line."""
+        return f"{{{', '.join(f'{name}: {value:g}' for name, value in pattern.items())}}}" if pattern else None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "AdapterOptions":
+        if self.peft is not None:
+            settings = type(self).model_fields.items()
+            if own := [
+                name
+                for name, field in settings
+                if name not in ("kind", "peft") and getattr(self, name) != field.default
+            ]:
+                raise ValueError(f"what peft={self.peft} says cannot be changed here; use adapter=peft, and leave out {', '.join(own)}")  # fmt: skip
+        elif self.kind == "lora":
+            fields = ("rank", "alpha", "init", "targets", "scaling", "dropout", "bias")
+            if missing := [name for name in fields if getattr(self, name) is None]:
+                raise ValueError(f"a LoRA needs a value for {', '.join(missing)}")
+        return self
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether a trial has no neighbours: it trains whole weights, of which each trial has its own."""
+        return self.kind == "full" or bool(self.save)

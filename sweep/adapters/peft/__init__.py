@@ -1,0 +1,1 @@
+"""PEFT: its configurations and files, in and out."""

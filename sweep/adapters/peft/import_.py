@@ -1,0 +1,172 @@
+"""From PEFT: a LoraConfig as an adapter of ours, and a saved adapter as the start of a trial."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load
+
+from sweep.adapters.fold import Folded, fold, linear_layers, views
+from sweep.adapters.init import BaseWeight
+from sweep.adapters.options import AdapterOptions
+from sweep.adapters.peft.export import CONFIG_FILE, WEIGHTS_FILE, key_of, turned_in_files
+from sweep.errors import ConfigError
+from sweep.models.model import Model
+
+RENAMED = {
+    "r": "rank",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "bias": "bias",
+    "exclude_modules": "exclude",
+    "modules_to_save": "save",
+    "rank_pattern": "rank_pattern",
+    "alpha_pattern": "alpha_pattern",
+}
+DEFAULTS: dict[str, Any] = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0, "bias": "none", "init_lora_weights": True}
+INITS = {
+    True: "kaiming",
+    "gaussian": "gaussian",
+    "orthogonal": "orthogonal",
+    "pissa": "pissa",
+    "olora": "olora",
+    "mica": "mica",
+}
+NO_START = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
+"""Initialisations that change the base or freeze B, so that their weights are no plain LoRA's."""
+TRANSLATED = {
+    *RENAMED,
+    "peft_type",
+    "target_modules",
+    "layers_to_transform",
+    "use_dora",
+    "use_rslora",
+    "init_lora_weights",
+}
+NOT_OF_TRAINING = {
+    "auto_mapping", "base_model_name_or_path", "fan_in_fan_out", "inference_mode", "megatron_core", "peft_version",
+    "qalora_group_size", "revision", "runtime_config", "task_type",
+}  # fmt: skip
+"""Fields that say where an adapter comes from, or how something else that must be off is done."""
+
+
+def from_peft(config: Any) -> AdapterOptions:
+    """The adapter that a ``peft.LoraConfig``, or the mapping in its ``adapter_config.json``, describes.
+
+    Raises ConfigError that names, all at once, every field whose meaning we do not have.
+    """
+    values = DEFAULTS | dict(config if isinstance(config, Mapping) else config.to_dict())
+    known = TRANSLATED | NOT_OF_TRAINING
+    faults = [f"{field} = {_plain(value)!r}: is not supported" for field, value in values.items() if field not in known and value]  # fmt: skip
+    targets, layers, init = (values.get(field) for field in ("target_modules", "layers_to_transform", "init_lora_weights"))  # fmt: skip
+    if values.get("peft_type", "LORA") != "LORA":
+        faults.append(f"peft_type = {_plain(values['peft_type'])!r}: must be LORA")
+    if not targets:
+        faults.append(f"target_modules = {_plain(targets)!r}: must name the layers; PEFT's defaults for each kind of model are not known here")  # fmt: skip
+    if init not in INITS:
+        faults.append(f"init_lora_weights = {init!r}: must be one of {', '.join(map(str, INITS))}")
+    if faults:
+        raise ConfigError(faults)
+    adapter = {ours: values.get(theirs) for theirs, ours in RENAMED.items()}
+    adapter |= {
+        "kind": "lora",
+        "alpha": float(values["lora_alpha"]),
+        "dropout": float(values["lora_dropout"]),
+        "exclude": _names(values.get("exclude_modules")) or None,
+        "save": _names(values.get("modules_to_save")) or None,
+        "targets": "all_linear" if str(targets).lower() == "all-linear" else _names(targets),
+        "layers": ([layers] if isinstance(layers, int) else layers) or None,
+        "scaling": "alpha/sqrt_rank" if values.get("use_rslora") else "alpha/rank",
+        "init": INITS[init],
+        "dora": bool(values.get("use_dora")),
+    }
+    try:
+        return AdapterOptions.model_validate(adapter)
+    except ValidationError as error:
+        theirs = {ours: name for name, ours in RENAMED.items()}
+        raise ConfigError([f"{theirs.get(str(fault['loc'][0]), fault['loc'][0])}: {fault['msg']}" for fault in error.errors()]) from None  # fmt: skip
+
+
+def resolved(adapter: AdapterOptions) -> AdapterOptions:
+    """``adapter`` with everything that the file or folder in ``adapter.peft`` says.
+
+    A file leaves no trace, so it means what the same settings would mean; of a folder, ``peft`` becomes the hash
+    of the weights, and there is no ``init``. Raises ConfigError for what cannot be read or is not supported.
+    """
+    if adapter.peft is None:
+        return adapter
+    path = Path(adapter.peft)
+    file = path / CONFIG_FILE if path.is_dir() else path
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("it holds no fields")
+        if not path.is_dir():
+            return from_peft(values)
+        weights = hashlib.sha256((path / WEIGHTS_FILE["lora"]).read_bytes()).hexdigest()[:16]
+        started = from_peft(_without_init(values))
+    except OSError as error:
+        raise ConfigError([f"adapter.peft = {adapter.peft!r}: {Path(error.filename).name}: {error.strerror}; give an adapter_config.json, or a folder with that and {WEIGHTS_FILE['lora']}"]) from None  # fmt: skip
+    except ConfigError as error:
+        raise ConfigError([f"adapter.peft = {adapter.peft!r}: {fault}" for fault in error.faults]) from None
+    except ValueError as error:
+        raise ConfigError([f"adapter.peft = {adapter.peft!r}: {file.name} is not the JSON of a LoraConfig ({error})"]) from None  # fmt: skip
+    return started.model_copy(update={"peft": weights, "init": None})
+
+
+def check_start(
+    folder: Path, adapter: AdapterOptions, base: Model, targets: Sequence[str], saved: Sequence[str] = ()
+) -> None:
+    """Compare the tensors in ``folder`` with those that ``adapter`` has on ``base``, which may be on the meta device.
+
+    Raises ConfigError when any is missing, unknown or of another shape; only the file's header is read.
+    """
+    untrained = {name: BaseWeight(layer.weight) for name, layer in linear_layers(base).items()}
+    own = views(fold(base, [adapter], [targets], [0], untrained, saved), trial=0)
+    turned = turned_in_files(base)
+    expected = {
+        key_of(name, targets): tuple(tensor.T.shape if name in turned else tensor.shape) for name, tensor in own.items()
+    }
+    try:
+        with safe_open(folder / WEIGHTS_FILE["lora"], framework="pt") as file:
+            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ConfigError([f"adapter.peft = {str(folder)!r}: {WEIGHTS_FILE['lora']} is damaged ({error})"]) from None
+    faults = [f"{key} is missing" for key in expected.keys() - found.keys()]
+    faults += [f"{key} belongs to nothing that is adapted" for key in found.keys() - expected.keys()]
+    faults += [f"{key} is {found[key]}, not {expected[key]}" for key in expected.keys() & found.keys() if found[key] != expected[key]]  # fmt: skip
+    if faults:
+        more = f" and {len(faults) - 3} others" if len(faults) > 3 else ""
+        raise ConfigError([f"adapter.peft = {str(folder)!r}: was not made for this model: {'; '.join(sorted(faults)[:3])}{more}"])  # fmt: skip
+
+
+def start(folded: Folded, trial: int, folder: Path) -> None:
+    """Put the tensors in ``folder`` into one trial of ``folded``, in place."""
+    tensors = load((folder / WEIGHTS_FILE["lora"]).read_bytes())
+    own = views(folded, trial)
+    targets = [name.removesuffix(".lora_A") for name in own if name.endswith(".lora_A")]
+    turned = turned_in_files(folded.model)
+    for name, numbers in own.items():
+        tensor = tensors[key_of(name, targets)]
+        numbers.copy_(tensor.T if name in turned else tensor)
+
+
+def _without_init(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a trained adapter, whose initialisation no longer matters unless it has changed the base."""
+    init = values.get("init_lora_weights", True)
+    if isinstance(init, str) and init.startswith(NO_START):
+        raise ConfigError([f"init_lora_weights = {init!r}: no trial can start from these weights, since the initialisation has changed the base or freezes B; save them as a plain LoRA, where PEFT can with path_initial_model_for_weight_conversion"])  # fmt: skip
+    return values | {"init_lora_weights": True}
+
+
+def _names(value: Any) -> Any:
+    """An expression as it is; names, which PEFT keeps as a set, in alphabetical order."""
+    return value if isinstance(value, str) or value is None else sorted(value)
+
+
+def _plain(value: Any) -> Any:
+    return getattr(value, "value", value)

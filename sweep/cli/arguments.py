@@ -1,0 +1,81 @@
+"""Rules about the command line, each a function; ``checked`` applies them all before Hydra reads a word."""
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from hydra._internal.utils import get_args_parser
+
+from sweep.cli.messages import one_line
+from sweep.errors import ConfigError
+
+DRY_RUN = "--dry-run"
+MULTIRUN = frozenset({"--multirun", "-m"})
+PACKED = "hydra/launcher=packed"
+
+
+def checked(arguments: Sequence[str]) -> list[str]:
+    """The arguments as Hydra takes them. Raises ConfigError for what cannot be asked for."""
+    refuse_swept_ablation(arguments)
+    refuse_unknown_option(arguments)
+    refuse_pickle(arguments)
+    refuse_config_of_sweep(arguments)
+    return pack_by_default(options_first(arguments))
+
+
+def refuse_swept_ablation(arguments: Sequence[str]) -> None:
+    """An ablation brings its own factors, of which Hydra would silently take those of the first."""
+    if any(re.match(r"\+?ablation=.*,", argument) for argument in arguments):
+        raise ConfigError(["an ablation chooses its own factors, so two cannot be swept at once; launch them one after the other"])  # fmt: skip
+
+
+def refuse_unknown_option(arguments: Sequence[str]) -> None:
+    """Say what to write instead of the first option that does not exist."""
+    parser = get_args_parser()
+    known = [*re.findall(r"--[\w-]+", parser.format_usage()), DRY_RUN]
+    wrong = [one for one in parser.parse_known_args(list(arguments))[1] if one.startswith("-") and one not in known]
+    if not wrong:
+        return
+    name, _, value = wrong[0].partition("=")
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    setting = f"{name.strip('-')}={value or '…'}"
+    hint = f"did you mean {close[0]}?" if close else f"a setting has no dashes: {setting}, or +{setting} for a group that has no default"  # fmt: skip
+    raise ConfigError([one_line(f"{wrong[0]}: unknown option; {hint}")])
+
+
+def refuse_pickle(arguments: Sequence[str]) -> None:
+    """Reading a pickle can run code."""
+    if get_args_parser().parse_known_args(list(arguments))[0].experimental_rerun is not None:
+        raise ConfigError(["--experimental-rerun would read a pickle, which can run code; write the command again"])
+
+
+def refuse_config_of_sweep(arguments: Sequence[str]) -> None:
+    """Hydra's ``--cfg`` shows a single configuration."""
+    if {"--cfg", "-c"} & set(arguments) and MULTIRUN & set(arguments):
+        raise ConfigError(["--cfg shows one trial, without -m; --dry-run shows the plan of a sweep"])
+
+
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """Options before overrides: argparse wants the overrides in one piece."""
+    return sorted(arguments, key=_is_override)
+
+
+def pack_by_default(arguments: Sequence[str]) -> list[str]:
+    """A sweep without a launcher is packed: Hydra's own stops at the first job that is refused."""
+    if MULTIRUN & set(arguments) and not any(map(_chooses_launcher, arguments)):
+        return [*arguments, PACKED]
+    return list(arguments)
+
+
+def for_dry_run(arguments: Sequence[str], nowhere: str) -> list[str]:
+    """The arguments of a launch that only shows its plan; ``nowhere`` takes the file that Hydra's sweeper writes."""
+    rest = [argument for argument in arguments if argument != DRY_RUN]
+    return ["--multirun", *rest, PACKED, "hydra.launcher.dry_run=true", f"hydra.sweep.dir={nowhere}"]
+
+
+def _chooses_launcher(argument: str) -> bool:
+    return re.match(r"\+?(hydra/launcher|ablation)=", argument) is not None
+
+
+def _is_override(argument: str) -> bool:
+    return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))

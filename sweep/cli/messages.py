@@ -1,0 +1,79 @@
+"""What went wrong on the command line, in one message that names the key and what to do."""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from sweep.config import unknown_key
+from sweep.errors import ConfigError
+from sweep.text import printable
+
+EXTRAS = ("optuna",)
+"""Choices that an optional installation brings."""
+LONGEST = 1000
+"""Characters of a line; a longer one repeats what somebody has put into a file."""
+
+
+def readable(error: BaseException) -> str:
+    """The user's own mistake where there is one below, else what Hydra says: a line for each fault, without internals."""
+    causes = list(_causes(error))
+    config_errors = [cause for cause in causes if isinstance(cause, ConfigError)]
+    lines = config_errors[0].faults if config_errors else [_said(error, causes)]
+    return "\n".join(one_line(line) for line in lines)
+
+
+def _said(error: BaseException, causes: Sequence[BaseException]) -> str:
+    text = str(error)
+    if isinstance(error, MissingConfigException):
+        if not error.options:
+            return text.partition("\nConfig search path")[0]
+        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+        extra = f"; for {choice}: pip install 'lora-sweep[{choice}]'" if choice in EXTRAS else ""
+        return f"{group} = {choice!r}: must be one of {', '.join(error.options)}{extra}"
+    if addable := re.search(r"'([\w/]+)'\. No match in the defaults list.*use (\S+)", text, re.DOTALL):
+        return f"{addable[1]}: has no default choice to replace; write {addable[2]}"
+    if unknown := re.match(r"Could not override '([\w.]+)'", text):
+        path = unknown[1].split(".")
+        if (inner := re.search(r"Key '([^']*)' is not in", text)) and inner[1] != path[-1]:
+            return f"{unknown[1]}: has no {inner[1]} yet; add it with +{unknown[1]}.{inner[1]}=…"
+        return _unknown_to_hydra(path) if path[0] == "hydra" else unknown_key(path)
+    if there := re.match(r"Could not append to config. An item is already at '([\w.]+)'", text):
+        return f"{there[1]}: exists already; write it without +"
+    if several := re.match(r"Ambiguous value for argument '(.*?)=(.*)'\n", text):
+        return f"{several[1]}={several[2]}: several values; put -m before it to sweep over them, or write {several[1]}=[{several[2]}] for one list"  # fmt: skip
+    if unreadable := next((cause for cause in causes if isinstance(cause, OverrideParseException)), None):
+        return f"{unreadable.override!r}: is not of the form key=value1,value2 without spaces, or a value needs quotes"
+    if any(isinstance(cause, RecursionError) for cause in causes):
+        return "a value or a file refers to itself, or is nested too deeply"
+    values = [cause for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key]
+    if values:
+        key, missing = values[-1].full_key, isinstance(values[-1], MissingMandatoryValue)
+        return f"{key}: missing; give it with {key}=…" if missing else f"{key}: {values[-1].msg or values[-1]}".partition("\n")[0]  # fmt: skip
+    return next((str(cause) for cause in causes if str(cause)), type(error).__name__).partition("\n    full_key")[0]
+
+
+def _unknown_to_hydra(path: Sequence[str]) -> str:
+    key = ".".join(path)
+    if path[:2] != ["hydra", "launcher"]:
+        return f"{key}: Hydra has no such setting"
+    known = [str(name) for name in ConfigStore.instance().load("hydra/launcher/packed.yaml").node if name != "_target_"]
+    if path[2] in known:
+        return f"{key}: a setting of the packed launcher; add -m, or hydra/launcher=packed"
+    close = difflib.get_close_matches(path[2], known, n=1)
+    return f"{key}: unknown key; " + (f"did you mean hydra.launcher.{close[0]}?" if close else f"known here: {', '.join(known)}")  # fmt: skip
+
+
+def one_line(text: str) -> str:
+    """``text`` on one line, printable, and cut where it repeats what somebody has put into a file."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}… ({len(line):,} characters)"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

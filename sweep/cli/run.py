@@ -1,0 +1,105 @@
+"""Hand the command line to Hydra, and turn whatever goes wrong into one message and an exit code."""
+
+import atexit
+import gc
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+import hydra
+import hydra._internal.hydra as hydra_internals
+from hydra._internal.utils import get_args_parser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
+from yaml import YAMLError
+
+from sweep.cli import arguments
+from sweep.cli.app import Application, TrialFailedError
+from sweep.cli.messages import readable
+from sweep.cli.safety import CheckedLoader, check_files
+from sweep.errors import ConfigError
+
+SHORTEST_SECRET = 8
+"""Shortest environment value that is masked in messages, in characters."""
+
+_PACKAGE = Path(__file__).parents[1]
+if not (_PACKAGE / "conf").is_dir():  # a bare checkout, where nothing has put the launcher on the path
+    sys.path.append(str(_PACKAGE / "_plugin"))
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+
+
+def run() -> None:
+    """Train what ``sys.argv`` asks for, or show its plan."""
+    gc.set_threshold(100_000)  # fewer garbage collections: composing creates many long-lived objects
+    atexit.register(gc.freeze)  # and none at the exit
+    given = list(sys.argv[1:])
+    try:
+        given = arguments.checked(given)
+    except ConfigError as error:
+        sys.exit(f"lora-sweep: {error}")
+    if arguments.DRY_RUN not in given:
+        sys.argv[1:] = given
+        _run()
+        return
+    with tempfile.TemporaryDirectory() as nowhere:
+        sys.argv[1:] = arguments.for_dry_run(given, nowhere)
+        _run()
+
+
+def _run() -> None:
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("0", "")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what went wrong instead of printing it its own way
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way of pressing Ctrl-C
+    secrets: dict[str, str] = {}
+
+    def environment_variable(key: str, *default: Any) -> str | None:
+        """Hydra's resolver ``${oc.env:…}``; what it gives is not repeated in a message."""
+        value = oc.env(key, *default)
+        if value and key in os.environ and len(value) >= SHORTEST_SECRET:
+            secrets[value] = f"${{oc.env:{key}}}"
+        return value
+
+    application = Application()
+    OmegaConf.register_new_resolver("trial_folder", application.trial_folder, replace=True)
+    OmegaConf.register_new_resolver("sweep_folder", application.sweep_folder, replace=True)
+    OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
+    hydra_internals.ConfigLoaderImpl = CheckedLoader  # type: ignore[misc]
+    try:
+        for folder in _config_folders():
+            check_files(folder)
+        hydra.main(version_base="1.3", config_path=str(CONF.absolute()), config_name="config")(application)()
+    except BrokenPipeError:  # whoever read our output has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("lora-sweep: interrupted; the same command goes on with what is not finished", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if wants_traceback:
+            raise
+        text = readable(error)
+        for secret, name in secrets.items():
+            text = text.replace(secret, name)
+        sys.exit(f"lora-sweep: {_prefix(error)}{text}")
+
+
+def _config_folders() -> list[Path]:
+    """The folders whose files Hydra would read: ours, and that of ``--config-dir``."""
+    given = get_args_parser().parse_known_args()[0].config_dir
+    return [CONF, *([Path(given)] if given else [])]
+
+
+def _prefix(error: Exception) -> str:
+    """Prefix for an unexpected error: its type, and whether our code or Hydra's raised it."""
+    expected = (ConfigError, HydraException, OmegaConfBaseException, TrialFailedError, OSError, YAMLError)
+    if any(isinstance(one, expected) for one in (error, error.__cause__, error.__context__)):
+        return ""
+    frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    if any(name.startswith("sweep.") and name not in (__name__, "sweep.cli.safety") for name in frames):
+        return f"{type(error).__name__} (HYDRA_FULL_ERROR=1 shows where): "
+    return f"the configuration cannot be composed: {type(error).__name__}: "

@@ -1,0 +1,42 @@
+"""``python -m sweep sync outputs/NAME``: upload to W&B what a sweep has left on disk."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweep.store.claim import claimed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Upload the runs of a sweep: 0 when all are on the server, 1 when not, 2 when there is no such sweep."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sweep sync",
+        description="Upload to W&B what is not there yet. It may be repeated: nothing is uploaded twice.",
+    )
+    parser.add_argument("folder", type=Path, help="outputs/NAME")
+    folder = parser.parse_args(arguments).folder
+    if not (folder / "wandb").is_dir():
+        print(f"lora-sweep: {folder} holds no W&B runs", file=sys.stderr)
+        return 2
+
+    from sweep.trackers import upload, wandb
+
+    files = upload.run_files(folder)
+    training = claimed(folder, map(upload.trial_of, files))
+    wanted = [file for file in files if not upload.marker(file).exists() and upload.trial_of(file) not in training]
+    said = ""
+    if wanted:
+        if obstacle := wandb.obstacle():
+            print(f"lora-sweep: {obstacle}; nothing was uploaded, and nothing is lost", file=sys.stderr)
+            return 1
+        said = upload.upload(wanted)
+    there = sum(upload.marker(file).exists() for file in files)
+    print(
+        f"{folder}: {there} of {len(files)} W&B runs are on the server"
+        + (f"; {len(training)} are still training" if training else "")
+    )
+    if left := [file for file in wanted if not upload.marker(file).exists()]:
+        print(said, file=sys.stderr)
+        print(f"lora-sweep: {len(left)} runs are not uploaded; the same command tries them again", file=sys.stderr)
+    return 0 if there == len(files) else 1

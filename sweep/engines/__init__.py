@@ -1,0 +1,1 @@
+"""Where packs run: processes of this machine, a Ray cluster, or SLURM."""

@@ -1,0 +1,55 @@
+"""A pack as plain values, which another process or machine can read, check again and train."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweep.config import parse
+from sweep.packs.rows import wandb_sweep
+from sweep.packs.train_pack import train_pack
+from sweep.resolve import ResolvedTrial, resolve
+from sweep.store.store import Store
+
+if TYPE_CHECKING:
+    from sweep.trackers.wandb import Mode
+
+Parcel = dict[str, Any]
+"""``sweep`` (the folder), ``ablation``, ``mode`` (of the W&B mirror), ``configs`` and ``trial_ids`` of the trials."""
+
+
+def parcel_of(pack: Sequence[ResolvedTrial], store: Store, mode: "Mode | None") -> Parcel:
+    """The parcel that ``train_parcel`` trains in the sweep's folder, its paths being absolute."""
+    return {
+        "sweep": str(store.folder.absolute()),
+        "ablation": store.ablation,
+        "mode": mode,
+        "configs": [_at_absolute_paths(trial) for trial in pack],
+        "trial_ids": [trial.id for trial in pack],
+    }
+
+
+def train_parcel(parcel: Parcel) -> list[dict[str, Any]]:
+    """Train a parcel here; returns its records as plain values, but for trials that another process trains now.
+
+    Raises:
+        RuntimeError: with the data or the code that are here, it would be other trials.
+        UnwritableError: the sweep's folder takes no more.
+
+    """
+    trials = [resolve(parse(config)) for config in parcel["configs"]]
+    if [trial.id for trial in trials] != parcel["trial_ids"]:
+        raise RuntimeError(
+            "this node would train other trials: its data or its version of lora-sweep are not the launch's"
+        )
+    store = Store(Path(parcel["sweep"]), parcel["ablation"])
+    records = train_pack(trials, store, wandb_sweep(trials[0], store, parcel["mode"]), lambda steps: None)
+    return [asdict(record) for record in records]
+
+
+def _at_absolute_paths(trial: ResolvedTrial) -> dict[str, Any]:
+    values = trial.config.model_dump()
+    values["cache"] = str(trial.cache_folder.absolute())
+    for name in trial.config.task.own_paths():
+        values["task"][name] = str(Path(values["task"][name]).absolute())
+    return values

@@ -1,1 +1,0 @@
-"""From trials to records: plan packs, run them, keep what they leave."""

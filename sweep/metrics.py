@@ -1,0 +1,109 @@
+"""What a metric is called, its unit, which way is better, and what chooses a learning rate by it.
+
+A task declares the metrics that it gives, always by their full names. They are written into every record, so that
+tables, dashboards and trackers know them wherever the record is read; records without them have our own table.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+Better = Literal["lower", "higher"]
+Kind = Literal["mean", "sum", "end"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    ``better`` is None where no direction is known: then there is no bold, no verdict and no tuning. ``tuned_on`` is the
+    metric by which a learning rate is chosen before this one is reported (forgetting is reported at the rate that suits
+    the target task); None means that the rate is no part of the question. ``kind`` says what the value of a domain is:
+    the mean over its examples, their sum, or a figure taken once, at a trial's end.
+    """
+
+    name: str
+    label: str
+    unit: str = ""
+    better: Better | None = None
+    tuned_on: str | None = None
+    kind: Kind = "mean"
+
+
+def _tuned(name: str, label: str, better: Better, unit: str = "", kind: Kind = "mean") -> Metric:
+    return Metric(name, label, unit, better, name, kind)
+
+
+LOSS = _tuned("eval/loss", "eval loss", "lower")
+ACCURACY = _tuned("eval/accuracy", "eval accuracy", "higher")
+PERPLEXITY = _tuned("eval/perplexity", "eval perplexity", "lower")
+WRONG = tuple(
+    Metric(f"eval/wrong_{digit}", f"errors on {digit}", "images", "lower", LOSS.name, "sum") for digit in range(10)
+)
+REGRET = _tuned("eval/regret", "regret to the oracle", "lower", kind="end")
+TRAIN_MSE = _tuned("eval/train_mse", "train MSE", "lower", kind="end")
+ORACLE_MSE = Metric("eval/oracle_mse", "oracle MSE", "", "lower", TRAIN_MSE.name, "end")
+ORACLE_RISK = Metric("eval/oracle_risk", "oracle risk", kind="end")
+TRAIN_LOSS = _tuned("train/loss", "train loss", "lower")
+TRAIN_LR = Metric("train/lr", "learning rate while training")
+
+OF_EVERY_TRIAL = (
+    TRAIN_LOSS,
+    TRAIN_LR,
+    Metric("params/trainable", "trainable parameters", better="lower", kind="end"),
+    Metric("params/total", "total parameters", kind="end"),
+    Metric("params/trainable_ratio", "trainable ratio", better="lower", kind="end"),
+    Metric("perf/samples_per_second", "speed", "samples/s", "higher", kind="end"),
+    Metric("perf/step_ms", "step time", "ms", "lower", kind="end"),
+    Metric("perf/peak_memory_mb", "peak memory", "MB", "lower", kind="end"),
+    Metric("perf/pack_size", "pack size", "trials", kind="end"),
+)
+"""What every record holds, whatever its task."""
+
+
+def of_source(metric: Metric) -> Metric:
+    """The same metric on the domain of pre-training, ``eval/source_…``: what is forgotten."""
+    label = f"source {metric.label.removeprefix('eval ')} (forgetting)"
+    return replace(metric, name=metric.name.replace("eval/", "eval/source_", 1), label=label, tuned_on=LOSS.name)
+
+
+def of_base(metric: Metric) -> Metric:
+    """The same metric of the untouched base, ``eval/base_…``."""
+    label = f"{metric.label.removesuffix(' (forgetting)')} of the untouched base"
+    return replace(metric, name=metric.name.replace("eval/", "eval/base_", 1), label=label, tuned_on=LOSS.name)
+
+
+def with_domains(metrics: Iterable[Metric]) -> list[Metric]:
+    """``metrics`` of the target domain, the same on the source domain, and the averages of the untouched base."""
+    target = list(metrics)
+    both = [*target, *map(of_source, target)]
+    return [*both, *(of_base(metric) for metric in both if metric.kind == "mean")]
+
+
+OURS = {
+    metric.name: metric
+    for metric in (
+        *with_domains((LOSS, ACCURACY, PERPLEXITY, *WRONG)),
+        *(REGRET, TRAIN_MSE, ORACLE_MSE, ORACLE_RISK),
+        *OF_EVERY_TRIAL,
+    )
+}
+"""The metrics of our own tasks by name, for records that were written before records held them."""
+
+
+def to_plain(metrics: Iterable[Metric]) -> dict[str, dict[str, Any]]:
+    """As a record holds them: by name, without what is empty."""
+    return {
+        metric.name: {key: value for key, value in asdict(metric).items() if key != "name" and value not in ("", None)}
+        for metric in metrics
+    }
+
+
+def of_plain(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
+    """From what a record holds. Raises TypeError or ValueError for what is no metric."""
+    found = {name: Metric(name, **fields) for name, fields in values.items()}
+    for metric in found.values():
+        texts = (metric.label, metric.unit, metric.tuned_on or "")
+        if not all(isinstance(text, str) for text in texts) or metric.better not in (None, "lower", "higher"):
+            raise ValueError(f"{metric.name!r} is no metric")
+    return found

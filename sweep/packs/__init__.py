@@ -1,0 +1,1 @@
+"""A pack: trials that train at once on one frozen base."""

@@ -1,0 +1,99 @@
+"""Where a pack's rows and records go: each trial's own files, and W&B."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from sweep.record import Record
+from sweep.resolve import ResolvedTrial
+from sweep.store.store import Store, writing
+from sweep.trackers.local import LocalTracker
+from sweep.trackers.tracker import Tracker
+
+if TYPE_CHECKING:
+    from sweep.trackers.wandb import Mode, WandbSweep
+
+FLUSH_EVERY_S = 0.5
+WRITERS = 16
+MIRRORED_ROWS = 25
+"""Training losses that W&B gets of a trial, besides every evaluation; the local history has all of them."""
+
+
+def tracking_mode(trial: ResolvedTrial) -> "Mode | None":
+    """How the launch of ``trial`` is mirrored to W&B, decided once: a server that cannot be reached means offline."""
+    match trial.config.tracker.mode:
+        case "none":
+            return None
+        case "offline":
+            return "offline"
+        case "online":
+            from sweep.trackers.wandb import choose_mode
+
+            return choose_mode("online")
+
+
+def wandb_sweep(trial: ResolvedTrial, store: Store, mode: "Mode | None") -> "WandbSweep | None":
+    """The W&B mirror of the launch that ``trial`` belongs to, in this process; None without a mode."""
+    if mode is None:
+        return None
+    from sweep.trackers.wandb import WandbSweep
+
+    training = trial.training
+    every = max(1, training.steps // training.log_every // MIRRORED_ROWS)
+    return WandbSweep(store.folder, mode, trial.config.name, store.ablation, every, trial.config.tracker.project)
+
+
+class PackSinks:
+    """Receives what the trials of one pack report, in the pack's order."""
+
+    def __init__(self, pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | None"):
+        self._store, self._folder = store, store.folder
+        with writing(self._folder):
+            self._local = [LocalTracker(store.trial_folder(trial)) for trial in pack]
+        self._mirrors = [mirror.open(trial.id, trial.label, trial.flat()) for trial in pack] if mirror else []
+        self._flushed = time.monotonic()
+
+    def note(self, position: int, text: str) -> None:
+        """Add a line to the log of one trial."""
+        with writing(self._folder):
+            self._local[position].note(text)
+
+    def rows(self, step: int, rows: Sequence[dict[str, float]]) -> None:
+        """Take one row of each trial; an empty one is of a trial that has stopped."""
+        trackers: Sequence[Sequence[Tracker]] = (self._local, self._mirrors)
+        for group in trackers:
+            for tracker, row in zip(group, rows, strict=False):
+                if row:
+                    tracker.log(step, row)
+
+    def flush(self) -> None:
+        """Write waiting rows to disk, if the last time was long enough ago."""
+        if time.monotonic() - self._flushed > FLUSH_EVERY_S:
+            with writing(self._folder):
+                for tracker in self._local:
+                    tracker.flush()
+            self._flushed = time.monotonic()
+
+    def finish(self, records: Sequence[Record]) -> None:
+        """Close the mirrors, then write the records: a record means that nothing else is outstanding."""
+        if self._mirrors:
+            from sweep.trackers.wandb import finish_all
+
+            finish_all(zip(self._mirrors, records, strict=True))
+        with writing(self._folder):
+            for tracker in self._local:
+                tracker.flush()
+        with self._store.together(records), ThreadPoolExecutor(WRITERS) as pool:  # a disk confirms many files at a time
+            list(pool.map(LocalTracker.finish, self._local, records))
+
+    def abandon(self) -> None:
+        """Write what waits and close the mirrors: the launch ends before its trials do."""
+        if self._mirrors:
+            from sweep.trackers.wandb import abandon_all
+
+            abandon_all(self._mirrors)
+        with writing(self._folder):
+            for tracker in self._local:
+                tracker.flush()
+                tracker.note("interrupted")

@@ -1,0 +1,110 @@
+"""What a trial means on its task's model: the layers that it adapts, or the reason why it cannot run."""
+
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from sweep.adapters import init, targets
+from sweep.adapters.fold import check_rows_are_independent, linear_layers
+from sweep.adapters.peft import import_
+from sweep.adapters.rank import bucket, widest
+from sweep.config import Config
+from sweep.errors import ConfigError
+from sweep.hardware import device_of
+from sweep.models.model import Model
+from sweep.tasks.data import fingerprint
+from sweep.tasks.options import TaskOptions
+from sweep.tasks.registry import build
+from sweep.trial import Trial
+
+
+@dataclass(frozen=True)
+class ResolvedTrial(Trial):
+    """A trial that can run, checked against its model and its data.
+
+    ``targets`` are the names of the layers that it adapts, ``saved`` those of the modules that it trains in full;
+    ``padded_rank`` is the rank that its factors are padded to (0 without a LoRA). ``notes`` are for its record, and
+    ``config`` is what it came from.
+    """
+
+    config: Config
+    targets: tuple[str, ...]
+    saved: tuple[str, ...]
+    padded_rank: int
+    notes: tuple[str, ...]
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where pre-trained bases and fetched data are kept."""
+        return Path(self.config.cache)
+
+    @property
+    def start(self) -> Path | None:
+        """The folder of the PEFT adapter whose weights the trial starts from."""
+        folder = self.config.adapter.peft
+        return Path(folder) if folder and self.adapter.peft else None
+
+
+def resolve(config: Config) -> ResolvedTrial:
+    """Match a validated configuration against its task's data and model, before anything trains.
+
+    Raises ConfigError for data or an adapter that cannot be read, and when no layer matches, none can hold the rank,
+    or the model has nothing to checkpoint.
+    """
+    device_of(config.device)
+    adapter = import_.resolved(config.adapter)
+    trial = Trial.of(config.model_copy(update={"adapter": adapter}), fingerprint(config.task, Path(config.cache)))
+    chosen, saved, notes = _match(trial, Path(config.cache), config.adapter.peft)
+    padded_rank = bucket(widest(adapter)) if adapter.kind == "lora" else 0
+    identity = {field.name: getattr(trial, field.name) for field in fields(trial)}
+    return ResolvedTrial(**identity, config=config, targets=chosen, saved=saved, padded_rank=padded_rank, notes=notes)
+
+
+def _match(
+    trial: Trial, cache_folder: Path, start: str | None
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """The targets, the modules trained in full and the notes of a trial that starts from the folder ``start``."""
+    if trial.training.checkpointing and not meta_model(trial.task, cache_folder).can_checkpoint:
+        raise ConfigError([f"training.checkpointing = True: the model of task {trial.task.name} has no blocks to compute again; use it with task=transformer"])  # fmt: skip
+    notes = build(trial.task, cache_folder).notes
+    if trial.adapter.kind != "lora":
+        return (), (), notes
+    shapes, modules, presets = _layers(trial.task, cache_folder)
+    model = meta_model(trial.task, cache_folder)
+    saved = targets.select_saved(trial.adapter, modules)
+    chosen = targets.select(trial.adapter, list(shapes), presets)
+    if trial.adapter.bias == "all":
+        _check_biases(model, set(shapes))
+    own_notes = init.check(trial.adapter, {name: shapes[name] for name in chosen})
+    if trial.adapter.peft is not None:
+        assert start is not None
+        import_.check_start(Path(start), trial.adapter, model, chosen, saved)
+    return tuple(chosen), tuple(saved), (*notes, *own_notes)
+
+
+@cache
+def meta_model(task: TaskOptions, cache_folder: Path) -> Model:
+    """The model of ``task`` on the meta device: its shapes without its numbers, built once."""
+    built = build(task, cache_folder)
+    with torch.device("meta"):
+        model = built.new_model()
+    check_rows_are_independent(model)
+    return model
+
+
+@cache
+def _layers(task: TaskOptions, cache_folder: Path) -> tuple[dict[str, tuple[int, int]], list[str], targets.Presets]:
+    """Of the linear layers the shapes (out, in), the names of all modules with parameters, and the presets."""
+    model = meta_model(task, cache_folder)
+    shapes = {name: (layer.out_features, layer.in_features) for name, layer in linear_layers(model).items()}
+    modules = [name for name, module in model.named_modules() if name and any(True for _ in module.parameters())]
+    return shapes, modules, model.presets
+
+
+def _check_biases(model: Model, layers: set[str]) -> None:
+    """Raise ConfigError where ``bias: all`` would not be all: biases of layer norms are not trained here."""
+    names = [name.rpartition(".") for name, _ in model.named_parameters()]
+    if others := [layer for layer, _, part in names if part == "bias" and layer not in layers]:
+        raise ConfigError([f"adapter.bias = 'all': this model also has biases outside its linear layers, such as that of {others[0]}, which are not trained here; use lora_only"])  # fmt: skip

@@ -1,0 +1,1 @@
+"""Digits: an MLP adapts to rotated, inverted or single digits."""

@@ -1,0 +1,38 @@
+"""The options of the toy regression."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from sweep.options import WholeNumbers
+from sweep.tasks.options import TaskOptions
+
+
+class ToyRegressionOptions(TaskOptions):
+    """Regression on a planted low-rank shift of a linear map (``hidden: []``) or of a small MLP.
+
+    ``data: tutorial`` is the random 64→10 data of the introductory LoRA tutorial instead: nothing can be
+    learnt from it beyond its 1,000 samples, and the other data settings are not used.
+    """
+
+    name: Literal["toy_regression"]
+    data: Literal["planted", "tutorial"]
+    in_features: int = Field(ge=1)
+    out_features: int = Field(ge=1)
+    hidden: WholeNumbers
+    samples: int = Field(ge=2)
+    held_out: int = Field(ge=2)
+    shift_rank: int = Field(ge=1)
+    shift_scale: float = Field(gt=0)
+    noise: float = Field(ge=0)
+    inputs: Literal["white", "anisotropic"]
+    data_seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> "ToyRegressionOptions":
+        if self.data == "tutorial" and (self.in_features, self.out_features, self.hidden) != (64, 10, ()):
+            raise ValueError("data=tutorial has in_features=64, out_features=10 and hidden=[]")
+        widths = (self.in_features, *self.hidden, self.out_features)
+        if self.shift_rank > min(widths):
+            raise ValueError(f"shift_rank={self.shift_rank} is above {min(widths)}, the largest rank of the map")
+        return self

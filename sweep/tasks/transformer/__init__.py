@@ -1,0 +1,1 @@
+"""Characters: a small Llama adapts from one text to another."""

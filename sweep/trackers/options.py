@@ -1,0 +1,12 @@
+"""The options of where rows go."""
+
+from typing import Literal
+
+from sweep.options import Options
+
+
+class TrackerOptions(Options):
+    """Where rows go besides the local files: W&B ``offline`` (default) or ``online``, or ``none``."""
+
+    mode: Literal["offline", "online", "none"]
+    project: str

@@ -1,0 +1,42 @@
+"""The options of the optimizer and of the training loop."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sweep.options import MOST_ROWS, Options
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimizerOptions(Options):
+    """The update rule and its schedule. ``clip_norm`` bounds the norm of each trial's own gradient.
+
+    ``lr_ratio`` is the rate of B over that of A: LoRA+ (Hayou et al. 2024); 1 is plain LoRA.
+    """
+
+    name: Literal["adamw", "adam", "sgd"]
+    lr: float = Field(gt=0)
+    lr_ratio: float = Field(default=1.0, gt=0)
+    weight_decay: float = Field(ge=0)
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)]
+    eps: float = Field(gt=0)
+    momentum: float = Field(ge=0, lt=1)
+    schedule: Literal["constant", "linear", "cosine"]
+    warmup_steps: int = Field(ge=0)
+    clip_norm: float | None = Field(gt=0)
+
+
+class TrainingOptions(Options):
+    """How long and how much. ``steps`` are optimizer updates, each over ``accumulation`` batches.
+
+    ``checkpointing`` keeps only the inputs of a transformer's blocks for the backward pass and computes the
+    rest again there: less memory, more time, the same bits.
+    """
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1, le=MOST_ROWS)
+    accumulation: int = Field(ge=1)
+    checkpointing: bool
+    log_every: int = Field(ge=1)
+    eval_every: int | None = Field(ge=1)
