@@ -27,7 +27,7 @@ bench: $(VENV)/.ready-dev ## print speed ratios against a careful one-by-one pee
 	$(RUN) benchmarks/sweeps.py --quick
 
 torture: $(VENV)/.ready-dev ## kill sweeps, break what they stand on, and print what was observed (docs/reliability.md)
-	$(RUN) -m tests.torture
+	$(RUN) -m tests.support.torture
 
 clean: ## remove the environment and everything that was trained
 	rm -rf $(VENV) outputs/* outputs/.cache

@@ -11,7 +11,7 @@ import pytest
 import sweep  # noqa: F401  # sets MKL_CBWR, which MKL reads once
 
 if TYPE_CHECKING:
-    from tests.loopback_wandb import LoopbackWandb
+    from tests.support.loopback_wandb import LoopbackWandb
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,7 +31,7 @@ def clean_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     """Hide the key, the settings and the server of whoever runs the tests; leave nothing open."""
     import wandb
 
-    from tests.mirror import clean_environment
+    from tests.support.mirror import clean_environment
 
     for key in set(os.environ) - set(clean_environment(tmp_path)):
         monkeypatch.delenv(key)
@@ -44,7 +44,7 @@ def clean_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> "Iterator[LoopbackWandb]":
     """A W&B server on 127.0.0.1 that this process uses."""
-    from tests.loopback_wandb import LoopbackWandb
+    from tests.support.loopback_wandb import LoopbackWandb
 
     with LoopbackWandb() as running:
         for key, value in running.environment().items():

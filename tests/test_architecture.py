@@ -27,7 +27,8 @@ SWEEP = [
     {"models"},
     {"trackers"},
     {"rng", "hardware", "options", "registry"},
-    {"record", "metrics", "files", "text", "errors", "wandb_log"},
+    {"record", "wandb_log"},
+    {"metrics", "files", "text", "errors"},
 ]
 """The rooms of the harness, top to bottom: a room uses those below it and its own, none above and none beside it."""
 ANALYSIS = [{"__main__"}, {"report"}, {"figures"}, {"tables"}, {"statistics"}, {"sources"}, {"columns", "errors"}]

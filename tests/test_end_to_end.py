@@ -13,7 +13,7 @@ import yaml
 
 from analysis.sources.wandb_files import read_runs
 from sweep.record import Record
-from tests.commands import TOY, command, history, records, sweep, tree, untimed
+from tests.support.commands import TOY, command, history, records, sweep, tree, untimed
 
 SOURCE = "the quick brown fox jumps over the lazy dog. " * 40
 TARGET = "ye quikke broun foxe lepeth ouer ye slowe hounde. " * 40

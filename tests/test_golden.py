@@ -20,7 +20,7 @@ from sweep.tasks.task import Batch, Domain
 from sweep.tasks.toy_regression.oracle import best_mse
 from sweep.tasks.toy_regression.task import toy_regression
 from sweep.training.evaluate import evaluate
-from tests.builders import (
+from tests.support.builders import (
     NOWHERE,
     InOrder,
     attach,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ROOT, records, sweep
+from tests.support.commands import ROOT, records, sweep
 
-hugging_face = pytest.importorskip("tests.hugging_face")
-SCRIPT = ROOT / "tests" / "scripts" / "loss_with_peft.py"
+hugging_face = pytest.importorskip("tests.support.hugging_face")
+SCRIPT = ROOT / "tests" / "support" / "scripts" / "loss_with_peft.py"
 
 
 def test_a_sweeps_adapters_have_the_same_loss_in_a_process_that_knows_peft_alone(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import TOY, records, sweep, untimed
+from tests.support.commands import TOY, records, sweep, untimed
 
 SWEEP = ("-m", *TOY, "name=s", "seed=0,1")
 

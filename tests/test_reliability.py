@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ROOT, TOY, command
-from tests.faults import FAULTS, happens
-from tests.fuzz import try_command_lines, try_yaml_files
-from tests.kills import LAUNCHERS, kill_at_random
-from tests.sweeps import grid
+from tests.support.commands import ROOT, TOY, command
+from tests.support.faults import FAULTS, happens
+from tests.support.fuzz import try_command_lines, try_yaml_files
+from tests.support.kills import LAUNCHERS, kill_at_random
+from tests.support.sweeps import grid
 
 
 def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path: Path) -> None:

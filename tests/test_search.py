@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.commands import records, sweep
+from tests.support.commands import records, sweep
 
 pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="pip install lora-sweep[optuna]")
 SEARCH = (

@@ -11,7 +11,7 @@ from sweep.resolve import resolve
 from sweep.tasks.toy_regression.options import ToyRegressionOptions
 from sweep.training.options import OptimizerOptions, TrainingOptions
 from sweep.trial import Trial
-from tests.commands import config
+from tests.support.commands import config
 
 TOY = "task=toy_regression"
 

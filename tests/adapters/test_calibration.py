@@ -15,7 +15,7 @@ from sweep.errors import ConfigError
 from sweep.packs.base import CALIBRATION_POSITIONS, base_weights
 from sweep.tasks.task import Batch
 from sweep.tasks.toy_regression.task import toy_regression
-from tests.builders import attach, bits, equal, llama, lora, mlp, randn, regression, tutorial
+from tests.support.builders import attach, bits, equal, llama, lora, mlp, randn, regression, tutorial
 
 # inputs with a spectrum: directions are only defined where variances differ
 SPREAD = torch.linspace(3.0, 0.2, 12)

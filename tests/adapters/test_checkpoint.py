@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from tests.builders import attach, llama, lora
+from tests.support.builders import attach, llama, lora
 
 
 def kept_and_calls(checkpointing: bool) -> tuple[int, int]:

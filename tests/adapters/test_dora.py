@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sweep.adapters.dora import DoRALinear
 from sweep.adapters.fold import Folded
 from sweep.adapters.init import INITS
-from tests.builders import (
+from tests.support.builders import (
     InOrder,
     attach,
     bits,
@@ -28,7 +28,7 @@ from tests.builders import (
     squared_error,
     tokens,
     training,
-)  # fmt: skip
+)
 
 TRIALS, ROWS, IN, OUT, RANK = 3, 7, 6, 5, 2
 SCALING = [0.5, 1.0, 4.0]

@@ -12,7 +12,7 @@ from sweep.adapters.init import INITS
 from sweep.adapters.rank import bucket, scale_of
 from sweep.errors import ConfigError
 from sweep.models.model import Model
-from tests.builders import (
+from tests.support.builders import (
     FULL,
     NONE,
     InOrder,
@@ -28,7 +28,7 @@ from tests.builders import (
     run,
     squared_error,
     training,
-)  # fmt: skip
+)
 
 START_IS_BASE = ["kaiming", "gaussian", "normal", "init_b", "mica", "eva"]
 START_IS_NEAR = ["orthogonal", "pissa", "milora", "olora", "lora_ga"]

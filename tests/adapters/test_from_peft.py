@@ -13,7 +13,7 @@ from sweep.adapters.peft.export import files
 from sweep.adapters.peft.import_ import check_start, from_peft, resolved, start
 from sweep.adapters.targets import select
 from sweep.errors import ConfigError
-from tests.builders import InOrder, attach, lora, mlp, optimizer, pairs, randn, run, squared_error, training
+from tests.support.builders import InOrder, attach, lora, mlp, optimizer, pairs, randn, run, squared_error, training
 
 peft = pytest.importorskip("peft")
 

@@ -13,7 +13,7 @@ from sweep.adapters.init import INITS, Factors, check
 from sweep.adapters.options import Init
 from sweep.errors import ConfigError
 from sweep.models.mlp import MLP
-from tests.builders import calibrated, lora, randn
+from tests.support.builders import calibrated, lora, randn
 
 RANK, SCALING = 4, 2.5
 OUT, IN = 20, 12

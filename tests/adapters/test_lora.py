@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sweep.adapters.lora import LoRALinear
-from tests.builders import randn
+from tests.support.builders import randn
 
 TRIALS, ROWS, IN, OUT, RANK = 3, 7, 6, 5, 2
 SCALING = [0.5, 1.0, 4.0]

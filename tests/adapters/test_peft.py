@@ -11,7 +11,7 @@ from sweep.adapters.fold import Folded, linear_layers
 from sweep.adapters.targets import select
 from sweep.errors import ConfigError
 from sweep.tasks.task import Task
-from tests.builders import (
+from tests.support.builders import (
     InOrder,
     attach,
     bits,
@@ -26,7 +26,7 @@ from tests.builders import (
     squared_error,
     tokens,
     training,
-)  # fmt: skip
+)
 
 OUTPUTS = 1e-6  # relative to the largest output: the same products in float32, summed in another order
 TRACE = 1e-5  # relative, over 20 steps of AdamW

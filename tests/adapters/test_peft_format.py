@@ -13,7 +13,7 @@ from sweep.adapters.fold import Folded
 from sweep.adapters.init import INITS
 from sweep.adapters.options import AdapterOptions
 from sweep.adapters.peft import export
-from tests.builders import (
+from tests.support.builders import (
     FULL,
     NONE,
     InOrder,
@@ -31,7 +31,7 @@ from tests.builders import (
     squared_error,
     tokens,
     training,
-)  # fmt: skip
+)
 
 OUTPUTS = 1e-6  # relative to the largest output, as in test_peft.py
 

@@ -13,8 +13,8 @@ from sweep.adapters.peft import export
 from sweep.adapters.peft.import_ import check_start, start
 from sweep.models.hugging_face import FromConv1D, as_model, without_dropout
 from tests.adapters.test_peft import TRACE, their_trace
-from tests.builders import FULL, attach, lora, next_token, optimizer, run, tokens, training
-from tests.hugging_face import CONFIGS, VOCABULARY, network
+from tests.support.builders import FULL, attach, lora, next_token, optimizer, run, tokens, training
+from tests.support.hugging_face import CONFIGS, VOCABULARY, network
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # PEFT asks transformers
 

@@ -8,7 +8,7 @@ from sweep.adapters.fold import linear_layers
 from sweep.adapters.rank import rank_of, scale_of, widest
 from sweep.adapters.targets import select, select_saved
 from sweep.errors import ConfigError
-from tests.builders import llama, lora, mlp
+from tests.support.builders import llama, lora, mlp
 
 LLAMA = list(linear_layers(llama()))
 PRESETS = llama().presets

@@ -15,7 +15,7 @@ from analysis.sources.folders import read_history
 from analysis.sources.load import flatten
 from sweep import record
 from sweep.trackers.wandb import WandbTracker, finish_all
-from tests.loopback_wandb import LoopbackWandb
+from tests.support.loopback_wandb import LoopbackWandb
 
 pytestmark = pytest.mark.usefixtures("clean_wandb")
 

@@ -11,7 +11,7 @@ import pytest
 
 import analysis
 from analysis.__main__ import main
-from tests.loopback_wandb import LoopbackWandb
+from tests.support.loopback_wandb import LoopbackWandb
 
 pytest.importorskip("wandb_workspaces", reason="the optional wandb-workspaces is not installed")
 # wandb-workspaces 0.4.13 itself uses deprecated pydantic validators.

@@ -26,8 +26,8 @@ from sweep.params.__main__ import main
 from sweep.params.account import full, lora
 from sweep.params.shapes import NAMED, shape_of
 from sweep.tasks.registry import build
-from tests.builders import NOWHERE, randn
-from tests.commands import config
+from tests.support.builders import NOWHERE, randn
+from tests.support.commands import config
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT's own
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.lora_sweep.quick_loader import QuickLoader
-from tests.commands import hydra_loader
+from tests.support.commands import hydra_loader
 
 KINDS = {
     "nothing": [],

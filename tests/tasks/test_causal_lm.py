@@ -19,9 +19,9 @@ from sweep.resolve import resolve
 from sweep.tasks.causal_lm.options import CausalLMOptions
 from sweep.tasks.causal_lm.task import causal_lm
 from sweep.tasks.data import fingerprint
-from tests import hugging_face as tiny
-from tests.builders import NOWHERE, lora
-from tests.commands import config
+from tests.support import hugging_face as tiny
+from tests.support.builders import NOWHERE, lora
+from tests.support.commands import config
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 from sweep.errors import ConfigError
 from sweep.tasks import data
 from sweep.tasks.data import MNIST_SHA256, digits, fingerprint, mnist_folder, read_idx, texts_of
-from tests.builders import NOWHERE, regression, text
-from tests.builders import digits as mnist_settings
+from tests.support.builders import NOWHERE, regression, text
+from tests.support.builders import digits as mnist_settings
 
 LABELS = "t10k-labels-idx1-ubyte"
 

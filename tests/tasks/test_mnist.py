@@ -7,7 +7,7 @@ import torch
 
 from sweep.tasks.data import digits as read_digits
 from sweep.tasks.mnist.task import MEAN, STD, Mnist, mnist, rotate
-from tests.builders import NOWHERE, digits, randn
+from tests.support.builders import NOWHERE, digits, randn
 
 IMAGES = randn(3, 28, 28).abs()
 # A grid position is a cosine times a pixel index, exact to some 1e-6 pixels; a pixel's neighbours differ by up to 4.

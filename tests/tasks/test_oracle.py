@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sweep.tasks.toy_regression.oracle import best_mse, best_update, population_risks
-from tests.builders import randn
+from tests.support.builders import randn
 
 N, IN, OUT = 60, 7, 5
 

@@ -10,7 +10,7 @@ from sweep.adapters.options import AdapterOptions
 from sweep.tasks.toy_regression.oracle import best_mse, population_risks
 from sweep.tasks.toy_regression.task import ToyRegression, toy_regression
 from sweep.training.evaluate import evaluate
-from tests.builders import FULL, NONE, Run, attach, lora, optimizer, regression, run, training
+from tests.support.builders import FULL, NONE, Run, attach, lora, optimizer, regression, run, training
 
 
 def train(task: ToyRegression, *adapters: AdapterOptions, steps: int = 600, lr: float = 0.03) -> Run:

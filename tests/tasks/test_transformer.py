@@ -11,7 +11,7 @@ from sweep.models.llama import Llama
 from sweep.tasks.task import Batch
 from sweep.tasks.text import HELD_OUT, windows
 from sweep.tasks.transformer.task import transformer
-from tests.builders import llama, text
+from tests.support.builders import llama, text
 
 
 def files(folder: Path, source: str, target: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import pytest
 from sweep import record
 from sweep.record import Record
 from sweep.trackers.local import LocalTracker
-from tests.commands import history
+from tests.support.commands import history
 
 DONE = Record("t", "n", "finished", trial={}, result={"eval/loss": 0.5})
 

@@ -11,9 +11,9 @@ import pytest
 
 from analysis.sources.wandb_files import read_runs
 from sweep.trackers.upload import marker, run_files
-from tests.commands import TOY, command, history, records, sweep
-from tests.execution.test_claim import holding
-from tests.loopback_wandb import LoopbackWandb
+from tests.store.test_claim import holding
+from tests.support.commands import TOY, command, history, records, sweep
+from tests.support.loopback_wandb import LoopbackWandb
 
 
 def uploadable(study: Path) -> list[Path]:

@@ -20,8 +20,8 @@ import wandb
 
 from sweep.record import Record
 from sweep.trackers.wandb import LEAN, WandbSweep, WandbTracker, choose_mode, finish_all, set_aside
-from tests.loopback_wandb import KEY, LoopbackWandb
-from tests.mirror import CONFIG, LOGGED, RECORD, ROWS, SUMMARY, log_all, start, tracker, written
+from tests.support.loopback_wandb import KEY, LoopbackWandb
+from tests.support.mirror import CONFIG, LOGGED, RECORD, ROWS, SUMMARY, log_all, start, tracker, written
 
 pytestmark = pytest.mark.usefixtures("clean_wandb")
 
@@ -130,7 +130,7 @@ def test_an_error_is_one_warning_and_then_silence(
 KILLED = """
 import sys, time
 from pathlib import Path
-from tests.mirror import log_all, tracker
+from tests.support.mirror import log_all, tracker
 mirror = tracker(Path(sys.argv[1]))
 log_all(mirror)
 time.sleep(2.5)
@@ -211,7 +211,7 @@ LOSES_ITS_SERVER = """
 import logging, sys, time
 from pathlib import Path
 from sweep.trackers import wandb as module
-from tests.mirror import CONFIG, RECORD, ROWS
+from tests.support.mirror import CONFIG, RECORD, ROWS
 logging.basicConfig(format="%(message)s")
 module.LEAN.update(finish_timeout=2, init_timeout=3)
 sweep = module.WandbSweep(Path(sys.argv[1]), module.choose_mode("online"), "my-sweep", "rank", 1)
@@ -291,7 +291,7 @@ LEAKY = """
 import logging, sys
 from pathlib import Path
 from sweep.trackers.wandb import choose_mode
-from tests.mirror import RECORD, log_all, tracker
+from tests.support.mirror import RECORD, log_all, tracker
 mirror = tracker(Path(sys.argv[1]), choose_mode(sys.argv[2]))
 print("CANARY in the console")
 logging.warning("CANARY in the log")

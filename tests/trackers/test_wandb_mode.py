@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sweep.trackers.wandb import choose_mode
-from tests.loopback_wandb import KEY, Fault, LoopbackWandb
-from tests.mirror import LOGGED, RECORD, SUMMARY, clean_environment, log_all, start, tracker, written
+from tests.support.loopback_wandb import KEY, Fault, LoopbackWandb
+from tests.support.mirror import LOGGED, RECORD, SUMMARY, clean_environment, log_all, start, tracker, written
 
 pytestmark = pytest.mark.usefixtures("clean_wandb")
 
@@ -17,7 +17,7 @@ import logging, sys, time
 from pathlib import Path
 logging.basicConfig(format="%(message)s")
 from sweep.trackers.wandb import choose_mode
-from tests.mirror import RECORD, log_all, tracker
+from tests.support.mirror import RECORD, log_all, tracker
 started = time.monotonic()
 mode = choose_mode("online")
 print(mode, time.monotonic() - started, flush=True)

@@ -7,7 +7,7 @@ from sweep.tasks.mnist.task import Mnist
 from sweep.tasks.task import Batch, Examples
 from sweep.training import evaluate as module
 from sweep.training.evaluate import evaluate
-from tests.builders import InOrder, attach, lora, mlp, randn, squared_error
+from tests.support.builders import InOrder, attach, lora, mlp, randn, squared_error
 
 HELD_OUT = Batch(randn(50, 12), randn(50, 8, seed=1))
 

@@ -11,7 +11,7 @@ from sweep.adapters.fold import fold
 from sweep.tasks.task import Batch, Examples
 from sweep.tasks.toy_regression.task import toy_regression
 from sweep.training.loop import NoGradientError
-from tests.builders import (
+from tests.support.builders import (
     FULL,
     InOrder,
     attach,
@@ -26,7 +26,7 @@ from tests.builders import (
     run,
     squared_error,
     training,
-)  # fmt: skip
+)
 
 TASK = squared_error()
 DOMAIN = InOrder(pairs(12, 8, rows=8, batches=20))

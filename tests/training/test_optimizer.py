@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sweep.training.optimizer import TrialRows, build, clip_norms, lr_ratios
-from tests.builders import optimizer, randn
+from tests.support.builders import optimizer, randn
 
 SHAPES = [(4, 12), (20, 4), (20,)]
 STEPS = 12

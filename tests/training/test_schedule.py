@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sweep.training.schedule import factor, learning_rates
-from tests.builders import optimizer
+from tests.support.builders import optimizer
 
 
 @pytest.mark.parametrize(

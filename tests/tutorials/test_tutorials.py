@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sweep.tutorials.__main__ import NAMES, main
-from tests.commands import sweep
+from tests.support.commands import sweep
 
 SMALL = {
     "toy": ["seed=0"],

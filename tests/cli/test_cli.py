@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sweep import __main__ as command_line
-from tests.commands import PATH, ROOT, TOY, command, records, sweep, tree
+from tests.support.commands import PATH, ROOT, TOY, command, records, sweep, tree
 
 PACKED = "hydra/launcher=packed"
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from analysis.sources.wandb_files import read_runs
-from tests.commands import PATH, command, history, records, untimed
+from tests.support.commands import PATH, command, history, records, untimed
 
 GRID = ("adapter.rank=2,8", "adapter.init=kaiming,pissa", "name=s", "task=toy_regression", "training.log_every=100")
 Sweep = tuple[str, ...]

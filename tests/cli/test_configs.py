@@ -16,9 +16,9 @@ from hydra_plugins.lora_sweep.quick_loader import QuickLoader
 from sweep.cli.app import plain
 from sweep.config import parse
 from sweep.resolve import ResolvedTrial, resolve
-from tests.commands import config, hydra_loader, sweep
+from tests.support.commands import config, hydra_loader, sweep
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 TUTORIALS = {f"tutorial_{name}" for name in ("toy", "mnist", "merge", "attention", "llama")}
 GROUPS = {
     "ablation": {*TUTORIALS, "alpha", "defaults", "init", "lr", "quickstart", "rank", "search", "targets", "variants"},

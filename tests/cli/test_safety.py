@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import tree
-from tests.fuzz import TOY, plan
+from tests.support.commands import tree
+from tests.support.fuzz import TOY, plan
 
 HEAD = "# @package _global_\n"
 LAUGHS = "a: &a [x, x]\n" + "".join(f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in pairwise("abcdefghij"))  # fmt: skip

@@ -1,6 +1,6 @@
 """A real SLURM on loopback, as Debian packages it: one controller and one node with two CPUs.
 
-    python tests/loopback_slurm.py     starts it, says how to use it, and stops it when Enter is pressed
+    python tests/support/loopback_slurm.py     starts it, says how to use it, and stops it when Enter is pressed
 
 It needs root and the programs of the packages slurmctld, slurmd and munge, and touches no other SLURM.
 """

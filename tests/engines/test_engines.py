@@ -17,7 +17,7 @@ from sweep.packs.train_pack import lose
 from sweep.record import Record
 from sweep.resolve import resolve
 from sweep.store.store import Store
-from tests.commands import TOY, records, resolved, untimed
+from tests.support.commands import TOY, records, resolved, untimed
 
 
 def test_this_machine_needs_no_engine() -> None:

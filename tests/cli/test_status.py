@@ -7,8 +7,8 @@ import pytest
 from sweep.cli.status import find, main
 from sweep.launch.launch import Limits, run
 from sweep.store.store import Store
-from tests.commands import resolved
-from tests.execution.test_claim import holding
+from tests.store.test_claim import holding
+from tests.support.commands import resolved
 
 
 @pytest.fixture

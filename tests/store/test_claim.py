@@ -11,7 +11,7 @@ import pytest
 from sweep.launch.launch import Limits, run
 from sweep.store.claim import claim, claimed, wait_for
 from sweep.store.store import Store
-from tests.commands import ROOT, history, resolved, untimed
+from tests.support.commands import ROOT, history, resolved, untimed
 
 A, B, C = "a" * 16, "b" * 16, "0123456789abcdef"
 HOLDER = """
@@ -70,10 +70,10 @@ def test_thousands_of_claims_need_one_open_file(tmp_path: Path) -> None:
 OTHER_LAUNCH = """
 import sys, threading, time
 from pathlib import Path
-from sweep.execution import train
+from sweep.packs import train_pack as train
 from sweep.launch.launch import Limits, run
 from sweep.store.store import Store
-from tests.commands import resolved
+from tests.support.commands import resolved
 own = train.run_pack
 def slow(pack, *rest):
     print("training", len(pack), flush=True)

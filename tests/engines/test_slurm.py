@@ -12,8 +12,8 @@ from threading import Thread
 import psutil
 import pytest
 
-from tests.commands import command, history, records, start, untimed
-from tests.loopback_slurm import missing, slurm
+from tests.support.commands import command, history, records, start, untimed
+from tests.support.loopback_slurm import missing, slurm
 
 submitit = pytest.importorskip("submitit.core.utils", reason="submitit is not installed: pip install lora-sweep[slurm]")
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
@@ -101,8 +101,8 @@ def test_what_becomes_of_a_job_changes_no_record(loopback: dict[str, str], tmp_p
     assert first.returncode == 1, output + errors
     found = records(folder)
     said = [found[name].error["message"] if found[name].error else found[name].status for trial in (slow, preempted, cancelled) for name in trials(folder, trial)]  # fmt: skip
-    assert said[0].startswith(f"SLURM trial {slow} ended as TIMEOUT without a result; raise hydra.launcher.minutes")
-    assert said[4].startswith(f"SLURM trial {cancelled} ended as CANCELLED without a result")
+    assert said[0].startswith(f"SLURM job {slow} ended as TIMEOUT without a result; raise hydra.launcher.minutes")
+    assert said[4].startswith(f"SLURM job {cancelled} ended as CANCELLED without a result")
     assert said == [said[0], said[0], "finished", "finished", said[4], said[4]]
     again = trials(folder, slow) | trials(folder, preempted)
     done = {name: one for name, one in found.items() if one.finished}
@@ -126,5 +126,5 @@ def test_a_job_that_slurm_does_not_take_is_one_line(loopback: dict[str, str], tm
     more = ("hydra.launcher.engine=slurm", "+hydra.launcher.slurm.partition=nowhere")
     done = command("sweep", *SWEEP, *more, cwd=tmp_path, **loopback)
     assert done.returncode == 1
-    assert "hydra.launcher: SLURM does not take this trial" in done.stderr
+    assert "hydra.launcher: SLURM does not take this job" in done.stderr
     assert "invalid partition" in done.stderr

@@ -6,7 +6,7 @@ from sweep import record
 from sweep.packs.run_pack import Outcome, failed
 from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store
-from tests.commands import resolved
+from tests.support.commands import resolved
 
 ENVIRONMENT = {"torch": "2"}
 DONE = Outcome("finished", {"trainable": 1}, {"eval/loss": 0.5}, {"step_ms": 1.0})

@@ -26,7 +26,7 @@ from sweep.tasks.registry import build
 from sweep.tasks.task import Task
 from sweep.training.evaluate import evaluate
 from sweep.training.options import OptimizerOptions, TrainingOptions
-from tests.builders import FULL, NONE, NOWHERE, digits, lora, optimizer, regression, run, text, training
+from tests.support.builders import FULL, NONE, NOWHERE, digits, lora, optimizer, regression, run, text, training
 
 EXACT = torch.backends.mkl.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 TOLERANCE = 0.0 if EXACT else 1e-4
@@ -250,6 +250,6 @@ def test_packed_is_alone_at_the_sizes_of_the_default_tasks(name: str, config: An
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
 def test_packed_is_alone_on_hugging_face_models(family: str, tmp_path: Path) -> None:
-    hugging_face = pytest.importorskip("tests.hugging_face")
+    hugging_face = pytest.importorskip("tests.support.hugging_face")
     task = build(hugging_face.causal_lm(family, tmp_path), NOWHERE)
     assert_packed_is_alone("causal_lm", grid("causal_lm", 4, "none", 0.1, "adamw"), HOW, (task, task.base()))

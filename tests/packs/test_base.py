@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from sweep.packs.base import load_base
 from sweep.rng import generator
 from sweep.tasks.mnist.task import mnist
-from tests.builders import NOWHERE, digits
-from tests.commands import records, sweep
+from tests.support.builders import NOWHERE, digits
+from tests.support.commands import records, sweep
 
 
 def test_a_constant_schedule_is_plain_adam(tmp_path: Path) -> None:

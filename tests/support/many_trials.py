@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from analysis.sources.wandb_files import read_runs
-from tests.commands import PATH, records
+from tests.support.commands import PATH, records
 
 FILES = 1024
 """RLIMIT_NOFILE of the sweep."""

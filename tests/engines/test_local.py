@@ -10,7 +10,7 @@ from sweep.launch.launch import Limits, run
 from sweep.record import read
 from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store
-from tests.commands import history, resolved, untimed
+from tests.support.commands import history, resolved, untimed
 
 LONG = ("task=toy_regression", "tracker=none", "training.steps=1500", "training.eval_every=500")
 EACH = ["seed=0", "seed=1", "seed=2", "adapter.rank=2"]

@@ -19,9 +19,9 @@ import psutil
 
 import analysis
 from analysis.errors import BadRequestError
-from tests import loopback_ray, loopback_slurm
-from tests.commands import PATH
-from tests.sweeps import Sweep, launched, report, same, uninterrupted, wait_for
+from tests.support import loopback_ray, loopback_slurm
+from tests.support.commands import PATH
+from tests.support.sweeps import Sweep, launched, report, same, uninterrupted, wait_for
 
 PATIENCE_S = 300.0
 OUTLIVES_S = 20.0

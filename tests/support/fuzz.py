@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sweep.cli import run as command_line
 from sweep.config import every_key
-from tests.commands import tree
+from tests.support.commands import tree
 
 KEYS = (
     *every_key(), "task", "adapter", "optimizer", "training", "tracker", "hydra.launcher.max_pack", "hydra.launcher.workers",

@@ -10,7 +10,7 @@ import pytest
 from sweep.launch.launch import Limits, run
 from sweep.record import Record
 from sweep.store.store import Store
-from tests.commands import ROOT, TOY, history, records, resolved, untimed
+from tests.support.commands import ROOT, TOY, history, records, resolved, untimed
 
 ALONE, TOGETHER = Limits(max_pack=1, workers=1), Limits(workers=1)
 RATES = ("1e-5", "1e-2", "1e-4", "2e-2", "1e-3")
@@ -108,7 +108,7 @@ from pathlib import Path
 from sweep import record
 from sweep.launch.launch import Limits, run
 from sweep.store.store import Store
-from tests.commands import resolved
+from tests.support.commands import resolved
 own, number, one_by_one = record.write, itertools.count(), threading.Lock()
 def write(*what):
     with one_by_one:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from tests.faults import FAULTS, happens
-from tests.fuzz import try_command_lines, try_yaml_files
-from tests.kills import LAUNCHERS, NotHereError, kill_at_random
-from tests.many_trials import FILES, many_trials
-from tests.sweeps import grid, uninterrupted
+from tests.support.faults import FAULTS, happens
+from tests.support.fuzz import try_command_lines, try_yaml_files
+from tests.support.kills import LAUNCHERS, NotHereError, kill_at_random
+from tests.support.many_trials import FILES, many_trials
+from tests.support.sweeps import grid, uninterrupted
 
 SWEEP = grid(64, 2000)
 Rows = dict[str, Callable[[], str]]

@@ -18,7 +18,7 @@ from sweep.record import Record
 from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store, UnwritableError
 from sweep.trackers.local import LocalTracker
-from tests.commands import history, records, resolved, untimed
+from tests.support.commands import history, records, resolved, untimed
 
 ALONE = Limits(max_pack=1, workers=1)
 TOGETHER = Limits(workers=1)

@@ -23,7 +23,7 @@ from sweep.config import Config, parse
 from sweep.record import Record
 from sweep.resolve import ResolvedTrial, resolve
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PATH = os.pathsep.join(map(str, (ROOT, ROOT / "sweep" / "_plugin")))
 """Where the package and Hydra's launcher are in this checkout."""
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell, and what they start, ignore it

@@ -14,7 +14,7 @@ from sweep.packs.pack import Pack
 from sweep.record import Record, write
 from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store
-from tests.commands import resolved
+from tests.support.commands import resolved
 
 GIB = 2**30
 
@@ -88,7 +88,7 @@ def test_what_is_left_of_a_pruned_sweep_falls_into_the_packs_that_were_planned(t
     for done in packs:
         left = [pack for pack in packs if pack is not done]
         wanted = sorted((trial for pack in left for trial in pack.trials), key=lambda trial: trial.seed)
-        assert {plan.trials for pack in plan(wanted, 8, 2)} == {plan.trials for pack in left}
+        assert {pack.trials for pack in plan(wanted, 8, 2)} == {plan.trials for pack in left}
 
 
 def test_packs_fit_the_memory_of_all_workers_together(tmp_path: Path, measured: dict[str, float]) -> None:

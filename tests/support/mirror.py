@@ -14,7 +14,7 @@ from analysis.sources.wandb_files import WandbRun, read_runs
 from sweep.record import Record
 from sweep.trackers.wandb import WandbTracker
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIG = {"adapter.rank": 8, "adapter.init": "pissa", "optimizer.lr": 3e-3, "seed": 0, "task.name": "mnist"}
 ROWS = [
     {"train/loss": 1.0 / (1 + step), "eval/accuracy": 0.5 - abs(step - 20) / 100, "perf/step_ms": 2.5}

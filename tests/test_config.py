@@ -11,7 +11,7 @@ from sweep.adapters.rank import scale_of
 from sweep.config import check_name
 from sweep.errors import ConfigError
 from sweep.resolve import resolve
-from tests.commands import config, resolved
+from tests.support.commands import config, resolved
 
 TOY = "task=toy_regression"
 INITS = "'kaiming', 'gaussian', 'normal', 'both_random', 'init_b', 'orthogonal', 'pissa', 'milora', 'olora', 'mica', 'eva' or 'lora_ga'"

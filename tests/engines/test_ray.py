@@ -12,8 +12,8 @@ import pytest
 from sweep.launch.launch import Limits, run
 from sweep.launch.plan import plan
 from sweep.store.store import Store
-from tests.commands import command, history, records, resolved, start, untimed
-from tests.loopback_ray import ENVIRONMENT, ray_cluster
+from tests.support.commands import command, history, records, resolved, start, untimed
+from tests.support.loopback_ray import ENVIRONMENT, ray_cluster
 
 pytestmark = [
     pytest.mark.skipif(

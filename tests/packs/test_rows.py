@@ -8,7 +8,7 @@ import wandb
 from sweep.packs.rows import PackSinks, tracking_mode, wandb_sweep
 from sweep.record import Record
 from sweep.store.store import Store
-from tests.commands import history, records, resolved
+from tests.support.commands import history, records, resolved
 
 WANDB = ("task=toy_regression", "tracker=wandb")
 

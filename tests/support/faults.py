@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 
 from analysis.sources.wandb_files import read_runs
-from tests.commands import command, history, records, untimed
-from tests.loopback_wandb import KEY, LoopbackWandb
-from tests.sweeps import finish, grid, launched, same, uninterrupted, wait_for
+from tests.support.commands import command, history, records, untimed
+from tests.support.loopback_wandb import KEY, LoopbackWandb
+from tests.support.sweeps import finish, grid, launched, same, uninterrupted, wait_for
 
 SMALL = grid(8, 1000)
 ONE_BY_ONE = ("hydra.launcher.max_pack=1", "hydra.launcher.workers=1")
