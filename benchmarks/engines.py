@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from sweep import record  # noqa: E402
-from tests.support import loopback_ray, loopback_slurm
+from tests.support import loopback_ray, loopback_slurm  # noqa: E402
 
 WORKERS = 2
 SWEEP = (

@@ -31,7 +31,7 @@ from sweep.packs.run_pack import Outcome  # noqa: E402
 from sweep.resolve import ResolvedTrial, resolve  # noqa: E402
 from sweep.store.store import Store  # noqa: E402
 from sweep.trackers.local import LocalTracker  # noqa: E402
-from tests.support.commands import config
+from tests.support.commands import config  # noqa: E402
 
 TARGET = 100_000
 MAX_PACK = 256
