@@ -2,8 +2,8 @@
 as the one output, and plain linear layers in the place of GPT-2's transposed ones.
 """  # noqa: D205
 
-import hashlib
 import logging
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -18,37 +18,15 @@ from sweep.errors import ConfigError
 from sweep.models.model import Model
 
 CONFIG_FILE = "config.json"
-WEIGHTS = "*.safetensors"
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
-READ = (CONFIG_FILE, WEIGHTS, "*.safetensors.index.json", *TOKENIZER)
+TEMPLATE = "chat_template.jinja"
+GGUF_HASH = "gguf.sha256"
+"""In a folder that was made of a GGUF file, the SHA-256 of that file."""
 QUERY_AND_VALUE = {"q_proj", "v_proj", "q_lin", "v_lin", "query", "value"}
 
 
 class FromConv1D(nn.Linear):
     """A linear layer that the model's own files hold transposed, as GPT-2's ``Conv1D``."""
-
-
-@cache
-def folder_of(model: str) -> Path:
-    """The folder with the files of ``model``, which is a folder or a name on the hub, fetched there once.
-
-    Raises ConfigError when there is neither, or the hub cannot be reached.
-    """
-    if (folder := Path(model)).is_dir():
-        return _complete(folder, model)
-    import_transformers()
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import disable_progress_bars
-
-    disable_progress_bars()
-    try:
-        return _complete(Path(snapshot_download(model, allow_patterns=list(READ))), model)
-    except HFValidationError:
-        raise ConfigError([f"task.model = {model!r}: no such folder, and no name on the Hugging Face hub, which looks like org/name"]) from None  # fmt: skip
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError([f"task.model = {model!r}: no such folder, and not to be had from the Hugging Face hub ({reason}); where there is a network, fetch it with: hf download {model} --local-dir FOLDER, and give the folder"]) from None  # fmt: skip
 
 
 def name_of(folder: Path) -> str:
@@ -58,30 +36,11 @@ def name_of(folder: Path) -> str:
     return folder.name
 
 
-def _complete(folder: Path, model: str) -> Path:
-    if not (folder / CONFIG_FILE).exists():
-        raise ConfigError([f"task.model = {model!r}: has no {CONFIG_FILE}; give a folder that save_pretrained has written"])  # fmt: skip
-    if not list(folder.glob(WEIGHTS)):
-        raise ConfigError([f"task.model = {model!r}: has no {WEIGHTS}; other formats can run code when they are read, so save it again with save_pretrained"])  # fmt: skip
-    return folder
-
-
-@cache
-def sha256_of(folder: Path) -> str:
-    """A hash of what makes the model and its tokenizer: the files that are read, without their place."""
-    digest = hashlib.sha256()
-    for path in sorted({path for pattern in READ for path in folder.glob(pattern)}):
-        digest.update(f"{path.name}\0".encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
 @cache
 def configuration(folder: Path) -> tuple[Any, tuple[str, ...]]:
     """The model's configuration without dropout or cache, and the names and rates of the dropouts set to 0."""
     transformers = import_transformers()
-    with _readable(folder):
+    with readable(name_of(folder)):
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if getattr(config, "quantization_config", None):
         raise ConfigError([f"task.model = {name_of(folder)!r}: is quantised; give the model in full precision"])
@@ -104,7 +63,7 @@ def skeleton(folder: Path) -> Model:
     """The architecture with new weights, on torch's default device."""
     transformers = import_transformers()
     config, _ = configuration(folder)
-    with _readable(folder):
+    with readable(name_of(folder)):
         return as_model(transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32))
 
 
@@ -117,7 +76,7 @@ def load(folder: Path) -> Model:
     """
     transformers = import_transformers()
     config, _ = configuration(folder)
-    with _readable(folder):
+    with readable(name_of(folder)):
         network, info = transformers.AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
@@ -175,13 +134,13 @@ def import_transformers() -> Any:
 
 
 @contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    """Turn what transformers says about a model's files into one line."""
+def readable(name: str) -> Iterator[None]:
+    """Turn what transformers says about the files of model ``name`` into one line."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, struct.error) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ConfigError([f"task.model = {name_of(folder)!r}: cannot be used as a causal language model: {reason}"]) from None  # fmt: skip
+        raise ConfigError([f"task.model = {name!r}: cannot be used as a causal language model: {reason}"]) from None
 
 
 def _logits(_network: nn.Module, _inputs: Any, output: Any) -> Tensor:

@@ -18,7 +18,7 @@ import numpy as np
 
 from sweep.errors import ConfigError
 from sweep.files import replace_file
-from sweep.models.hugging_face import folder_of, sha256_of
+from sweep.models.folder import folder_of, sha256_of
 from sweep.tasks.causal_lm.options import CausalLMOptions
 from sweep.tasks.mnist.options import MnistOptions
 from sweep.tasks.options import TaskOptions
@@ -50,7 +50,7 @@ def fingerprint(task: TaskOptions, cache_folder: Path) -> str:
             return _text_fingerprint(texts_of(task))
         case CausalLMOptions():
             texts = tuple("\0".join(documents) for documents in documents_of(task))
-            return f"{_text_fingerprint(texts)} model:{sha256_of(folder_of(task.model))[:16]}"
+            return f"{_text_fingerprint(texts)} model:{sha256_of(folder_of(task.model, cache_folder))[:16]}"
         case ToyRegressionOptions():
             return f"generated:{task.data}"
         case _:

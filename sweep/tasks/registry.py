@@ -26,6 +26,6 @@ def build(config: TaskOptions, cache_folder: Path) -> Task:
         case TransformerOptions():
             return transformer(config)
         case CausalLMOptions():
-            return causal_lm(config)
+            return causal_lm(config, cache_folder)
         case _:
             raise AssertionError(f"no task has options of type {type(config).__name__}")

@@ -15,6 +15,7 @@ from sweep.adapters.targets import select
 from sweep.config import Config
 from sweep.errors import ConfigError
 from sweep.models import hugging_face
+from sweep.models.folder import sha256_of
 from sweep.resolve import resolve
 from sweep.tasks.causal_lm.options import CausalLMOptions
 from sweep.tasks.causal_lm.task import causal_lm
@@ -47,14 +48,14 @@ def edit(path: Path, **changes: Any) -> None:
 
 def refused(one: CausalLMOptions) -> str:
     with pytest.raises(ConfigError) as caught:
-        causal_lm(one).base()
+        causal_lm(one, NOWHERE).base()
     [fault] = caught.value.faults
     assert fault.startswith("task.")
     return fault
 
 
 def test_tokens_are_those_of_the_models_own_tokenizer(llama: CausalLMOptions) -> None:
-    task = causal_lm(llama)
+    task = causal_lm(llama, NOWHERE)
     content = Path(str(llama.source_text)).read_text()
     tokens = tiny.tokenizer()(content, add_special_tokens=False)["input_ids"]
     assert task.source.train.tolist() == tokens[: len(task.source.train)]
@@ -62,7 +63,7 @@ def test_tokens_are_those_of_the_models_own_tokenizer(llama: CausalLMOptions) ->
 
 
 def test_documents_are_parted_by_the_end_of_text(llama: CausalLMOptions) -> None:
-    task = causal_lm(llama)
+    task = causal_lm(llama, NOWHERE)
     documents = [json.loads(line)["text"] for line in Path(str(llama.target_text)).read_text().splitlines()]
     read = tiny.tokenizer().decode(task.target.train).split("<end>")
     assert read[:-1] == documents[: len(read) - 1]
@@ -70,7 +71,7 @@ def test_documents_are_parted_by_the_end_of_text(llama: CausalLMOptions) -> None
 
 
 def test_the_base_is_the_model_as_it_is(llama: CausalLMOptions) -> None:
-    task = causal_lm(llama)
+    task = causal_lm(llama, NOWHERE)
     expected = tiny.network("llama").eval()(task.target.held_out.inputs).logits
     assert torch.equal(task.base()(task.target.held_out.inputs), expected)
     assert task.base() is task.base()  # loaded once
@@ -78,7 +79,7 @@ def test_the_base_is_the_model_as_it_is(llama: CausalLMOptions) -> None:
 
 
 def test_dropout_is_switched_off_and_noted(tmp_path: Path) -> None:
-    task = causal_lm(tiny.causal_lm("gpt2", tmp_path))
+    task = causal_lm(tiny.causal_lm("gpt2", tmp_path), NOWHERE)
     check_rows_are_independent(task.base())
     assert task.notes == ("the model's own dropout is off: resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1, summary_first_dropout=0.1",)  # fmt: skip
 
@@ -115,7 +116,7 @@ def test_the_same_model_elsewhere_is_the_same_data_and_other_weights_are_not(
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         content = (Path(one.model) / name).read_bytes()
         (Path(one.model) / name).write_bytes(content + b" ")
-        hugging_face.sha256_of.cache_clear()
+        sha256_of.cache_clear()
         assert fingerprint(one, NOWHERE) != fingerprint(llama, NOWHERE)
         (Path(one.model) / name).write_bytes(content)
 
@@ -136,7 +137,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line_that_says_what_to_do(monkeypat
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     says = refused(llama.model_copy(update={"model": "org/model"}))
-    assert says.startswith("task.model = 'org/model': no such folder, and not to be had from the Hugging Face hub (")
+    assert says.startswith("task.model = 'org/model': not a folder, and the Hugging Face hub could not be reached (")
     assert says.endswith("fetch it with: hf download org/model --local-dir FOLDER, and give the folder")
 
 

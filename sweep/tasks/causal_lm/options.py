@@ -24,8 +24,8 @@ class CausalLMOptions(TaskOptions):
 
     @property
     def is_local(self) -> bool:
-        """Whether the model is a folder."""
-        return Path(self.model).is_dir()
+        """Whether the model is a folder or a GGUF file of the user's own."""
+        return self.model.endswith(".gguf") or Path(self.model).is_dir()
 
     def own_paths(self) -> set[str]:
         """The texts that are the user's, and the model where it is a folder."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sweep.errors import ConfigError
 from sweep.models import hugging_face
+from sweep.models.folder import folder_of
 from sweep.models.model import Model
 from sweep.tasks.causal_lm.options import CausalLMOptions
 from sweep.tasks.data import documents_of, enough
@@ -44,12 +45,12 @@ class CausalLM(NextToken):
         return hugging_face.load(self.folder)
 
 
-def causal_lm(config: CausalLMOptions) -> CausalLM:
+def causal_lm(config: CausalLMOptions, cache_folder: Path) -> CausalLM:
     """Read both texts and number their tokens.
 
     Raises ConfigError for texts that are too short, or a context that is too long for the model.
     """
-    folder = hugging_face.folder_of(config.model)
+    folder = folder_of(config.model, cache_folder)
     about, _ = hugging_face.configuration(folder)
     longest = getattr(about, "max_position_embeddings", config.context)
     if config.context > longest:
