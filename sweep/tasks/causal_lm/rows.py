@@ -58,13 +58,15 @@ def read(path: str, key: str) -> Rows:
 
     """
     where = f"{key} = {path!r}"
-    rows = []
+    rows: list[Row] = []
     for place, values in _records(Path(path), where):
         row = _row(values, f"{where}: {place}")
         if rows and type(row) is not type(rows[0]):
             kinds = f"{type(row).__name__.lower()} among {type(rows[0]).__name__.lower()}s"
             raise ConfigError([f"{where}: {place} is of another kind than the first row ({kinds}); all are expected to be one of {EXPECTED}"])  # fmt: skip
         rows.append(row)
+    if not rows:
+        raise ConfigError([f"{where}: holds no rows; each is expected to be one of {EXPECTED}"])
     return tuple(rows)
 
 
