@@ -2,11 +2,11 @@
 
 import csv
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from sweep.errors import ConfigError
@@ -46,9 +46,10 @@ def write(records: list[dict[str, Any]], path: Path) -> Path:
         pd.DataFrame(records).to_parquet(path)
     else:
         datasets = pytest.importorskip("datasets")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # dill, which datasets hashes with, warns of pyarrow's types
-            datasets.Dataset.from_list(records).save_to_disk(path)
+        table = pa.Table.from_pylist(records)
+        datasets.Dataset(table, fingerprint="given").save_to_disk(
+            path
+        )  # datasets 5.2 fails to hash what pyarrow 26 made
     return path
 
 
