@@ -1,5 +1,6 @@
 """The options of what is trained: a LoRA, every weight, or nothing."""
 
+import json
 import re
 from typing import Annotated, Any, Literal
 
@@ -71,8 +72,14 @@ class AdapterOptions(Options):
 
     @field_serializer("rank_pattern", "alpha_pattern", when_used="json")
     def _as_text(self, pattern: dict[str, Any] | None) -> str | None:
-        """One value that keeps the order, reads well as a level, and is what one would write on the command line."""
-        return f"{{{', '.join(f'{name}: {value:g}' for name, value in pattern.items())}}}" if pattern else None
+        """One value that keeps the order, reads well as a level, and is what one would write on the command line.
+
+        It is a part of a trial's identity, so unequal patterns have unequal texts: a number has all its digits, and a
+        name that holds the separator is in quotes.
+        """
+        if not pattern:
+            return None
+        return f"{{{', '.join(f'{_name_text(name)}: {_number_text(value)}' for name, value in pattern.items())}}}"
 
     @model_validator(mode="after")
     def _complete(self) -> "AdapterOptions":
@@ -94,3 +101,14 @@ class AdapterOptions(Options):
     def runs_alone(self) -> bool:
         """Whether a trial has no neighbours: it trains whole weights, of which each trial has its own."""
         return self.kind == "full" or bool(self.save)
+
+
+def _name_text(name: str) -> str:
+    """``name``, in quotes where it could be taken for the end of one entry and the beginning of the next."""
+    return json.dumps(name, ensure_ascii=False) if ", " in name or name.startswith('"') else name
+
+
+def _number_text(number: float) -> str:
+    """Six digits where they are the number, else as many as it has."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)

@@ -1,6 +1,5 @@
 """What a trial costs, measured or from its shapes: the time of an update, memory, trained numbers."""
 
-import math
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,8 +9,8 @@ from torch import nn
 
 from sweep.adapters.fold import Folded, fold, is_within, linear_layers, trains_bias
 from sweep.adapters.init import FREEZE_B
-from sweep.adapters.rank import bucket, rank_of, widest
-from sweep.hardware import threads
+from sweep.adapters.rank import rank_of
+from sweep.hardware import device_of, threads
 from sweep.resolve import ResolvedTrial, meta_model
 from sweep.tasks.registry import build
 from sweep.tasks.task import Task
@@ -24,23 +23,15 @@ COPIES_OF_PARAMETERS = 7
 COPIES_OF_ACTIVATIONS = 3
 
 
-def update_s(trials: Sequence[ResolvedTrial], task: Task, device: torch.device) -> float:
-    """Seconds of one update of ``trials`` packed, as ``_measured``; NaN where they cannot be trained.
+def update_s(trials: Sequence[ResolvedTrial], task: Task) -> float:
+    """Seconds of one update of ``trials`` packed, on a model that has not been pre-trained: the fastest of several.
 
-    For lack of memory, or for a fault of their own: they are left to fail where they are trained.
+    Raises whatever keeps them from being trained.
     """
-    try:
-        return _measured(trials, task, device)
-    except Exception:
-        return math.nan
-
-
-def _measured(trials: Sequence[ResolvedTrial], task: Task, device: torch.device) -> float:
-    """Seconds of one update of ``trials`` packed, on a model that has not been pre-trained: the fastest of several."""
     training = trials[0].training.model_copy(update={"steps": PROBE_STEPS})
     ends: list[float] = []
     with threads(1):
-        folded = _fold_untrained(trials, task, device)
+        folded = _fold_untrained(trials, task)
         settings, seeds = [trial.optimizer for trial in trials], [trial.seed for trial in trials]
         while len(ends) < PROBE_STEPS or (ends[-1] - ends[0] < PROBE_S and len(ends) < 20 * PROBE_STEPS):
             train(
@@ -49,20 +40,20 @@ def _measured(trials: Sequence[ResolvedTrial], task: Task, device: torch.device)
     return min(end - start for start, end in pairwise(ends))
 
 
-def _fold_untrained(trials: Sequence[ResolvedTrial], task: Task, device: torch.device) -> Folded:
+def _fold_untrained(trials: Sequence[ResolvedTrial], task: Task) -> Folded:
     """The pack's model with adapters, and where need be a base, that start at random: values do not matter for speed."""
     adapters = [
         trial.adapter.model_copy(update={"init": "kaiming"}) if trial.adapter.kind == "lora" else trial.adapter
         for trial in trials
     ]  # fmt: skip
     with torch.random.fork_rng(devices=[]):
-        model = (task.base() or task.new_model()).to(device)
+        model = (task.base() or task.new_model()).to(device_of(trials[0].config.device))
     targets, seeds = [trial.targets for trial in trials], [trial.seed for trial in trials]
     return fold(model, adapters, targets, seeds, saved=trials[0].saved)
 
 
 def trainable_of(trial: ResolvedTrial) -> int:
-    """How many numbers the trial of ``trial`` trains, by the shapes of its model alone."""
+    """How many numbers ``trial`` trains, by the shapes of its model alone."""
     adapter = trial.adapter
     model = meta_model(trial.task, trial.cache_folder)
     if adapter.kind == "full":
@@ -97,6 +88,6 @@ def memory_of_one(trial: ResolvedTrial) -> int:
     if trial.adapter.kind == "full":
         parameters = sum(layer.weight.numel() for layer in layers)
     else:
-        parameters = bucket(widest(trial.adapter)) * widths + _saved_numbers(trial, model)
+        parameters = trial.padded_rank * widths + _saved_numbers(trial, model)
     copies = COPIES_OF_ACTIVATIONS * (2 if trial.adapter.dora else 1)
     return 4 * (COPIES_OF_PARAMETERS * parameters + copies * rows * widths)

@@ -44,7 +44,7 @@ def wandb_sweep(trial: ResolvedTrial, store: Store, mode: "Mode | None") -> "Wan
     return WandbSweep(store.folder, mode, trial.config.name, store.ablation, every, trial.config.tracker.project)
 
 
-class PackSinks:
+class PackRows:
     """Receives what the trials of one pack report, in the pack's order."""
 
     def __init__(self, pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | None"):
@@ -59,7 +59,7 @@ class PackSinks:
         with writing(self._folder):
             self._local[position].note(text)
 
-    def rows(self, step: int, rows: Sequence[dict[str, float]]) -> None:
+    def log(self, step: int, rows: Sequence[dict[str, float]]) -> None:
         """Take one row of each trial; an empty one is of a trial that has stopped."""
         trackers: Sequence[Sequence[Tracker]] = (self._local, self._mirrors)
         for group in trackers:
@@ -84,7 +84,10 @@ class PackSinks:
         with writing(self._folder):
             for tracker in self._local:
                 tracker.flush()
-        with self._store.together(records), ThreadPoolExecutor(WRITERS) as pool:  # a disk confirms many files at a time
+        with (
+            self._store.write_records_atomically(records),
+            ThreadPoolExecutor(WRITERS) as pool,
+        ):  # a disk confirms many files at a time
             list(pool.map(LocalTracker.finish, self._local, records))
 
     def abandon(self) -> None:
