@@ -9,12 +9,10 @@ from typing import get_args
 
 from sweep import record
 from sweep.store.claim import SHORT, claimed
-from sweep.store.skip import Found, State, look
+from sweep.store.state import Found, State, look
 
 STATES = get_args(State)
 GOOD = STATES[:2]
-SHOWN = 10
-"""Trials that are named of each state; of the others only their number."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lora-sweep: {folder} holds no trial", file=sys.stderr)
         return 2
     print(describe(folder, trials))
-    return 0 if all(one.state in GOOD for one in trials) else 1
+    return 0 if all(trial.state in GOOD for trial in trials) else 1
 
 
 def find(folder: Path) -> list[Found]:
@@ -42,17 +40,16 @@ def find(folder: Path) -> list[Found]:
 
 def describe(folder: Path, trials: Sequence[Found]) -> str:
     """The state of a sweep in words: numbers first, then every trial that is not finished."""
-    by_state = {state: [one for one in trials if one.state == state] for state in STATES}
+    by_state = {state: [trial for trial in trials if trial.state == state] for state in STATES}
     counts = ", ".join(f"{len(some)} {state}" for state, some in by_state.items() if some)
     lines = [f"{folder}: {len(trials)} trials: {counts}"]
     for state in STATES[len(GOOD) :]:
-        for one in by_state[state][:SHOWN]:
-            lines.append(
-                f"  {state:11}  {one.folder.name}" + (f"  {' '.join(one.detail.split())[:200]}" if one.detail else "")
-            )
-        if len(by_state[state]) > SHOWN:
-            lines.append(f"  {state:11}  and {len(by_state[state]) - SHOWN} more")
-    lines += [f"environment differs in {line}" for line in record.mixtures(one.record for one in trials if one.record)]
-    if any(one.state not in GOOD for one in trials):
+        for trial in by_state[state]:
+            detail = " ".join(trial.detail.split())[:200]
+            lines.append(f"  {state:11}  {trial.folder.name}  {detail}".rstrip())
+    lines += [
+        f"environment differs in {line}" for line in record.mixtures(trial.record for trial in trials if trial.record)
+    ]
+    if any(trial.state not in GOOD for trial in trials):
         lines.append("the sweep's command, run again, trains what is not finished")
     return "\n".join(lines)

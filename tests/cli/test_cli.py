@@ -136,7 +136,9 @@ def test_every_fault_of_every_trial_is_told_at_once(tmp_path: Path) -> None:
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     arguments = (*TOY, "name=plan", "adapter.rank=2,4", "adapter=lora,full,none", "seed=0,1,1", "--dry-run")
     done = sweep(*arguments, cwd=tmp_path)
-    first, *packs, last = done.stdout.splitlines()
+    first, *packs, last, skipped = done.stdout.splitlines()
+    assert skipped.startswith("  exact duplicate: r2-a16-kaiming-all_linear-lr0.01-s1-")
+    assert skipped.count(", ") == 5  # the second seed 1 of six cells; full and none have no rank, so each twice more
     assert first == "outputs/plan: 18 trials: 10 exact duplicates dropped, 0 already finished, 8 to train"
     assert sorted(" ".join(line.split(", about")[0].split()) for line in packs) == sorted(
         f"{count} × {size} trials of toy_regression ({kind}), {steps} steps, training {numbers} numbers each"
