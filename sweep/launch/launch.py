@@ -23,7 +23,6 @@ from sweep.record import Record, mixtures
 from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store
 from sweep.tasks.options import TaskOptions
-from sweep.tasks.registry import build
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +221,7 @@ def _with_bases(packs: Sequence[Pack]) -> Iterator[tuple[Pack, Exception | None]
         trial = pack.trials[0]
         if trial.task not in errors:
             errors[trial.task] = None
-            pretraining = build(trial.task, trial.cache_folder).pretraining
+            pretraining = trial.task.build(trial.cache_folder).pretraining
             with progress_bar(f"pre-training {trial.task.name}", pretraining.steps if pretraining else 0) as bar:
                 try:
                     pretrain(trial, lambda step, bar=bar: bar.advance())  # type: ignore[misc]

@@ -14,7 +14,6 @@ from sweep.hardware import available_memory, device_of
 from sweep.launch.cost import memory_of_one, update_s
 from sweep.packs.pack import Pack
 from sweep.resolve import ResolvedTrial
-from sweep.tasks.registry import build
 from sweep.tasks.task import Task
 from sweep.trial import Trial
 
@@ -132,7 +131,7 @@ def _measured(
 
     ``sizes`` remembers, for their like of another rank, which size paid, and which is the largest to try.
     """
-    trial, task = trials[0], build(trials[0].task, trials[0].cache_folder)
+    trial, task = trials[0], trials[0].task.build(trials[0].cache_folder)
     device, memory = device_of(trials[0].config.device), memory_of_one(trials[0])
     fitting = int((MEMORY_SHARE * available_memory(device) / workers if room is None else room) / memory)
     limit = size = min(len(trials), 1 if trial.adapter.runs_alone else max(1, min(max_pack, fitting)))

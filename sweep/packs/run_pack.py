@@ -10,9 +10,9 @@ from sweep.adapters.peft import import_
 from sweep.packs.base import Base
 from sweep.record import Status
 from sweep.resolve import ResolvedTrial
-from sweep.tasks.task import Task
+from sweep.tasks.task import Task, require_declared
 from sweep.training.evaluate import evaluate_both
-from sweep.training.loop import Rows, Trained, train
+from sweep.training.loop import Callbacks, Row, Rows, Trained, train
 from sweep.training.pruning import Pruning
 
 START_TOLERANCE = 1e-3
@@ -48,32 +48,23 @@ def run_pack(
     seeds = [trial.seed for trial in trials]
     training = trials[0].training
     folded = _fold(trials, base)
-    last: Rows = [{} for _ in trials]
+    last: list[Row] = [{} for _ in trials]
 
     def remember(step: int, rows: Rows) -> None:
         for position, row in enumerate(rows):
-            last[position] |= row
+            last[position] |= row or {}
         on_rows(step, rows)
 
     start = [dict(base.metrics) for _ in trials] if folded.starts_at_base() else evaluate_both(folded, task)
     remember(0, start)
     if folded.parameters:
         settings = [trial.optimizer for trial in trials]
-        trained = train(
-            folded,
-            task,
-            task.target,
-            settings,
-            training,
-            seeds,
-            evaluate=lambda folded: evaluate_both(folded, task),
-            on_rows=remember,
-            on_step=on_step,
-            pruning=_pruning(trials, base),
-        )
+        callbacks = Callbacks(lambda folded: evaluate_both(folded, task), remember, on_step, _pruning(trials, base))
+        trained = train(folded, task, task.target, settings, training, seeds, callbacks)
     else:
         trained = Trained([0] * len(trials), [None] * len(trials), [None] * len(trials), {"pack_size": len(trials)})
     closing = task.closing(folded, adapters)
+    require_declared(task, (name for figures in closing for name in figures), "end")
     outcomes = []
     for position, (diverged_at, pruned_at) in enumerate(zip(trained.diverged_at, trained.pruned_at, strict=True)):
         params = _params(folded, position, trained.trainable[position])

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from sweep import record
 from sweep.adapters.peft.export import WEIGHTS_FILE
 from sweep.errors import ConfigError
 from sweep.files import replace_file
+from sweep.metrics import to_plain
 from sweep.packs.run_pack import Outcome
 from sweep.record import Record
 from sweep.resolve import ResolvedTrial
@@ -65,7 +65,7 @@ class Store:
         Trials of a pack may have been judged by each other, so they are not to be trained without the others again.
         """
         waiting = self.folder / f"{_TOGETHER}{records[0].trial_id[: claim.SHORT]}.json"
-        content = [record.finite(asdict(one)) for one in records]
+        content = [record.plain(one) for one in records]
         with writing(self.folder):
             replace_file(waiting, json.dumps(content, allow_nan=False).encode())
             yield
@@ -121,6 +121,7 @@ class Store:
             environment=environment,
             notes=trial.notes + outcome.notes,
             error=outcome.error,
+            metrics=to_plain(trial.metrics),
         )
 
     def save_adapter(self, trial: ResolvedTrial, files: Mapping[str, bytes]) -> None:
