@@ -25,7 +25,6 @@ from sweep.resolve import ResolvedTrial
 from sweep.store.claim import LOCK_FILE
 from sweep.store.skip import decide
 from sweep.store.store import Store, writing
-from sweep.tasks.mnist.options import MnistOptions
 
 if TYPE_CHECKING:
     from sweep.trackers.wandb import Mode
@@ -128,14 +127,13 @@ def check_reachable(address: str | None) -> None:
 
 def inputs_of(trial: ResolvedTrial) -> dict[str, Path]:
     """The files that the trials of ``trial``'s task read: by the place that they get on a node, where they are here."""
-    task, cache_folder = trial.task, trial.cache_folder
+    options, cache_folder = trial.task, trial.cache_folder
     found = {}
-    if (base := base_file(task, trial.data, cache_folder)).exists():
+    if (base := base_file(options, trial.data, cache_folder)).exists():
         found["cache/bases/" + base.name] = base
-    if isinstance(task, MnistOptions) and task.data == "full":
-        found |= {f"cache/mnist/{path.name}": path for path in sorted((cache_folder / "mnist").glob("*ubyte"))}
-    for name in sorted(task.own_paths()):
-        own = Path(getattr(task, name))
+    found |= {f"cache/{path.relative_to(cache_folder)}": path for path in options.cached_files(cache_folder)}
+    for name in sorted(options.own_paths()):
+        own = Path(getattr(options, name))
         files = sorted(path for path in own.rglob("*") if path.is_file()) if own.is_dir() else [own]
         found |= {f"{name}/{own.name}/{path.relative_to(own)}" if own.is_dir() else f"{name}/{own.name}": path for path in files}  # fmt: skip
     return found

@@ -12,9 +12,8 @@ from sweep.adapters.init import FREEZE_B
 from sweep.adapters.rank import rank_of
 from sweep.hardware import device_of, threads
 from sweep.resolve import ResolvedTrial, meta_model
-from sweep.tasks.registry import build
 from sweep.tasks.task import Task
-from sweep.training.loop import train
+from sweep.training.loop import Callbacks, train
 
 PROBE_STEPS = 3
 PROBE_S = 0.03
@@ -34,9 +33,8 @@ def update_s(trials: Sequence[ResolvedTrial], task: Task) -> float:
         folded = _fold_untrained(trials, task)
         settings, seeds = [trial.optimizer for trial in trials], [trial.seed for trial in trials]
         while len(ends) < PROBE_STEPS or (ends[-1] - ends[0] < PROBE_S and len(ends) < 20 * PROBE_STEPS):
-            train(
-                folded, task, task.target, settings, training, seeds, on_step=lambda _: ends.append(time.perf_counter())
-            )
+            clock = Callbacks(on_step=lambda _: ends.append(time.perf_counter()))
+            train(folded, task, task.target, settings, training, seeds, clock)
     return min(end - start for start, end in pairwise(ends))
 
 
@@ -46,8 +44,8 @@ def _fold_untrained(trials: Sequence[ResolvedTrial], task: Task) -> Folded:
         trial.adapter.model_copy(update={"init": "kaiming"}) if trial.adapter.kind == "lora" else trial.adapter
         for trial in trials
     ]  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        model = (task.base() or task.new_model()).to(device_of(trials[0].config.device))
+    device = device_of(trials[0].config.device)
+    model = (task.base() or task.new_model(torch.Generator())).to(device)
     targets, seeds = [trial.targets for trial in trials], [trial.seed for trial in trials]
     return fold(model, adapters, targets, seeds, saved=trials[0].saved)
 
@@ -79,12 +77,11 @@ def _saved_numbers(trial: ResolvedTrial, model: nn.Module) -> int:
 
 def memory_of_one(trial: ResolvedTrial) -> int:
     """Bytes that one more trial adds to a pack: its numbers, and the activations of its rows."""
-    task = build(trial.task, trial.cache_folder)
+    task = trial.task.build(trial.cache_folder)
     model = meta_model(trial.task, trial.cache_folder)
     layers = linear_layers(model).values()
     widths = sum(layer.in_features + layer.out_features for layer in layers)
-    positions = task.target.held_out.positions
-    rows = trial.training.batch_size * positions
+    rows = trial.training.batch_size * task.target.positions
     if trial.adapter.kind == "full":
         parameters = sum(layer.weight.numel() for layer in layers)
     else:

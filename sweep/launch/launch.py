@@ -15,7 +15,6 @@ from sweep.record import Record, mixtures
 from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store
 from sweep.tasks.options import TaskOptions
-from sweep.tasks.registry import build
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +107,7 @@ def _with_bases(packs: Sequence[Pack]) -> Iterator[tuple[Pack, Exception | None]
 
 def _make_base(trial: ResolvedTrial) -> Exception | None:
     """Make sure that the base of ``trial`` is there; returns the error that a faulty task or model raised."""
-    pretraining = build(trial.task, trial.cache_folder).pretraining
+    pretraining = trial.task.build(trial.cache_folder).pretraining
     with progress_bar(f"pre-training {trial.task.name}", pretraining.steps if pretraining else 0) as bar:
         try:
             pretrain(trial, lambda step: bar.advance())

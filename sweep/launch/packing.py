@@ -11,7 +11,6 @@ from sweep.hardware import available_memory, device_of, is_out_of_memory
 from sweep.launch.cost import memory_of_one, update_s
 from sweep.packs.pack import Pack
 from sweep.resolve import ResolvedTrial
-from sweep.tasks.registry import build
 
 OWN_SETTINGS = {"lr", "lr_ratio", "weight_decay", "schedule", "warmup_steps", "clip_norm"}
 """Settings of the optimizer in which the trials of a pack may differ."""
@@ -174,7 +173,7 @@ class _Sizing:
     def _update_s(self, trials: Sequence[ResolvedTrial]) -> float:
         """Seconds of one update of ``trials``; NaN where they cannot be trained: they will fail where they are."""
         try:
-            return update_s(trials, build(trials[0].task, trials[0].cache_folder))
+            return update_s(trials, trials[0].task.build(trials[0].cache_folder))
         except Exception as error:
             if not is_out_of_memory(error):
                 self._on_fault(f"{trials[0].label}: {type(error).__name__}: {error}")

@@ -10,6 +10,7 @@ from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store, writing
 from sweep.trackers.local import LocalTracker
 from sweep.trackers.tracker import Tracker
+from sweep.training.loop import Rows
 
 if TYPE_CHECKING:
     from sweep.trackers.wandb import Mode, WandbSweep
@@ -37,11 +38,20 @@ def wandb_sweep(trial: ResolvedTrial, store: Store, mode: "Mode | None") -> "Wan
     """The W&B mirror of the launch that ``trial`` belongs to, in this process; None without a mode."""
     if mode is None:
         return None
-    from sweep.trackers.wandb import WandbSweep
+    from sweep.trackers.wandb import WandbSettings, WandbSweep
 
-    training = trial.training
+    training, config = trial.training, trial.config
     every = max(1, training.steps // training.log_every // MIRRORED_ROWS)
-    return WandbSweep(store.folder, mode, trial.config.name, store.ablation, every, trial.config.tracker.project)
+    return WandbSweep(
+        WandbSettings(
+            folder=store.folder,
+            mode=mode,
+            group=config.name,
+            ablation=store.ablation,
+            every=every,
+            project=config.tracker.project,
+        )
+    )
 
 
 class PackRows:
@@ -51,7 +61,8 @@ class PackRows:
         self._store, self._folder = store, store.folder
         with writing(self._folder):
             self._local = [LocalTracker(store.trial_folder(trial)) for trial in pack]
-        self._mirrors = [mirror.open(trial.id, trial.label, trial.flat()) for trial in pack] if mirror else []
+        opened = ((trial.id, trial.label, trial.flat(), trial.metrics) for trial in pack)
+        self._mirrors = [mirror.open(*arguments) for arguments in opened] if mirror else []
         self._flushed = time.monotonic()
 
     def note(self, position: int, text: str) -> None:
@@ -59,12 +70,12 @@ class PackRows:
         with writing(self._folder):
             self._local[position].note(text)
 
-    def log(self, step: int, rows: Sequence[dict[str, float]]) -> None:
-        """Take one row of each trial; an empty one is of a trial that has stopped."""
+    def log(self, step: int, rows: Rows) -> None:
+        """Take one row of each trial; None is of a trial that has stopped."""
         trackers: Sequence[Sequence[Tracker]] = (self._local, self._mirrors)
         for group in trackers:
             for tracker, row in zip(group, rows, strict=False):
-                if row:
+                if row is not None:
                     tracker.log(step, row)
 
     def flush(self) -> None:

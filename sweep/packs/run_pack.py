@@ -11,9 +11,9 @@ from sweep.adapters.peft import import_
 from sweep.packs.base import Base
 from sweep.record import Record, Status
 from sweep.resolve import ResolvedTrial
-from sweep.tasks.task import Task
+from sweep.tasks.task import Task, require_declared
 from sweep.training.evaluate import evaluate_both
-from sweep.training.loop import Rows, Trained, train
+from sweep.training.loop import Callbacks, Row, Rows, Trained, train
 from sweep.training.pruning import Pruning
 
 START_TOLERANCE = 1e-3
@@ -48,17 +48,18 @@ def run_pack(
 
     """
     folded = _fold(trials, base)
-    last: Rows = [{} for _ in trials]
+    last: list[Row] = [{} for _ in trials]
 
     def remember(step: int, rows: Rows) -> None:
         for position, row in enumerate(rows):
-            last[position] |= row
+            last[position] |= row or {}
         on_rows(step, rows)
 
     start = [dict(base.metrics) for _ in trials] if folded.starts_at_base() else evaluate_both(folded, task)
     remember(0, start)
     trained = _train(folded, trials, task, base, remember, on_step)
     closing = task.closing(folded, [trial.adapter for trial in trials])
+    require_declared(task, (name for figures in closing for name in figures), "end")
     records = []
     for position, trial in enumerate(trials):
         status, figures, notes = _outcome(trained, position, trial, base.scores | last[position], closing[position])
@@ -83,18 +84,9 @@ def _train(
     if not folded.parameters:
         never: list[int | None] = [None] * len(trials)
         return Trained([0] * len(trials), never, never, {"pack_size": len(trials)})
-    return train(
-        folded,
-        task,
-        task.target,
-        [trial.optimizer for trial in trials],
-        trials[0].training,
-        [trial.seed for trial in trials],
-        evaluate=lambda folded: evaluate_both(folded, task),
-        on_rows=on_rows,
-        on_step=on_step,
-        pruning=_pruning(trials, base),
-    )
+    settings, seeds = [trial.optimizer for trial in trials], [trial.seed for trial in trials]
+    callbacks = Callbacks(lambda folded: evaluate_both(folded, task), on_rows, on_step, _pruning(trials, base))
+    return train(folded, task, task.target, settings, trials[0].training, seeds, callbacks)
 
 
 def _outcome(

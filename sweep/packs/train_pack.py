@@ -17,7 +17,6 @@ from sweep.resolve import ResolvedTrial
 from sweep.store.environment import environment
 from sweep.store.skip import decide
 from sweep.store.store import Store, UnwritableError
-from sweep.tasks.registry import build
 
 if TYPE_CHECKING:
     from sweep.trackers.wandb import WandbSweep
@@ -30,7 +29,7 @@ _bases: dict[Hashable, Base] = {}
 
 def pretrain(trial: ResolvedTrial, on_step: OnStep) -> None:
     """Make sure that the base of ``trial`` is in the cache; calls ``on_step`` after each step of its training."""
-    task = build(trial.task, trial.cache_folder)
+    task = trial.task.build(trial.cache_folder)
     pretrained(trial.task, trial.data, task, trial.cache_folder, device_of(trial.config.device), on_step)
 
 
@@ -39,7 +38,7 @@ def base_of(trial: ResolvedTrial) -> Base:
     device = device_of(trial.config.device)
     key = (trial.task, trial.data, trial.cache_folder, device)
     if key not in _bases:
-        task = build(trial.task, trial.cache_folder)
+        task = trial.task.build(trial.cache_folder)
         _bases[key] = load_base(trial.task, trial.data, task, trial.cache_folder, device)
     return _bases[key]
 
@@ -106,7 +105,7 @@ def _train(pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | No
 
     with threads(1):
         try:
-            task, base = build(pack[0].task, pack[0].cache_folder), base_of(pack[0])
+            task, base = pack[0].task.build(pack[0].cache_folder), base_of(pack[0])
             base_hash = base.sha256
             for position, trial in enumerate(pack):
                 rows.note(position, _beginning(trial, len(pack), base_hash))

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sweep import record
 from sweep.adapters.peft.export import WEIGHTS_FILE
 from sweep.files import replace_file
+from sweep.metrics import to_plain
 from sweep.record import Record, Status
 from sweep.resolve import ResolvedTrial
 from sweep.store import claim
@@ -64,7 +64,7 @@ class Store:
         Pruning compares the trials of a pack, so they must not be trained again without the others.
         """
         waiting = self.folder / f"{_UNWRITTEN}{records[0].trial_id[: claim.SHORT]}.json"
-        content = [record.finite(asdict(one)) for one in records]
+        content = [record.plain(one) for one in records]
         with writing(self.folder):
             replace_file(waiting, json.dumps(content, allow_nan=False).encode())
             yield
@@ -101,6 +101,7 @@ class Store:
             ablation=self.ablation,
             environment=environment,
             notes=(*trial.notes, *notes),
+            metrics=to_plain(trial.metrics),
             **figures,
         )
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from sweep.adapters.fold import linear_layers
 from sweep.adapters.init import INITS, BaseWeight
+from sweep.metrics import WRONG
 from sweep.training.evaluate import evaluate
 from sweep.training.loop import train
 from sweep.tutorials.report import Row
@@ -70,8 +71,8 @@ class _Again:
         train(folded, task, task.target, [how.optimizer], how.training, [how.seed])
         self.unchanged = before == _hash(model.base.model)
         folded.enable(False)
-        [off] = evaluate(folded, task, task.source, "")
-        self.off = [off[f"wrong_{digit}"] for digit in range(10)]
+        [off] = evaluate(folded, task, task.source)
+        self.off = [off[metric.name] for metric in WRONG]
         folded.enable(True)
         folded.model.eval()
         held_out = task.source.held_out
