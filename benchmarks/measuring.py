@@ -188,7 +188,7 @@ def _cells(sweep: Sweep) -> Iterator[ResolvedTrial]:
 
 def _step_flops(job: ResolvedTrial) -> int:
     task = build(job.task, job.cache_folder)
-    folded = fold(task.new_model(), [job.adapter], [job.targets], [0])
+    folded = fold(task.new_model(), [job.adapter], [job.targets], [0], job.padded_rank)
     inputs, targets = next(task.target.batches(torch.Generator(), job.training.batch_size))
     with FlopCounterMode(display=False) as counter:
         task.loss(folded.model(inputs), targets).mean().backward()

@@ -23,8 +23,9 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from sweep import config as config_module
-from sweep.adapters.init import INITS, BaseWeight
+from sweep.adapters.inits import BaseWeight
 from sweep.packs.base import load_base
+from sweep.registry import INITS
 from sweep.rng import generator
 from sweep.tasks.data import fingerprint
 from sweep.tasks.options import TaskOptions
@@ -69,9 +70,10 @@ def adapted(base: nn.Module, adapter: DictConfig, seed: int) -> PeftModel:
     scale = adapter.alpha / adapter.rank
     for name, layer in model.base_model.model.named_modules():
         if hasattr(layer, "lora_A"):
-            drawn = INITS[adapter.init](BaseWeight(layer.weight), adapter.rank, scale, generator(seed, "init", name))
-            layer.lora_A["default"].weight.data.copy_(drawn.lora_A)
-            layer.lora_B["default"].weight.data.copy_(drawn.lora_B)
+            rng = generator(seed, "init", name)
+            lora_A, lora_B = INITS.load(adapter.init).draw(BaseWeight(layer.weight), adapter.rank, scale, rng)
+            layer.lora_A["default"].weight.data.copy_(lora_A)
+            layer.lora_B["default"].weight.data.copy_(lora_B)
     return model
 
 

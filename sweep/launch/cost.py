@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from sweep.adapters.fold import Folded, fold, is_within, linear_layers, trains_bias
-from sweep.adapters.init import FREEZE_B
-from sweep.adapters.rank import bucket, rank_of, widest
+from sweep.adapters.inits import init_of
+from sweep.adapters.rank import rank_of
 from sweep.hardware import threads
 from sweep.resolve import ResolvedTrial, meta_model
 from sweep.tasks.registry import build
@@ -58,7 +58,7 @@ def _fold_untrained(trials: Sequence[ResolvedTrial], task: Task, device: torch.d
     with torch.random.fork_rng(devices=[]):
         model = (task.base() or task.new_model()).to(device)
     targets, seeds = [trial.targets for trial in trials], [trial.seed for trial in trials]
-    return fold(model, adapters, targets, seeds, saved=trials[0].saved)
+    return fold(model, adapters, targets, seeds, trials[0].padded_rank, saved=trials[0].saved)
 
 
 def trainable_of(trial: ResolvedTrial) -> int:
@@ -67,11 +67,10 @@ def trainable_of(trial: ResolvedTrial) -> int:
     model = meta_model(trial.task, trial.cache_folder)
     if adapter.kind == "full":
         return sum(parameter.numel() for parameter in model.parameters())
-    layers = linear_layers(model)
+    layers, trains_B = linear_layers(model), init_of(adapter).trains_B
     targeted = {name: layers[name] for name in trial.targets}
     factors = sum(
-        rank_of(adapter, name) * (layer.in_features + (0 if adapter.init in FREEZE_B else layer.out_features))
-        for name, layer in targeted.items()
+        rank_of(adapter, name) * (layer.in_features + trains_B * layer.out_features) for name, layer in targeted.items()
     )
     magnitudes = sum(layer.out_features for layer in targeted.values()) if adapter.dora else 0
     biases = sum(
@@ -97,6 +96,6 @@ def memory_of_one(trial: ResolvedTrial) -> int:
     if trial.adapter.kind == "full":
         parameters = sum(layer.weight.numel() for layer in layers)
     else:
-        parameters = bucket(widest(trial.adapter)) * widths + _saved_numbers(trial, model)
+        parameters = trial.padded_rank * widths + _saved_numbers(trial, model)
     copies = COPIES_OF_ACTIVATIONS * (2 if trial.adapter.dora else 1)
     return 4 * (COPIES_OF_PARAMETERS * parameters + copies * rows * widths)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sweep.adapters.lora import LoRALinear
+from sweep.adapters.lora import LoRALinear, TrialFactors
 from tests.support.builders import randn
 
 TRIALS, ROWS, IN, OUT, RANK = 3, 7, 6, 5, 2
@@ -15,17 +15,24 @@ SCALING = [0.5, 1.0, 4.0]
 def layer(dropout: list[float] | None = None, moved: bool = False, bias: list[bool] | None = None) -> LoRALinear:
     base = nn.Linear(IN, OUT).requires_grad_(False)
     base.weight.data, base.bias.data = randn(OUT, IN, seed=1), randn(OUT, seed=2)
-    return LoRALinear(
-        base,
-        nn.Parameter(randn(TRIALS, RANK, IN, seed=3)),
-        nn.Parameter(randn(TRIALS, OUT, RANK, seed=4)),
-        scaling=torch.tensor(SCALING),
-        dropout=dropout or [0.0] * TRIALS,
-        dropout_rng=[torch.Generator().manual_seed(10 + trial) for trial in range(TRIALS)],
-        moved=(randn(TRIALS, RANK, IN, seed=5), randn(TRIALS, OUT, RANK, seed=6)) if moved else None,
-        bias=nn.Parameter(randn(TRIALS, OUT, seed=8)) if bias else None,
-        trains_bias=torch.tensor(bias) if bias else None,
-    )
+    trials = [
+        TrialFactors(
+            *factors,
+            scaling=SCALING[trial],
+            dropout=dropout[trial] if dropout else 0.0,
+            dropout_rng=torch.Generator().manual_seed(10 + trial),
+            moves_base=moved,
+            trains_bias=bias is not None and bias[trial],
+        )
+        for trial, factors in enumerate(
+            zip(randn(TRIALS, RANK, IN, seed=5), randn(TRIALS, OUT, RANK, seed=6), strict=True)
+        )
+    ]
+    adapted = LoRALinear(base, trials, RANK)
+    adapted.lora_A.data, adapted.lora_B.data = randn(TRIALS, RANK, IN, seed=3), randn(TRIALS, OUT, RANK, seed=4)
+    if adapted.bias is not None:
+        adapted.bias.data = randn(TRIALS, OUT, seed=8)
+    return adapted
 
 
 def reference(adapted: LoRALinear, x: Tensor) -> Tensor:
