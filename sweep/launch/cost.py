@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sweep.adapters.fold import Folded, fold, is_within, linear_layers, trains_bias
-from sweep.adapters.init import FREEZE_B
+from sweep.adapters.inits import init_of
 from sweep.adapters.rank import rank_of
 from sweep.hardware import device_of, threads
 from sweep.resolve import ResolvedTrial, meta_model
@@ -47,7 +47,7 @@ def _fold_untrained(trials: Sequence[ResolvedTrial], task: Task) -> Folded:
     device = device_of(trials[0].config.device)
     model = (task.base() or task.new_model(torch.Generator())).to(device)
     targets, seeds = [trial.targets for trial in trials], [trial.seed for trial in trials]
-    return fold(model, adapters, targets, seeds, saved=trials[0].saved)
+    return fold(model, adapters, targets, seeds, trials[0].padded_rank, saved=trials[0].saved)
 
 
 def trainable_of(trial: ResolvedTrial) -> int:
@@ -56,11 +56,10 @@ def trainable_of(trial: ResolvedTrial) -> int:
     model = meta_model(trial.task, trial.cache_folder)
     if adapter.kind == "full":
         return sum(parameter.numel() for parameter in model.parameters())
-    layers = linear_layers(model)
+    layers, trains_B = linear_layers(model), init_of(adapter).trains_B
     targeted = {name: layers[name] for name in trial.targets}
     factors = sum(
-        rank_of(adapter, name) * (layer.in_features + (0 if adapter.init in FREEZE_B else layer.out_features))
-        for name, layer in targeted.items()
+        rank_of(adapter, name) * (layer.in_features + trains_B * layer.out_features) for name, layer in targeted.items()
     )
     magnitudes = sum(layer.out_features for layer in targeted.values()) if adapter.dora else 0
     biases = sum(

@@ -118,7 +118,7 @@ def _pruning(trials: Sequence[ResolvedTrial], base: Base) -> Pruning | None:
 def _fold(trials: Sequence[ResolvedTrial], base: Base) -> Folded:
     adapters, seeds = [trial.adapter for trial in trials], [trial.seed for trial in trials]
     targets = [trial.targets for trial in trials]
-    folded = fold(base.model, adapters, targets, seeds, base.weights, trials[0].saved)
+    folded = fold(base.model, adapters, targets, seeds, trials[0].padded_rank, base.weights, trials[0].saved)
     for position, trial in enumerate(trials):
         if trial.start:
             import_.start(folded, position, trial.start)
