@@ -69,6 +69,8 @@ class Trial:
         science = self.science()
         for name in self.task.own_paths():
             del science["task"][name]
+        unset = self.task.unset.items()
+        science["task"] = {name: value for name, value in science["task"].items() if (name, value) not in unset}
         if self.adapter.kind == "none":
             del science["optimizer"], science["training"]
         return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:16]

@@ -90,6 +90,8 @@ def target_values(outputs: Tensor, targets: Tensor, value: Callable[[Tensor, Ten
 
     """
     has_target = targets != NO_TARGET
+    if has_target.all():
+        return value(outputs.view(-1, outputs.shape[-1]), targets.flatten().long()).view(targets.shape)
     logits = outputs if outputs.ndim == 2 else outputs[has_target]
     of_targets = value(logits, targets[has_target].long())
     return torch.zeros(targets.shape, device=outputs.device).masked_scatter(has_target, of_targets)

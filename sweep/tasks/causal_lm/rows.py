@@ -11,7 +11,6 @@ from typing import Any
 from sweep.errors import ConfigError
 
 EXPECTED = '{"text": …}, {"prompt": …, "completion": …} or {"messages": [{"role": …, "content": …}, …]}'
-VERSES = "verses"
 INSTRUCTION = "Write the verse in Middle English."
 HELD_OUT_CHAPTERS = 10
 VERSES_IN_NUMBER = 1000
