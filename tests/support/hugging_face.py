@@ -1,6 +1,7 @@
 """Small Hugging Face models with random weights, and a real tokenizer made of real text."""
 
 import json
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,9 @@ from sweep.tasks.causal_lm.options import CausalLMOptions
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 
+_folder = tempfile.TemporaryDirectory()
+CACHE = Path(_folder.name)
+"""A cache for the tokens of these tests, gone when they end."""
 VOCABULARY = 300
 WIDTH = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 32}
 CONFIGS: dict[str, Any] = {
