@@ -100,6 +100,13 @@ def tokenizer_of(folder: Path) -> Any:
         raise ConfigError([f"task.model = {name_of(folder)!r}: its tokenizer cannot be loaded: {reason}"]) from None  # fmt: skip
 
 
+def end_tokens(folder: Path) -> frozenset[int]:
+    """The tokens after which the model has said all: those of its configuration and its tokenizer's."""
+    config, _ = configuration(folder)
+    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    return frozenset({*ends, tokenizer_of(folder).eos_token_id} - {None})
+
+
 def as_model(network: nn.Module) -> Model:
     """Give ``network``, in place, what ``Model`` asks for. It keeps its own class and the names of its layers."""
     for name, module in list(network.named_modules()):

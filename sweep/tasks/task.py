@@ -32,6 +32,14 @@ class Batch(NamedTuple):
         return Batch(self.inputs.to(device), self.targets.to(device))
 
 
+class Sample(NamedTuple):
+    """What a trained model writes to a held-out prompt, and what was expected."""
+
+    prompt: str
+    expected: str
+    answer: str
+
+
 class Domain(Protocol):
     """One data distribution: batches to train on and held-out rows to evaluate on."""
 
@@ -114,6 +122,10 @@ class Task(ABC):
     def derive(self, means: Mapping[str, float]) -> dict[str, float]:
         """Metrics that follow from the means over one domain, such as perplexity from loss."""
         return {}
+
+    def samples(self, folded: Folded) -> list[list[Sample]]:
+        """Answers of each trial, once, after its last step. Their share that is as expected is ``EXACT_MATCH``."""
+        return [[] for _ in range(folded.trials)]
 
     def closing(self, folded: Folded, adapters: Sequence[AdapterOptions]) -> list[dict[str, float]]:
         """Metrics of kind ``end`` of each trial, taken once, after its last step."""

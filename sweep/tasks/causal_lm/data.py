@@ -22,6 +22,7 @@ from sweep.models import hugging_face
 from sweep.models.folder import folder_of, sha256_of
 from sweep.tasks import texts
 from sweep.tasks.causal_lm.blocks import in_blocks, padded
+from sweep.tasks.causal_lm.generate import Prompt, prompts_of
 from sweep.tasks.causal_lm.options import VERSES, CausalLMOptions
 from sweep.tasks.causal_lm.rows import Answer, Chat, Passage, Rows, read, verses
 from sweep.tasks.causal_lm.targets import tokenise
@@ -135,14 +136,7 @@ def _blocks(
     split: Split, options: CausalLMOptions, folder: Path, cache_folder: Path, settings: dict[str, Any]
 ) -> tuple[Domain, tuple[str, ...]]:
     """Blocks of whole rows; the last tenth of the rows is held out, where none are given for that."""
-    train, held_out = split.train, split.held_out
-    if held_out is None:
-        kept_apart = int(HELD_OUT * len(train))
-        if not kept_apart:
-            raise ConfigError(
-                [f"{split.key}: {len(train)} rows are too few to hold a tenth of them out; 10 are needed"]
-            )
-        train, held_out = train[:-kept_apart], train[-kept_apart:]
+    train, held_out = _parts(split)
 
     def make() -> tuple[dict[str, Tensor], tuple[str, ...]]:
         tokenizer = hugging_face.tokenizer_of(folder)
@@ -174,6 +168,32 @@ def _blocks(
         Batch(tensors["held_out.inputs"][chosen], tensors["held_out.targets"][chosen]),
         options.context,
     ), notes
+
+
+def _parts(split: Split) -> tuple[Rows, Rows]:
+    if split.held_out is not None:
+        return split.train, split.held_out
+    kept_apart = int(HELD_OUT * len(split.train))
+    if not kept_apart:
+        raise ConfigError(
+            [f"{split.key}: {len(split.train)} rows are too few to hold a tenth of them out; 10 are needed"]
+        )
+    return split.train[:-kept_apart], split.train[-kept_apart:]
+
+
+def prompts_for(split: Split, options: CausalLMOptions, folder: Path, longest: int) -> tuple[Prompt, ...]:
+    """The held-out prompts that are answered; the model reads at most ``longest`` tokens, answers among them.
+
+    Raises ConfigError for running text, which has no prompts.
+    """
+    asked = options.generate
+    if split.is_text:
+        raise ConfigError(
+            [f"task.generate.prompts = {asked.prompts}: {split.key} is running text, without prompts; use 0"]
+        )
+    rows = cast(Sequence[Answer | Chat], _parts(split)[1])
+    tokenizer = hugging_face.tokenizer_of(folder)
+    return tuple(prompts_of(rows, tokenizer, asked.prompts, longest - asked.tokens, f"held-out {split.key}"))
 
 
 def _require_vocabulary(tokens: Tensor, options: CausalLMOptions, folder: Path) -> None:

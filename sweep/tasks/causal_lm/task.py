@@ -7,29 +7,31 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from sweep.adapters.fold import Folded
 from sweep.errors import ConfigError
-from sweep.metrics import LOSS, PERPLEXITY, Metric
+from sweep.metrics import EXACT_MATCH, LOSS, PERPLEXITY, TOKEN_ACCURACY
 from sweep.models import hugging_face
 from sweep.models.folder import folder_of
 from sweep.models.model import Model
 from sweep.rng import drawing_from
 from sweep.tasks.causal_lm.blocks import NO_TARGET, target_values
-from sweep.tasks.causal_lm.data import domain_of, splits
+from sweep.tasks.causal_lm.data import domain_of, prompts_for, splits
+from sweep.tasks.causal_lm.generate import Prompt, write_answers
 from sweep.tasks.causal_lm.options import CausalLMOptions
 from sweep.tasks.next_token import NextToken
-
-TOKEN_ACCURACY = Metric("eval/token_accuracy", "token accuracy", better="higher", tuned_on="eval/token_accuracy")
+from sweep.tasks.task import Sample
 
 
 @dataclass(frozen=True)
 class CausalLM(NextToken):
     """Next-token prediction, in nats per token. The base is the model as its files hold it."""
 
-    metrics = (LOSS, TOKEN_ACCURACY, PERPLEXITY)
+    metrics = (LOSS, TOKEN_ACCURACY, PERPLEXITY, EXACT_MATCH)
 
     options: CausalLMOptions
     folder: Path
     of_rows: tuple[str, ...] = ()
+    prompts: tuple[Prompt, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -69,6 +71,18 @@ class CausalLM(NextToken):
         """The model itself."""
         return hugging_face.load(self.folder)
 
+    def samples(self, folded: Folded) -> list[list[Sample]]:
+        """Answers to ``prompts``, which are held out."""
+        if not self.prompts:
+            return super().samples(folded)
+        tokenizer = hugging_face.tokenizer_of(self.folder)
+        ends = hugging_face.end_tokens(self.folder)
+        answers = write_answers(folded, self.prompts, self.options.generate.tokens, ends, tokenizer)
+        return [
+            [Sample(prompt.text, prompt.expected, text) for prompt, text in zip(self.prompts, own, strict=True)]
+            for own in answers
+        ]
+
 
 def causal_lm(options: CausalLMOptions, cache_folder: Path) -> CausalLM:
     """Read the rows of both domains and number their tokens.
@@ -80,9 +94,10 @@ def causal_lm(options: CausalLMOptions, cache_folder: Path) -> CausalLM:
     longest = getattr(about, "max_position_embeddings", options.context)
     if options.context > longest:
         raise ConfigError([f"task.context = {options.context}: the model reads at most {longest} tokens"])
-    parts = [domain_of(split, options, cache_folder) for split in splits(options)]
-    (source, of_source), (target, of_target) = parts
-    return CausalLM(source, target, options, folder, (*of_source, *of_target))
+    parts = splits(options)
+    (source, of_source), (target, of_target) = (domain_of(split, options, cache_folder) for split in parts)
+    prompts = prompts_for(parts[1], options, folder, longest) if options.generate.prompts else ()
+    return CausalLM(source, target, options, folder, (*of_source, *of_target), prompts)
 
 
 def _mean_of_targets(values: Tensor, targets: Tensor) -> Tensor:
