@@ -9,6 +9,7 @@ from torch import nn
 
 from sweep.adapters.fold import linear_layers
 from sweep.adapters.init import INITS, BaseWeight
+from sweep.metrics import WRONG
 from sweep.training.evaluate import evaluate
 from sweep.training.loop import train
 from sweep.tutorials.report import Row
