@@ -187,7 +187,8 @@ def _cells(sweep: Sweep) -> Iterator[ResolvedTrial]:
 
 def _step_flops(job: ResolvedTrial) -> int:
     task = job.task.build(job.cache_folder)
-    folded = fold(task.new_model(torch.Generator()), [job.adapter], [job.targets], [0])
+    model = task.new_model(torch.Generator())
+    folded = fold(model, [job.adapter], [job.targets], [0], job.padded_rank)
     inputs, targets = next(task.target.batches(torch.Generator(), job.training.batch_size))
     with FlopCounterMode(display=False) as counter:
         task.loss(folded.model(inputs), targets).mean().backward()

@@ -21,10 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
-from sweep.adapters.init import INITS, BaseWeight
+from sweep.adapters.inits import BaseWeight
 from sweep.metrics import of_source
 from sweep.packs.base import load_base
-from sweep.registry import TASKS
+from sweep.registry import INITS, TASKS
 from sweep.rng import generator
 from sweep.tasks.options import TaskOptions
 from sweep.tasks.task import Domain, Task
@@ -66,9 +66,10 @@ def adapted(base: nn.Module, adapter: DictConfig, seed: int) -> PeftModel:
     scale = adapter.alpha / adapter.rank
     for name, layer in model.base_model.model.named_modules():
         if hasattr(layer, "lora_A"):
-            drawn = INITS[adapter.init](BaseWeight(layer.weight), adapter.rank, scale, generator(seed, "init", name))
-            layer.lora_A["default"].weight.data.copy_(drawn.lora_A)
-            layer.lora_B["default"].weight.data.copy_(drawn.lora_B)
+            rng = generator(seed, "init", name)
+            lora_A, lora_B = INITS.load(adapter.init).draw(BaseWeight(layer.weight), adapter.rank, scale, rng)
+            layer.lora_A["default"].weight.data.copy_(lora_A)
+            layer.lora_B["default"].weight.data.copy_(lora_B)
     return model
 
 

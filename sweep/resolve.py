@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from sweep.adapters import init, targets
+from sweep.adapters import targets
 from sweep.adapters.fold import check_rows_are_independent, linear_layers
+from sweep.adapters.inits.check import check_ranks
 from sweep.adapters.peft import import_
 from sweep.adapters.rank import bucket, widest
 from sweep.config import Config
@@ -81,7 +82,7 @@ def _match(
     chosen = targets.select(trial.adapter, list(shapes), presets)
     if trial.adapter.bias == "all":
         _check_biases(model, set(shapes))
-    own_notes = init.check(trial.adapter, {name: shapes[name] for name in chosen})
+    own_notes = check_ranks(trial.adapter, {name: shapes[name] for name in chosen})
     if trial.adapter.peft is not None:
         assert start is not None
         import_.check_start(Path(start), trial.adapter, model, chosen, saved)

@@ -15,9 +15,8 @@ from safetensors.torch import load, save
 from torch import nn
 
 from sweep.adapters.calibration import Calibration
-from sweep.adapters.fold import fold, linear_layers
-from sweep.adapters.init import BaseWeight
-from sweep.adapters.options import AdapterOptions
+from sweep.adapters.fold import fold_full, fold_none, linear_layers
+from sweep.adapters.inits import BaseWeight
 from sweep.files import replace_file
 from sweep.hardware import threads
 from sweep.metrics import of_base, with_domains
@@ -35,8 +34,6 @@ FORMAT = 1
 CALIBRATION_POSITIONS = 4096
 PRETRAINING_THREADS = 2
 """The same on every machine: the last bits of a base depend on how a product is divided among threads."""
-FULL = AdapterOptions(kind="full")
-NONE = AdapterOptions(kind="none")
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ def load_base(options: TaskOptions, data: str, task: Task, cache_folder: Path, d
     """The base of a task, and what an evaluation of it gives. The arguments are those of ``pretrained``."""
     model = pretrained(options, data, task, cache_folder, device).to(device).eval().requires_grad_(False)
     weights = base_weights(model, task)
-    alone = fold(model, [NONE], targets=[()], seeds=[0])
+    alone = fold_none(model, trials=1)
     with threads(1):  # several stall on small products when other processes compete with them
         [metrics] = evaluate_both(alone, task)
     means = {metric.name: metric for metric in with_domains(task.metrics) if metric.kind == "mean"}
@@ -138,8 +135,7 @@ def _trained(path: Path, task: Task, device: torch.device, on_step: Callable[[in
     recipe = task.pretraining
     assert recipe is not None
     with threads(PRETRAINING_THREADS):
-        model = task.new_model(torch.Generator().manual_seed(recipe.seed))
-        folded = fold(model.to(device), [FULL], targets=[()], seeds=[recipe.seed])
+        folded = fold_full(task.new_model(torch.Generator().manual_seed(recipe.seed)).to(device))
         setting = OptimizerOptions(
             name="adam", lr=recipe.lr, weight_decay=0.0, betas=(0.9, 0.999), eps=1e-8, momentum=0.0,
             schedule="constant", warmup_steps=0, clip_norm=None,

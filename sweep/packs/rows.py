@@ -54,7 +54,7 @@ def wandb_sweep(trial: ResolvedTrial, store: Store, mode: "Mode | None") -> "Wan
     )
 
 
-class PackSinks:
+class PackRows:
     """Receives what the trials of one pack report, in the pack's order."""
 
     def __init__(self, pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | None"):
@@ -70,7 +70,7 @@ class PackSinks:
         with writing(self._folder):
             self._local[position].note(text)
 
-    def rows(self, step: int, rows: Rows) -> None:
+    def log(self, step: int, rows: Rows) -> None:
         """Take one row of each trial; None is of a trial that has stopped."""
         trackers: Sequence[Sequence[Tracker]] = (self._local, self._mirrors)
         for group in trackers:
@@ -95,7 +95,10 @@ class PackSinks:
         with writing(self._folder):
             for tracker in self._local:
                 tracker.flush()
-        with self._store.together(records), ThreadPoolExecutor(WRITERS) as pool:  # a disk confirms many files at a time
+        with (
+            self._store.write_records_atomically(records),
+            ThreadPoolExecutor(WRITERS) as pool,
+        ):  # a disk confirms many files at a time
             list(pool.map(LocalTracker.finish, self._local, records))
 
     def abandon(self) -> None:

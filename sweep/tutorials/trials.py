@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from sweep import record
-from sweep.adapters.fold import Folded, fold
+from sweep.adapters.fold import Folded, fold_lora
 from sweep.adapters.peft import import_
 from sweep.config import parse
 from sweep.errors import ConfigError
@@ -97,7 +97,7 @@ def restored(trained: Trained, untrained: bool = False, **training: Any) -> Rest
     trial = resolve(config)
     base = base_of(trial)
     task = trial.task.build(trial.cache_folder)
-    folded = fold(base.model, [trial.adapter], [trial.targets], [trial.seed], base.weights)
+    folded = fold_lora(base.model, [trial.adapter], [trial.targets], [trial.seed], trial.padded_rank, base.weights)
     if not untrained:
         import_.start(folded, 0, trained.folder / "adapter")
     folded.model.eval()

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from sweep.adapters.fold import Folded
-from sweep.adapters.init import MOVE_THE_BASE
 from sweep.adapters.options import AdapterOptions
 from sweep.adapters.rank import rank_of
 from sweep.metrics import LOSS, ORACLE_MSE, ORACLE_RISK, REGRET, TRAIN_MSE
@@ -72,7 +71,7 @@ class ToyRegression(Task):
         @cache
         def oracle_of(rank: int, free_bias: bool, moved_by: int | None) -> float:
             frozen = linear.weight
-            if moved_by is not None and layer is not None:
+            if layer is not None and moved_by is not None:
                 frozen = frozen - layer.moved(moved_by).cpu()
             return best_mse(inputs.cpu(), targets.cpu(), frozen, linear.bias, rank, free_bias)
 
@@ -85,7 +84,8 @@ class ToyRegression(Task):
             ranks = {"none": 0, "full": min(linear.weight.shape)}
             rank = ranks[adapter.kind] if adapter.kind in ranks else rank_of(adapter, "layers.0")
             free_bias = adapter.kind == "full" or adapter.bias in ("all", "lora_only")
-            oracle = oracle_of(rank, free_bias, trial if adapter.init in MOVE_THE_BASE else None)
+            is_moved = layer is not None and layer.moves_base[trial]
+            oracle = oracle_of(rank, free_bias, trial if is_moved else None)
             regret = (train_mse - oracle) / (base_mse - oracle) if base_mse > oracle else math.nan
             figures = {TRAIN_MSE.name: train_mse, ORACLE_MSE.name: oracle, REGRET.name: regret}
             if self.risks:
