@@ -12,8 +12,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from sweep import metrics, record
+from sweep.engines.options import LaunchOptions
 from sweep.launch.cost import memory_of_one
-from sweep.launch.launch import Limits, run
+from sweep.launch.launch import run
 from sweep.metrics import LOSS, Metric, with_domains
 from sweep.models.llama import Llama
 from sweep.models.mlp import MLP
@@ -85,7 +86,7 @@ def test_metrics_are_all_that_a_task_measures_and_its_record_is_read_as_it_was_w
     name: str, tmp_path: Path
 ) -> None:
     trials, store = small(name, tmp_path, "seed=0", "adapter=none", "adapter=full"), Store(tmp_path / "s", None)
-    found = run(trials, store, Limits(workers=1))
+    found = run(trials, store, LaunchOptions(workers=1))
     assert [one.status for one in found] == ["finished"] * 3
     for trial, one in zip(trials, found, strict=True):
         assert record.read(store.trial_folder(trial)) == Record.of(record.plain(one))
@@ -226,7 +227,7 @@ def test_an_undeclared_metric_fails_the_first_trial_by_name(where: str, name: st
     options = LabelsOptions(given=((where, name),))
     [trial], store = resolved("training.steps=2 training.eval_every=1", cache=tmp_path), Store(tmp_path / "s", None)
     labelled = replace(trial, task=options, targets=("inner",))
-    [one] = run([labelled], store, Limits(workers=1))
+    [one] = run([labelled], store, LaunchOptions(workers=1))
     assert one.status == "failed"
     assert one.error is not None
     assert one.error["message"].startswith(f"Labels measured {name!r}, which its metrics do not declare; of kind ")
