@@ -22,9 +22,8 @@ from sweep.adapters.targets import select
 from sweep.models.model import Model
 from sweep.packs.base import base_weights
 from sweep.registry import INITS
-from sweep.tasks.registry import build
 from sweep.tasks.task import Task
-from sweep.training.evaluate import evaluate
+from sweep.training.evaluate import evaluate, evaluate_both
 from sweep.training.options import OptimizerOptions, TrainingOptions
 from tests.support.builders import FULL, NOWHERE, digits, lora, optimizer, padded_rank, regression, run, text, training
 
@@ -59,11 +58,9 @@ class Left:
 
 @cache
 def prepared(name: str) -> tuple[Task, Model]:
-    task = build(TASKS[name], NOWHERE)
+    task = TASKS[name].build(NOWHERE)
     if (model := task.base()) is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model = task.new_model()
+        model = task.new_model(torch.Generator().manual_seed(0))
         for parameter in model.parameters():
             if parameter.ndim == 2 and name == "transformer":
                 parameter.data.mul_(5)  # an untrained decoder is nearly constant
@@ -78,12 +75,9 @@ def train(name: str, trials: Sequence[One], how: TrainingOptions, task_and_model
     seeds = [trial.seed for trial in trials]
     folded = fold(model, adapters, targets, seeds, padded_rank(adapters), base_weights(model, task))
 
-    def measure() -> list[dict[str, float]]:
-        both = evaluate(folded, task, task.target), evaluate(folded, task, task.source, "eval/source_")
-        return [here | there for here, there in zip(*both, strict=True)]
-
     done = run(
-        folded, task, task.target, [trial.optimizer for trial in trials], how, seeds, evaluate=lambda _: measure(),
+        folded, task, task.target, [trial.optimizer for trial in trials], how, seeds,
+        evaluate=lambda _: evaluate_both(folded, task),
     )  # fmt: skip
     closing = task.closing(folded, adapters)
     return [
@@ -236,10 +230,8 @@ def test_full_fine_tuning_does_the_same_twice() -> None:
     ],
 )
 def test_packed_is_alone_at_the_sizes_of_the_default_tasks(name: str, config: Any, batch_size: int) -> None:
-    task = build(config, NOWHERE)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = task.new_model().requires_grad_(False)
+    task = config.build(NOWHERE)
+    model = task.new_model(torch.Generator().manual_seed(0)).requires_grad_(False)
     trials = grid(name, 8, "none", 0.0, "adamw")[3:6]
     trials = [
         One(trial.adapter.model_copy(update={"init": "kaiming"}), trial.optimizer, trial.seed) for trial in trials
@@ -251,5 +243,5 @@ def test_packed_is_alone_at_the_sizes_of_the_default_tasks(name: str, config: An
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
 def test_packed_is_alone_on_hugging_face_models(family: str, tmp_path: Path) -> None:
     hugging_face = pytest.importorskip("tests.support.hugging_face")
-    task = build(hugging_face.causal_lm(family, tmp_path), NOWHERE)
+    task = hugging_face.causal_lm(family, tmp_path).build(NOWHERE)
     assert_packed_is_alone("causal_lm", grid("causal_lm", 4, "none", 0.1, "adamw"), HOW, (task, task.base()))

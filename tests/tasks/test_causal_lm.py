@@ -18,7 +18,6 @@ from sweep.models import hugging_face
 from sweep.resolve import resolve
 from sweep.tasks.causal_lm.options import CausalLMOptions
 from sweep.tasks.causal_lm.task import causal_lm
-from sweep.tasks.data import fingerprint
 from tests.support import hugging_face as tiny
 from tests.support.builders import NOWHERE, lora
 from tests.support.commands import config
@@ -110,13 +109,13 @@ def test_the_same_model_elsewhere_is_the_same_data_and_other_weights_are_not(
     tmp_path: Path, llama: CausalLMOptions
 ) -> None:
     one = copied(llama, tmp_path)
-    assert fingerprint(one, NOWHERE) == fingerprint(llama, NOWHERE)
+    assert one.fingerprint(NOWHERE) == llama.fingerprint(NOWHERE)
     assert one.own_paths() == {"model", "source_text", "target_text"}
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         content = (Path(one.model) / name).read_bytes()
         (Path(one.model) / name).write_bytes(content + b" ")
         hugging_face.sha256_of.cache_clear()
-        assert fingerprint(one, NOWHERE) != fingerprint(llama, NOWHERE)
+        assert one.fingerprint(NOWHERE) != llama.fingerprint(NOWHERE)
         (Path(one.model) / name).write_bytes(content)
 
 
