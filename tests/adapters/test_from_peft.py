@@ -1,5 +1,6 @@
 """What PEFT describes or has saved, taken over: the same layers, factors and outputs, or an error with every reason."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def saved_by_peft(base: Any, folder: Path, seed: int = 0, **settings: Any) -> An
 def started(base: Any, folder: Path) -> Folded:
     adapter = resolved(AdapterOptions(kind="lora", peft=str(folder)))
     targets = select(adapter, list(linear_layers(base)), base.presets)
-    check_start(folder, adapter, base, targets)
+    check_start(folder, adapter, copy.deepcopy(base).to("meta"), targets)
     pack = [lora(init="mica", rank=3, dora=adapter.dora), adapter]
     folded = fold_lora(base, pack, [["layers.0"], targets], [0, 0], padded_rank(pack))
     start(folded, 1, folder)

@@ -39,7 +39,7 @@ def reference(adapted: LoRALinear, x: Tensor) -> Tensor:
     """The layer's formula in plain torch, differentiable in everything."""
     parts = []
     for trial, own in enumerate(x.view(TRIALS, -1, IN)):
-        trains = adapted.bias is not None and bool(adapted.trains_bias[trial])
+        trains = adapted.bias is not None and adapted.trains_bias[trial]
         y = F.linear(own, adapted.base.weight, adapted.bias[trial] if trains else adapted.base.bias)
         y = y + SCALING[trial] * F.linear(F.linear(own, adapted.lora_A[trial]), adapted.lora_B[trial])
         if adapted.moved_A is not None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sweep.adapters.options import AdapterOptions
@@ -43,6 +43,7 @@ def test_patterns_that_differ_after_six_digits_are_two_texts() -> None:
     assert first != second
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(PATTERNS, PATTERNS)
 def test_unequal_patterns_have_unequal_texts(first: dict[str, float] | None, second: dict[str, float] | None) -> None:
     try:
