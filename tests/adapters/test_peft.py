@@ -86,7 +86,7 @@ def their_trace(
 
 @pytest.mark.parametrize("init", INITS)
 @pytest.mark.parametrize("case", CASES, ids=["mlp", "llama"])
-def test_outputs_and_twenty_steps_of_adamw_are_those_of_peft(case: Any, init: str) -> None:
+def test_lora_outputs_and_twenty_steps_of_adamw_are_those_of_peft(case: Any, init: str) -> None:
     base, targets, task, domain = case
     # N(0,1) in both factors multiplies what rounding leaves, layer by layer; a small alpha keeps it comparable
     alpha = 0.3 if init == "both_random" else 9.0
@@ -101,7 +101,7 @@ def test_outputs_and_twenty_steps_of_adamw_are_those_of_peft(case: Any, init: st
     assert abs(our_losses[-1] - our_losses[0]) > 100 * TRACE  # something was trained
 
 
-def test_rank_stabilised_scaling_is_that_of_peft() -> None:
+def test_rslora_is_that_of_peft() -> None:
     base, targets, _, domain = CASES[0]
     folded = attach(base, lora(init="both_random", rank=6, alpha=9.0, scaling="alpha/sqrt_rank"))
     theirs = peft_twin(base, folded, 6, 9.0, targets, use_rslora=True)
@@ -120,7 +120,7 @@ SAVED = [
 
 
 @pytest.mark.parametrize(("case", "settings"), SAVED)
-def test_modules_that_are_trained_in_full_are_those_of_peft(case: int, settings: dict[str, Any]) -> None:
+def test_save_trains_the_modules_that_peft_trains(case: int, settings: dict[str, Any]) -> None:
     base, _, task, domain = CASES[case]
     before = bits(base)
     folded = attach(base, lora(rank=6, alpha=9.0, **settings))
@@ -165,7 +165,7 @@ CHOICES = [
 
 
 @pytest.mark.parametrize(("ours", "theirs"), CHOICES)
-def test_patterns_and_exclusions_mean_what_they_mean_to_peft(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+def test_targets_patterns_and_exclusions_are_those_of_peft(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     base, _, task, domain = CASES[1]
     folded = attach(base, lora(init="both_random", rank=6, alpha=0.3, targets=LLAMA, **ours))
     twin = peft_twin(base, folded, 6, 0.3, LLAMA, **theirs)
@@ -177,7 +177,7 @@ def test_patterns_and_exclusions_mean_what_they_mean_to_peft(ours: dict[str, Any
     assert counted == [sum(p.numel() for p in twin.parameters() if p.requires_grad)]
 
 
-def test_layer_indices_are_those_of_peft_below_a_named_model_and_stricter_elsewhere() -> None:
+def test_targets_layer_indices_are_those_of_peft_or_stricter() -> None:
     """PEFT looks for ``something.blocks.1.``: it takes nothing of a list at the root, and whatever is named in full."""
     from peft import LoraConfig
     from peft.tuners.tuners_utils import check_target_module_exists
@@ -209,7 +209,7 @@ def test_lora_plus_is_that_of_peft(case: Any) -> None:
     assert abs(our_losses[-1] - plain.losses()[-1]) > 100 * TRACE
 
 
-def test_the_update_of_the_weight_is_that_of_peft() -> None:
+def test_delta_is_that_of_peft() -> None:
     base, targets, _, _ = CASES[0]
     folded = attach(base, lora(init="both_random", rank=6, alpha=9.0))
     theirs = peft_twin(base, folded, 6, 9.0, targets)
@@ -218,7 +218,7 @@ def test_the_update_of_the_weight_is_that_of_peft() -> None:
         torch.testing.assert_close(layer.delta(0), their_delta, atol=1e-5, rtol=1e-6)  # entries near 10
 
 
-def test_a_bias_is_trained_where_peft_trains_it() -> None:
+def test_bias_is_trained_where_peft_trains_it() -> None:
     from peft import LoraConfig, get_peft_model
 
     base = mlp(12, 20, 8)
