@@ -80,7 +80,7 @@ def test_merged_computes_what_the_trial_does_and_unmerged_is_the_base(init: str,
     model, x = mlp(12, 20, 8), randn(6, 12)
     adapters = [
         lora(init=init, bias=bias, targets=["layers.0"]),
-        lora(init=init, bias=bias, rank=3 + (init == "orthogonal")),
+        lora(init=init, bias=bias, rank=3 + INITS.load(init).even_rank),
     ]
     folded = attach(model, *adapters)
     run(folded, squared_error(), InOrder(pairs(12, 8, 4, 3)), [optimizer(lr=1e-2)] * 2, training(steps=10))

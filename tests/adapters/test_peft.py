@@ -10,6 +10,7 @@ import torch
 from sweep.adapters.fold import Folded, linear_layers
 from sweep.adapters.targets import select
 from sweep.errors import ConfigError
+from sweep.registry import INITS
 from sweep.tasks.task import Task
 from tests.support.builders import (
     InOrder,
@@ -30,20 +31,6 @@ from tests.support.builders import (
 
 OUTPUTS = 1e-6  # relative to the largest output: the same products in float32, summed in another order
 TRACE = 1e-5  # relative, over 20 steps of AdamW
-INITS = [
-    "kaiming",
-    "gaussian",
-    "normal",
-    "both_random",
-    "init_b",
-    "orthogonal",
-    "pissa",
-    "milora",
-    "olora",
-    "mica",
-    "eva",
-    "lora_ga",
-]
 
 
 CASES = [
@@ -84,14 +71,14 @@ def their_trace(
     return losses
 
 
-@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize("init", INITS.names)
 @pytest.mark.parametrize("case", CASES, ids=["mlp", "llama"])
 def test_lora_outputs_and_twenty_steps_of_adamw_are_those_of_peft(case: Any, init: str) -> None:
     base, targets, task, domain = case
     # N(0,1) in both factors multiplies what rounding leaves, layer by layer; a small alpha keeps it comparable
     alpha = 0.3 if init == "both_random" else 9.0
     folded = attach(base, lora(init=init, rank=6, alpha=alpha, targets=targets))
-    theirs = peft_twin(base, folded, 6, alpha, targets, init_lora_weights="mica" if init == "mica" else True)
+    theirs = peft_twin(base, folded, 6, alpha, targets, init_lora_weights=True if INITS.load(init).trains_B else "mica")
     inputs = domain.ordered[0].inputs
     ours = folded.outputs(inputs, sees=[0])
     assert (ours - theirs(inputs)).abs().max() <= OUTPUTS * max(1.0, ours.abs().max().item())
