@@ -125,12 +125,13 @@ SOME = r".*(0|v_proj|up_proj|c_proj|fc1)"  # of the layers that a preset or an e
 
 def grid(name: str, rank: int, bias: str, dropout: float, optimizer_name: str, dora: bool = False) -> list[One]:
     """Every initialisation once, with everything else that may differ within a pack taken in turn."""
-    inits = [init for init in sorted(INITS.names) if init != "orthogonal" or rank % 2 == 0]
+    needs_even_rank = {init: INITS.load(init).even_rank for init in INITS.names}
+    inits = [init for init in sorted(INITS.names) if rank % 2 == 0 or not needs_even_rank[init]]
     targets = TARGETS[name]
     trials = []
     for number, init in enumerate(inits):
         lower = max(bucket(rank) // 2 + 1, 1)
-        own_rank = lower if number % 3 == 1 and init != "orthogonal" else rank
+        own_rank = lower if number % 3 == 1 and not needs_even_rank[init] else rank
         assert bucket(own_rank) == bucket(rank)
         adapter = lora(
             init=init, dora=dora, rank=own_rank, alpha=[8.0, 1.0, 16.0][number % 3], bias=bias,
@@ -139,7 +140,7 @@ def grid(name: str, rank: int, bias: str, dropout: float, optimizer_name: str, d
         )  # fmt: skip
         if number % 4 == 3:  # some layers have a smaller rank, or all the others have
             some = SOME if isinstance(adapter.targets, str) else ".*"
-            smaller = 2 if init == "orthogonal" else 1
+            smaller = 2 if needs_even_rank[init] else 1
             own_ranks = (own_rank, smaller) if number % 8 == 3 else (smaller, own_rank)
             changes = {"rank": own_ranks[0], "rank_pattern": {some: own_ranks[1]}, "alpha_pattern": {some: 3.0}}
             adapter = adapter.model_copy(update=changes)
