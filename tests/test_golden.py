@@ -187,9 +187,7 @@ def wrong_counts(model: Callable[[Tensor], Tensor], held_out: Batch) -> list[int
 def t1() -> tuple[Mnist, MLP]:
     """The story's network, narrower, after one epoch of Adam over the 4,000 embedded digits in batches of 10."""
     task = mnist(digits(shift="digit", digit=9, hidden=(100, 200)), NOWHERE)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = task.new_model()
+    model = task.new_model(torch.Generator().manual_seed(0))
     update = torch.optim.Adam(model.parameters(), lr=1e-3)
     batches = task.source.batches(torch.Generator().manual_seed(0), 10)
     for _ in range(400):
@@ -214,18 +212,18 @@ def test_t1_training_on_nines_alone_mends_nines_and_breaks_the_rest(t1: tuple[Mn
     domain = first_batches(task.target, 100)
     run(folded, task, domain, [optimizer(name="adam", lr=1e-3)], training(steps=100, batch_size=10))
 
-    [row] = evaluate(folded, task, task.source, "")
-    after = [int(row[f"wrong_{digit}"]) for digit in range(10)]
+    [row] = evaluate(folded, task, task.source)
+    after = [int(row[f"eval/wrong_{digit}"]) for digit in range(10)]
     assert after[9] < before[9]
     assert sum(after) > 1.5 * sum(before)
-    assert row["accuracy"] == pytest.approx(1 - sum(after) / 1000)
-    [on_nines] = evaluate(folded, task, task.target, "")
-    assert on_nines["accuracy"] == pytest.approx(1 - after[9] / 100)
+    assert row["eval/accuracy"] == pytest.approx(1 - sum(after) / 1000)
+    [on_nines] = evaluate(folded, task, task.target)
+    assert on_nines["eval/accuracy"] == pytest.approx(1 - after[9] / 100)
 
     assert equal(bits(model), weights)
     folded.enable(False)
-    [off] = evaluate(folded, task, task.source, "")
-    assert [int(off[f"wrong_{digit}"]) for digit in range(10)] == before
+    [off] = evaluate(folded, task, task.source)
+    assert [int(off[f"eval/wrong_{digit}"]) for digit in range(10)] == before
 
 
 def test_t1_our_layer_does_what_the_tutorials_parametrization_does(t1: tuple[Mnist, MLP]) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sweep.adapters.options import AdapterOptions
 from sweep.registry import INITS
 from sweep.resolve import resolve
+from sweep.tasks import texts
 from sweep.tasks.toy_regression.options import ToyRegressionOptions
 from sweep.training.options import OptimizerOptions, TrainingOptions
 from sweep.trial import Trial
@@ -77,6 +78,32 @@ def test_every_field_of_the_science_is_part_of_the_identity() -> None:
     assert len(ids) == 1 + changed + 2
 
 
+OF_BEFORE = {
+    "task=toy_regression": "b8f950d1bb64967a",
+    "task=toy_regression adapter.rank=2 seed=1": "aae761b1d6836a7a",
+    "task=toy_regression adapter=full": "daa81fa4aced0f0a",
+    "task=toy_regression adapter=none": "637a9970e82b81b2",
+    "task=toy_regression task.data=tutorial": "30a62ef3b88f090e",
+    "task=toy_regression task.hidden=[16] adapter.init=pissa task.noise=0.5": "a7554a27b384eccd",
+    "task=mnist": "c025eb294581b599",
+    "task=mnist task.shift=digit task.digit=3 adapter.rank=1": "209765f660ae7d99",
+    "task=mnist task.data=/some/folder": "650de6f1e428cc17",
+    "task=mnist task.pretraining.seed=1 task.hidden=[24]": "879bfd123a39d9a9",
+    "task=transformer": "cac19bbc87bc7ee3",
+    "task=transformer task.layers=2 adapter.targets=qv optimizer.lr_ratio=4": "0d7a4492bda19ea4",
+    "task=transformer_tiny": "5303ff543c088889",
+    "task=transformer_tiny task.target_text=/some/text.txt": "179de280f77a778b",
+    "task=causal_lm task.model=org/name": "11cada2258238103",
+    "task=causal_lm task.model=org/name task.context=32 task.source_text=a.txt": "f712af1b705e68f5",
+}
+"""Ids on data with the fingerprint ``data``, taken when every task was listed by hand."""
+
+
+@pytest.mark.parametrize("overrides", OF_BEFORE)
+def test_id_of_every_task_is_what_it_was(overrides: str) -> None:
+    assert trial(*overrides.split()).id == OF_BEFORE[overrides]
+
+
 @pytest.mark.parametrize(
     "override",
     ["name=other", "tracker=none", "tracker.project=p", "device=cpu", "cache=elsewhere", "save_adapter=true"],
@@ -125,9 +152,7 @@ def test_other_text_is_another_trial(tmp_path: Path) -> None:
     ids = []
     for content in ("abc " * 300, "abd " * 300, "abc " * 300):
         text.write_text(content)
-        from sweep.tasks import data
-
-        data._documents.cache_clear()
+        texts._documents.cache_clear()
         one = config("task=transformer_tiny", f"task.source_text={text}", f"task.target_text={text}")
         ids.append(resolve(one).id)
     assert ids[0] != ids[1]

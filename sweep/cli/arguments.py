@@ -8,6 +8,7 @@ from hydra._internal.utils import get_args_parser
 
 from sweep.cli.messages import one_line
 from sweep.errors import ConfigError
+from sweep.registry import INITS
 
 DRY_RUN = "--dry-run"
 MULTIRUN = frozenset({"--multirun", "-m"})
@@ -20,7 +21,8 @@ def checked(arguments: Sequence[str]) -> list[str]:
     refuse_unknown_option(arguments)
     refuse_pickle(arguments)
     refuse_config_of_sweep(arguments)
-    return pack_by_default(options_first(arguments))
+    refuse_glob_of_values(arguments)
+    return pack_by_default(options_first(quote_nested_interpolations(arguments)))
 
 
 def refuse_swept_ablation(arguments: Sequence[str]) -> None:
@@ -53,6 +55,21 @@ def refuse_config_of_sweep(arguments: Sequence[str]) -> None:
     """Hydra's ``--cfg`` shows a single configuration."""
     if {"--cfg", "-c"} & set(arguments) and MULTIRUN & set(arguments):
         raise ConfigError(["--cfg shows one trial, without -m; --dry-run shows the plan of a sweep"])
+
+
+def refuse_glob_of_values(arguments: Sequence[str]) -> None:
+    """Hydra's ``glob`` matches the files of a group, and fails without a word on a plain value."""
+    for argument in arguments:
+        if match := re.match(r"\+?(\w+(?:\.\w+)+)=glob\(", argument):
+            values = ",".join(INITS.names) if match[1] == "adapter.init" else "a,b,c"
+            raise ConfigError(
+                [f"{argument}: glob(…) is for groups, as in task=glob(*); list the values, as in {match[1]}={values}"]
+            )
+
+
+def quote_nested_interpolations(arguments: Sequence[str]) -> list[str]:
+    """Quote ``key=${times:2,${other.key}}``: Hydra's grammar takes an interpolation in another one only as a text."""
+    return [re.sub(r"^([^=]+)=(\$\{[^\"]*\$\{[^\"]*\})$", r'\1="\2"', argument) for argument in arguments]
 
 
 def options_first(arguments: Sequence[str]) -> list[str]:

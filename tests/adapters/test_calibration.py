@@ -52,7 +52,7 @@ def start(init: str, base: BaseWeight, rank: int = 3) -> tuple[Tensor, Tensor]:
     return lora_A, lora_B
 
 
-def test_covariances_are_those_of_the_inputs_of_each_layer() -> None:
+def test_calibration_covariances_are_those_of_each_layers_inputs() -> None:
     model = mlp(12, 20, 8)
     calibration = Calibration(model, linear_layers(model), squared, seen)
     for name, inputs in layer_inputs(model, seen()).items():
@@ -61,7 +61,7 @@ def test_covariances_are_those_of_the_inputs_of_each_layer() -> None:
         torch.testing.assert_close(calibration.covariances[name], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_are_those_of_the_mean_loss_over_all_rows() -> None:
+def test_calibration_gradients_are_those_of_the_mean_loss() -> None:
     model, batches = mlp(12, 20, 8), seen()
     calibration = Calibration(model, linear_layers(model), squared, lambda: batches)
     twin = copy.deepcopy(model).requires_grad_(True)
@@ -71,7 +71,7 @@ def test_gradients_are_those_of_the_mean_loss_over_all_rows() -> None:
         torch.testing.assert_close(calibration.gradients[name], layer.weight.grad, atol=1e-6, rtol=1e-5)
 
 
-def test_measuring_leaves_the_base_without_a_trace() -> None:
+def test_calibration_leaves_no_trace_on_the_base() -> None:
     for model, inputs in ((mlp(12, 20, 8), randn(4, 12)), (llama(), torch.arange(10)[None])):
         before = bits(model)
         weights = attach(model, lora(init="lora_ga", rank=2), lora(init="eva", rank=2))
@@ -81,7 +81,7 @@ def test_measuring_leaves_the_base_without_a_trace() -> None:
         assert weights.model(inputs.repeat(2, 1)).isfinite().all()
 
 
-def test_a_task_is_measured_on_the_same_training_rows_every_time() -> None:
+def test_base_weights_are_calibrated_on_the_same_rows_every_time() -> None:
     task = toy_regression(regression())
     first, second = (base_weights(task.base(), task)["layers.0"] for _ in range(2))
     assert torch.equal(first.input_directions, second.input_directions)
@@ -179,7 +179,7 @@ def test_lora_ga_differs_from_peft_by_the_singular_values_in_b_and_the_size_of_a
         torch.testing.assert_close(products, size**2 * s[3:6], atol=0, rtol=1e-2)
 
 
-def test_lora_ga_in_a_narrow_layer_gives_b_what_is_left_and_says_so() -> None:
+def test_lora_ga_reuses_vectors_in_a_narrow_layer_with_a_note() -> None:
     base = calibrated(mlp(12, 20, 8), seen())["layers.1"]
     lora_A, lora_B = start("lora_ga", base, 5)
     size = 8**0.25 / 4
@@ -190,7 +190,7 @@ def test_lora_ga_in_a_narrow_layer_gives_b_what_is_left_and_says_so() -> None:
     ]
 
 
-def test_eva_needs_as_many_inputs_as_its_rank_and_no_more() -> None:
+def test_eva_needs_as_many_inputs_as_its_rank() -> None:
     assert check_ranks(lora(init="eva", rank=9), {"wide": (20, 12), "flat": (4, 12)}) == [
         "rank 9 is above the full rank 4 of flat"
     ]

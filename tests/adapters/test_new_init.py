@@ -14,7 +14,6 @@ from sweep.launch.cost import trainable_of
 from sweep.packs.base import load_base
 from sweep.packs.run_pack import run_pack
 from sweep.registry import INITS
-from sweep.tasks.registry import build
 from tests.support.builders import attach, lora, mlp, randn
 from tests.support.commands import resolved
 from tests.support.own_init import PLACE
@@ -29,7 +28,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_new_init_has_the_regret_of_the_init_whose_product_it_has(tmp_path: Path) -> None:
     trials = resolved("adapter.init=pissa", "adapter.init=top_left", common=REGRET, cache=tmp_path)
-    task = build(trials[0].task, tmp_path)
+    task = trials[0].task.build(tmp_path)
     base = load_base(trials[0].task, trials[0].data, task, tmp_path, torch.device("cpu"))
     (pissa, own), folded = run_pack(trials, task, base, lambda step, rows: None, lambda step: None)
     assert own.result["eval/regret"] == pytest.approx(0.039, abs=5e-4)  # 0.222 beside the oracle of the whole base

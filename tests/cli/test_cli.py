@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sweep import __main__ as command_line
+from sweep.registry import INITS
 from tests.support.commands import PATH, ROOT, TOY, command, records, sweep, tree
 
 PACKED = "hydra/launcher=packed"
@@ -240,3 +241,45 @@ def wait_for(condition: object, seconds: float = 60) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ("-m", "task=mnist,toy_regression", "task.angle=30"),
+            "task.angle: exists for task=mnist only; to compare tasks, launch each with its own settings and one name=…",
+        ),
+        (
+            ('adapter.rank_pattern={"^q_proj": 4}',),
+            "adapter.rank_pattern: on the command line a name has no quotes and no other signs than . * | ? $, as in "
+            "'adapter.rank_pattern={q_proj: 4}'; any other expression goes into a YAML file, as in "
+            'rank_pattern: {"^q_proj": 4}',
+        ),
+        (
+            ("-m", "adapter.init=glob(*)"),
+            "adapter.init=glob(*): glob(…) is for groups, as in task=glob(*); list the values, as in "
+            f"adapter.init={','.join(INITS.names)}",
+        ),
+        (
+            ("-m", "optimizer.lr=interval(1e-4,1e-2)"),
+            "a grid has no intervals: give values, as in optimizer.lr=1e-4,1e-3,1e-2, or search with "
+            "hydra/sweeper=optuna",
+        ),
+        (("adapter.alpha=${times:2,x}",), "${times:2,x}: must be numbers, as in ${times:2,${adapter.rank}}"),
+        (("--example",), "--example: unknown option; a setting has no dashes: example=…, or +example=… for a group that has no default"),
+        (("--exp=x",), "--experimental-rerun would read a pickle, which can run code; write the command again"),
+    ],
+)  # fmt: skip
+def test_message_says_what_to_write_instead(
+    arguments: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_here(arguments, tmp_path, monkeypatch) == f"lora-sweep: {says}"
+    assert tree(tmp_path) == set()
+
+
+def test_times_makes_pairs_of_settings(tmp_path: Path) -> None:
+    arguments = ("-m", *TOY, "adapter.rank=1,4", "adapter.alpha=${times:2,${adapter.rank}}", "name=pairs")
+    sweep(*arguments, cwd=tmp_path)
+    settings = [one.trial["adapter"] for one in records(tmp_path / "outputs" / "pairs").values()]
+    assert sorted((one["rank"], one["alpha"]) for one in settings) == [(1, 2.0), (4, 8.0)]

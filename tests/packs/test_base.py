@@ -19,9 +19,7 @@ def test_a_constant_schedule_is_plain_adam(tmp_path: Path) -> None:
     config = digits(pretraining=recipe)
     task = mnist(config, NOWHERE)
     base = load_base(config, "digits", task, tmp_path, torch.device("cpu"))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        model = task.new_model()
+    model = task.new_model(torch.Generator().manual_seed(3))
     update = torch.optim.Adam(model.parameters(), lr=1e-3)
     batches = task.source.batches(generator(3, "data"), 10)
     for _ in range(20):

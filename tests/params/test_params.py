@@ -25,7 +25,6 @@ from sweep.models.mlp import MLP
 from sweep.params.__main__ import main
 from sweep.params.account import full, lora
 from sweep.params.shapes import NAMED, shape_of
-from sweep.tasks.registry import build
 from tests.support.builders import NOWHERE, randn
 from tests.support.commands import config
 
@@ -82,9 +81,9 @@ def test_a_named_model_is_what_its_config_builds(name: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("task", ["toy_regression", "mnist", "transformer", "transformer_tiny"])
 def test_a_task_is_its_own_model(task: str) -> None:
-    built = build(config(f"task={task}").task, NOWHERE)
+    built, rng = config(f"task={task}").task.build(NOWHERE), torch.Generator()
     with torch.device("meta"):
-        model = built.new_model()
+        model = built.new_model(rng)
     shape = shape_of(task)
     assert list(shape.linears.values()) == [
         (layer.in_features, layer.out_features) for layer in linear_layers(model).values()

@@ -18,12 +18,12 @@ from sweep.models.llama import Llama
 from sweep.models.mlp import MLP
 from sweep.models.model import Model
 from sweep.tasks.mnist.options import MnistOptions
+from sweep.tasks.next_token import NextToken
 from sweep.tasks.task import Batch, Domain, Task
-from sweep.tasks.text import NextToken
 from sweep.tasks.toy_regression.options import ToyRegressionOptions
 from sweep.tasks.toy_regression.task import ToyRegression, toy_regression
 from sweep.tasks.transformer.options import TransformerOptions
-from sweep.training.loop import Rows, Trained, train
+from sweep.training.loop import Callbacks, Row, Rows, Trained, train
 from sweep.training.options import OptimizerOptions, TrainingOptions
 
 FULL = AdapterOptions(kind="full")
@@ -169,6 +169,7 @@ class InOrder:
     """A domain that gives these batches one after the other, from the beginning again after the last."""
 
     ordered: Sequence[Batch]
+    positions: int = 1
 
     @property
     def held_out(self) -> Batch:
@@ -185,11 +186,11 @@ class Run:
 
     folded: Folded
     trained: Trained
-    rows: list[dict[int, dict[str, float]]]
+    rows: list[dict[int, Row | None]]
 
     def losses(self, trial: int = 0) -> list[float]:
         """The training loss of each step."""
-        return [row["train/loss"] for row in self.rows[trial].values() if "train/loss" in row]
+        return [row["train/loss"] for row in self.rows[trial].values() if row and "train/loss" in row]
 
 
 def run(
@@ -201,14 +202,15 @@ def run(
     seeds: Sequence[int] | None = None,
     **more: Any,
 ) -> Run:
-    """Train ``folded`` and keep every row."""
-    rows: list[dict[int, dict[str, float]]] = [{} for _ in range(folded.trials)]
+    """Train ``folded`` and keep every row; ``more`` are callbacks besides."""
+    rows: list[dict[int, Row | None]] = [{} for _ in range(folded.trials)]
 
     def keep(step: int, new: Rows) -> None:
         for own, row in zip(rows, new, strict=True):
             own[step] = row
 
-    trained = train(folded, task, domain, settings, how, seeds or [0] * folded.trials, on_rows=keep, **more)
+    callbacks = Callbacks(on_rows=keep, **more)
+    trained = train(folded, task, domain, settings, how, seeds or [0] * folded.trials, callbacks)
     return Run(folded, trained, rows)
 
 
@@ -226,14 +228,14 @@ def pairs(inputs: int, outputs: int, rows: int, batches: int, seed: int = 0) -> 
 class NextTokenAlone(NextToken):
     """Cross-entropy of each window, without a model of its own."""
 
-    def new_model(self) -> Model:
+    def new_model(self, rng: Generator) -> Model:
         raise NotImplementedError
 
 
 def tokens(batches: int, vocabulary: int = 11, context: int = 10) -> InOrder:
     """Batches of four random windows."""
     drawn = torch.randint(vocabulary, (batches, 4, context + 1), generator=torch.Generator().manual_seed(5))
-    return InOrder([Batch(window[:, :-1], window[:, 1:]) for window in drawn])
+    return InOrder([Batch(window[:, :-1], window[:, 1:]) for window in drawn], context)
 
 
 def next_token(batches: int) -> NextTokenAlone:

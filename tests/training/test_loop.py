@@ -184,7 +184,7 @@ def test_an_adapter_that_is_cut_off_from_the_loss_is_an_error() -> None:
 class Endless:
     """Rows that never repeat, to see that training uses all of them."""
 
-    held_out = DOMAIN.ordered[0]
+    held_out, positions = DOMAIN.ordered[0], 1
 
     def batches(self, rng: Generator, rows: int) -> Iterator[Batch]:
         while True:
