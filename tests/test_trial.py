@@ -78,6 +78,10 @@ def test_every_field_of_the_science_is_part_of_the_identity() -> None:
     assert len(ids) == 1 + changed + 2
 
 
+CAUSAL_LM = (
+    "task=causal_lm task.model=org/name task.context=64 task.eval_windows=64 task.target_text=null "
+    "training.steps=200 training.batch_size=8 training.eval_every=50"
+)
 OF_BEFORE = {
     "task=toy_regression": "b8f950d1bb64967a",
     "task=toy_regression adapter.rank=2 seed=1": "aae761b1d6836a7a",
@@ -93,8 +97,8 @@ OF_BEFORE = {
     "task=transformer task.layers=2 adapter.targets=qv optimizer.lr_ratio=4": "0d7a4492bda19ea4",
     "task=transformer_tiny": "5303ff543c088889",
     "task=transformer_tiny task.target_text=/some/text.txt": "179de280f77a778b",
-    "task=causal_lm task.model=org/name": "11cada2258238103",
-    "task=causal_lm task.model=org/name task.context=32 task.source_text=a.txt": "f712af1b705e68f5",
+    CAUSAL_LM: "11cada2258238103",
+    f"{CAUSAL_LM} task.context=32 task.source_text=a.txt": "f712af1b705e68f5",
 }
 """Ids on data with the fingerprint ``data``, taken when every task was listed by hand."""
 

@@ -31,6 +31,11 @@ class Text:
         """Tokens of a window."""
         return self.context
 
+    @property
+    def epoch_rows(self) -> int:
+        """Windows side by side."""
+        return len(self.train) // self.context
+
     @classmethod
     def of(cls, tokens: Tensor, context: int, eval_windows: int) -> "Text":
         """Keep the last tenth of ``tokens`` apart and take ``eval_windows`` windows of ``context`` from it."""

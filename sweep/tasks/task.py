@@ -51,6 +51,10 @@ class Domain(Protocol):
     def positions(self) -> int:
         """Positions of one row that the layers compute: the tokens of a sequence, 1 for a vector of features."""
 
+    @property
+    def epoch_rows(self) -> int:
+        """Rows of one pass over the data to train on."""
+
     def batches(self, rng: Generator, rows: int) -> Iterator[Batch]:
         """Endless batches of ``rows`` rows, in an order that ``rng`` decides."""
 
@@ -62,6 +66,11 @@ class Examples:
     train: Batch
     held_out: Batch
     positions: int = 1
+
+    @property
+    def epoch_rows(self) -> int:
+        """All examples to train on."""
+        return len(self.train.inputs)
 
     def batches(self, rng: Generator, rows: int) -> Iterator[Batch]:
         """Batches from one endless chain of shuffled epochs; a batch may span two of them."""

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,10 @@ _folder = tempfile.TemporaryDirectory()
 CACHE = Path(_folder.name)
 """A cache for the tokens of these tests, gone when they end."""
 VOCABULARY = 300
+TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '<end>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
 WIDTH = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 32}
 CONFIGS: dict[str, Any] = {
     "llama": lambda: transformers.LlamaConfig(**WIDTH, intermediate_size=48, num_key_value_heads=1),
@@ -92,3 +97,20 @@ def causal_lm(family: str, folder: Path, **changes: Any) -> CausalLMOptions:
     """A model and texts of the user's own, saved in ``folder``, with ``changes``."""
     values = {"name": "causal_lm", "model": str(save(family, folder / family)), "context": 12, "eval_windows": 24}
     return CausalLMOptions.model_validate(values | texts(folder) | changes)
+
+
+def chats(family: str, folder: Path, **changes: Any) -> CausalLMOptions:
+    """A model with a chat template, and 60 chats of different lengths as the target."""
+    options = causal_lm(family, folder, context=32)
+    reader = new_tokenizer()
+    reader.chat_template = TEMPLATE
+    reader.save_pretrained(options.model)
+    rng = np.random.default_rng(0)
+    words = ["God", "made", "the", "heaven", "and", "the", "earth", "and", "it", "was", "so", "good"]
+    with (folder / "chats.jsonl").open("w") as file:
+        for _ in range(60):
+            turns = [" ".join(rng.choice(words, rng.integers(1, 5))) for _ in range(2)]
+            roles = zip(("user", "assistant"), turns, strict=True)
+            messages = [{"role": role, "content": content} for role, content in roles]
+            file.write(json.dumps({"messages": messages}) + "\n")
+    return options.model_copy(update={"target_text": str(folder / "chats.jsonl"), **changes})

@@ -1,8 +1,7 @@
 """A chat model trained on chats: losses by token, packs bit for bit, answers, as PEFT and transformers have them."""
 
-import json
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +14,10 @@ from sweep.models import hugging_face
 from sweep.rng import generator
 from sweep.tasks.causal_lm.blocks import NO_TARGET
 from sweep.tasks.causal_lm.generate import write_tokens
-from sweep.tasks.causal_lm.options import CausalLMOptions
 from sweep.tasks.causal_lm.task import CausalLM, causal_lm
 from sweep.training.evaluate import evaluate
 from tests.support import hugging_face as tiny
 from tests.support.builders import lora, optimizer, run, training
-from tests.tasks.causal_lm.test_targets import TEMPLATE
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # PEFT asks transformers
 
@@ -28,30 +25,9 @@ ADAPTER = lora(rank=2, alpha=4.0, targets="all_linear")
 UPDATE = optimizer(lr=3e-3)
 
 
-def chats(count: int = 60) -> list[dict[str, Any]]:
-    """Ragged chats of two kinds: short answers and long ones."""
-    rng = np.random.default_rng(0)
-    words = "God made the heaven and the earth and it was so good".split()
-    turns = [[" ".join(rng.choice(words, rng.integers(1, 5))) for _ in range(2)] for _ in range(count)]
-    return [
-        {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]}
-        for user, assistant in turns
-    ]
-
-
-def options(family: str, folder: Path, **changes: Any) -> CausalLMOptions:
-    values = tiny.causal_lm(family, folder, context=32)
-    reader = tiny.new_tokenizer()
-    reader.chat_template = TEMPLATE
-    reader.save_pretrained(values.model)
-    (folder / "chats.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats()))
-    hugging_face.tokenizer_of.cache_clear()
-    return values.model_copy(update={"target_text": str(folder / "chats.jsonl"), **changes})
-
-
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> CausalLM:
-    return causal_lm(options("llama", tmp_path_factory.mktemp("chats")), tiny.CACHE)
+    return causal_lm(tiny.chats("llama", tmp_path_factory.mktemp("chats")), tiny.CACHE)
 
 
 def folded(task: CausalLM, trials: int, seeds: list[int]) -> Folded:
@@ -70,7 +46,9 @@ def test_training_is_pefts_with_ragged_rows_and_accumulation(task: CausalLM) -> 
         theirs = model.base_model.model.get_submodule(name)
         theirs.lora_A["default"].weight.data.copy_(layer.lora_A[0])
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    update = torch.optim.AdamW(parameters, lr=UPDATE.lr, weight_decay=UPDATE.weight_decay, betas=UPDATE.betas, eps=UPDATE.eps)
+    update = torch.optim.AdamW(
+        parameters, lr=UPDATE.lr, weight_decay=UPDATE.weight_decay, betas=UPDATE.betas, eps=UPDATE.eps
+    )
     batches = task.target.batches(generator(3, "data"), 2)
     expected = []
     for _ in range(20):
@@ -95,7 +73,7 @@ def test_training_is_pefts_with_ragged_rows_and_accumulation(task: CausalLM) -> 
 def documents(block: torch.Tensor, targets: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The rows of a block, each with what is to be predicted."""
     starts = [*(block[1] == 0).nonzero().flatten().tolist(), block.shape[1]]
-    parts = [slice(begin, end) for begin, end in zip(starts[:-1], starts[1:], strict=True)]
+    parts = [slice(begin, end) for begin, end in pairwise(starts)]
     return [(block[0, part].long(), targets[part]) for part in parts if (targets[part] != NO_TARGET).any()]
 
 
@@ -128,7 +106,7 @@ def test_evaluation_is_the_mean_over_all_targets(task: CausalLM) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3"])
 def test_answers_are_those_of_transformers_generate_token_for_token(family: str, tmp_path: Path) -> None:
-    task = causal_lm(options(family, tmp_path), tiny.CACHE)
+    task = causal_lm(tiny.chats(family, tmp_path), tiny.CACHE)
     ours = folded(task, 3, [0, 1, 2])
     for parameter in ours.parameters.values():
         parameter.data.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
@@ -137,9 +115,8 @@ def test_answers_are_those_of_transformers_generate_token_for_token(family: str,
     assert written[0] != written[1]
     for trial in range(3):
         plain = tiny.network(family).eval()
-        state = {name: value for name, value in ours.merged(trial).state_dict().items()}
         plain = hugging_face.as_model(plain)
-        plain.load_state_dict(state)
+        plain.load_state_dict(ours.merged(trial).state_dict())
         plain._forward_hooks.clear()
         plain._forward_pre_hooks.clear()
         for prompt, own in zip(prompts, written[trial], strict=True):

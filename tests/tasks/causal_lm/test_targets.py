@@ -10,13 +10,8 @@ from sweep.tasks.causal_lm.rows import Answer, Chat
 from sweep.tasks.causal_lm.targets import Example, LossOn, tokenise
 from tests.support import hugging_face as tiny
 
-TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '<end>' + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
-)
 
-
-def tokenizer(template: str | None = TEMPLATE) -> Any:
+def tokenizer(template: str | None = tiny.TEMPLATE) -> Any:
     tokenizer = tiny.new_tokenizer()
     tokenizer.chat_template, tokenizer.pad_token = template, "<end>"
     return tokenizer
@@ -64,7 +59,7 @@ def test_targets_of_all_are_every_token_but_the_first() -> None:
 def test_beginning_token_is_there_once(text: str) -> None:
     from tokenizers.processors import TemplateProcessing
 
-    reader = tokenizer("{{ bos_token }}" + TEMPLATE)
+    reader = tokenizer("{{ bos_token }}" + tiny.TEMPLATE)
     reader.bos_token = "<end>"
     reader.backend_tokenizer.post_processor = TemplateProcessing(single="<end> $A", special_tokens=[("<end>", 0)])
     answer = Answer(text.replace("{bos}", "<end>"), " God.")
@@ -125,7 +120,7 @@ def test_character_of_several_tokens_is_kept_or_cut_as_a_whole() -> None:
 
 
 def test_turn_that_the_template_writes_in_another_way_later_is_left_out() -> None:
-    forgetful = TEMPLATE.replace(
+    forgetful = tiny.TEMPLATE.replace(
         "message['content']", "(message['content'] if message['role'] == 'user' or loop.last else '...')"
     )
     rows = [chat("Who?", "God.", "When?", "At first."), chat("Who?", "God.")]
