@@ -68,7 +68,7 @@ def test_every_field_of_the_science_is_part_of_the_identity() -> None:
         values = getattr(base, part)
         for name in type(values).model_fields:
             new = WORDS[part, name] if (part, name) in WORDS else other(getattr(values, name))
-            if new is None:
+            if new is None or name == "epochs":  # which say what steps there are
                 continue
             section = values.model_copy(update={name: new})
             ids.add(replace(base, **{part: section}).id)
@@ -106,6 +106,19 @@ OF_BEFORE = {
 @pytest.mark.parametrize("overrides", OF_BEFORE)
 def test_id_of_every_task_is_what_it_was(overrides: str) -> None:
     assert trial(*overrides.split()).id == OF_BEFORE[overrides]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps"),
+    [(1, 167), (2, 334), (0.5, 84)],  # 4,000 digits, 3 batches of 8 in a step
+)
+def test_epochs_are_as_many_steps_as_they_need(epochs: float, steps: int) -> None:
+    common = ("task=mnist", "training.batch_size=8", "training.accumulation=3")
+    by_epochs = resolve(config(*common, f"training.epochs={epochs}"))
+    assert (by_epochs.training.steps, by_epochs.flat()["training.epochs"]) == (steps, epochs)
+    by_steps = resolve(config(*common, f"training.steps={steps}"))
+    assert by_steps.id == by_epochs.id
+    assert "training.epochs" not in by_steps.flat()
 
 
 @pytest.mark.parametrize(
