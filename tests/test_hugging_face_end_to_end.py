@@ -16,7 +16,7 @@ SCRIPT = ROOT / "tests" / "support" / "scripts" / "loss_with_peft.py"
 
 def test_a_sweeps_adapters_have_the_same_loss_in_a_process_that_knows_peft_alone(tmp_path: Path) -> None:
     task = hugging_face.causal_lm("llama", tmp_path)
-    settings = [f"task.{key}={value}" for key, value in task.model_dump(exclude={"name", "generate"}).items()]
+    settings = [f"task.{key}={value}" for key, value in task.model_dump(exclude={"name", "generate"}, exclude_none=True).items()]
     sweep(
         "-m", "hydra/launcher=packed", "hydra.launcher.workers=1", "task=causal_lm", *settings, "tracker=none",
         "name=own", "save_adapter=true", "training.steps=30", "training.batch_size=4", "optimizer.lr=1e-2",

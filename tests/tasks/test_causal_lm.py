@@ -38,7 +38,7 @@ def copied(one: CausalLMOptions, folder: Path, **changes: Any) -> CausalLMOption
 
 def configured(one: CausalLMOptions, *more: str) -> Config:
     """What the command line makes of this task."""
-    values = [f"task.{key}={value}" for key, value in one.model_dump(exclude={"name", "generate"}).items()]
+    values = [f"task.{key}={value}" for key, value in one.model_dump(exclude={"name", "generate"}, exclude_none=True).items()]
     return config("task=causal_lm", *values, *more)
 
 
