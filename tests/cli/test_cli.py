@@ -97,10 +97,10 @@ def test_a_mistake_is_one_line_and_exit_code_1(arguments: tuple[str, ...], says:
     assert tree(tmp_path) == set()
 
 
-def test_a_mistake_in_a_basic_sweep_makes_no_trial(tmp_path: Path) -> None:
+def test_basic_sweep_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
     done = command("sweep", *TOY, "adapter.rnk=4,8", "-m", "name=bad", "hydra/launcher=basic", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, "lora-sweep: adapter.rnk: unknown key; did you mean adapter.rank?\n")
-    assert tree(tmp_path) == {"outputs", "outputs/bad", "outputs/bad/multirun.yaml"}
+    assert tree(tmp_path) == set()
 
 
 def test_without_a_launcher_a_sweep_is_packed(tmp_path: Path) -> None:
