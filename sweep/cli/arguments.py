@@ -28,7 +28,9 @@ def checked(arguments: Sequence[str]) -> list[str]:
 def refuse_swept_ablation(arguments: Sequence[str]) -> None:
     """An ablation brings its own factors, of which Hydra would silently take those of the first."""
     if any(re.match(r"\+?ablation=.*,", argument) for argument in arguments):
-        raise ConfigError(["an ablation chooses its own factors, so two cannot be swept at once; launch them one after the other"])  # fmt: skip
+        raise ConfigError(
+            ["an ablation chooses its own factors, so two cannot be swept at once; launch them one after the other"]
+        )
 
 
 def refuse_unknown_option(arguments: Sequence[str]) -> None:
@@ -41,7 +43,11 @@ def refuse_unknown_option(arguments: Sequence[str]) -> None:
     name, _, value = wrong[0].partition("=")
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     setting = f"{name.strip('-')}={value or '…'}"
-    hint = f"did you mean {close[0]}?" if close else f"a setting has no dashes: {setting}, or +{setting} for a group that has no default"  # fmt: skip
+    hint = (
+        f"did you mean {close[0]}?"
+        if close
+        else f"a setting has no dashes: {setting}, or +{setting} for a group that has no default"
+    )
     raise ConfigError([one_line(f"{wrong[0]}: unknown option; {hint}")])
 
 
