@@ -6,18 +6,22 @@ Standard library only, because the analysis imports this module and nothing else
 import json
 import math
 import os
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from sweep import metrics
 from sweep.files import replace_file
 
 FORMAT = 1
 RECORD_FILE = "record.json"
 HISTORY_FILE = "history.jsonl"
+NOT_TRIALS = ("report", "wandb")
+"""Folders beside those of the trials."""
 
 LARGEST = sys.float_info.max
 LAST_BYTES = 1 << 16
@@ -36,7 +40,8 @@ class Record:
     ``trial`` is the full resolved configuration (task, adapter, optimizer, training, seed); ``params`` holds
     ``trainable``, ``total`` and ``trainable_ratio`` (a fraction); ``result`` holds metrics under their logged
     names (``train/loss``, ``eval/loss``, …); ``perf`` holds ``samples_per_second``, ``step_ms``,
-    ``peak_memory_mb`` and ``pack_size``; ``error`` holds ``type``, ``message`` and ``traceback``.
+    ``peak_memory_mb`` and ``pack_size``; ``error`` holds ``type``, ``message`` and ``traceback``; ``metrics`` holds
+    what each metric means (see ``sweep.metrics``), and nothing in records from before it was written.
     A value that does not exist is absent, never a sentinel.
     """
 
@@ -51,6 +56,7 @@ class Record:
     environment: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     error: dict[str, str] | None = None
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     format: int = FORMAT
 
     @classmethod
@@ -130,6 +136,10 @@ def malformed(found: Record) -> str:
         return "ablation or a note is no text"
     if not isinstance(found.error, dict | None) or not all(isinstance(text, str) for text in (found.error or {}).values()):  # fmt: skip
         return "error is no mapping of texts"
+    try:
+        metrics.of_plain(found.metrics)
+    except (AttributeError, TypeError, ValueError) as error:
+        return f"metrics: {error}"
     return ""
 
 
@@ -170,3 +180,31 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+def trial_folders(sweep_folder: Path) -> list[Path]:
+    """The folders of a sweep's trials by name: those that have begun, and those that are still to begin.
+
+    The folder of a trial that has not begun is known by the end of its name, the first digits of the trial's identity.
+    """
+    return [path for path in sorted(sweep_folder.iterdir()) if is_trial_folder(path)]
+
+
+def is_trial_folder(path: Path) -> bool:
+    """Whether ``path`` is the folder of a trial."""
+    if path.name.startswith(".") or path.name in NOT_TRIALS or not path.is_dir():
+        return False
+    return has_begun(path) or re.search(r"-[0-9a-f]{8}$", path.name) is not None
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a trial has written something into ``folder``."""
+    return any((folder / name).exists() for name in (RECORD_FILE, HISTORY_FILE, ".hydra"))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys, such as ``adapter.rank``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat

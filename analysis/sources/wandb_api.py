@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.errors import BadRequestError
-from analysis.sources.load import Raw
+from analysis.sources.sweep import Raw
 from analysis.sources.wandb_runs import add_run, settled
 
 TIMEOUT_SECONDS = 30

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from analysis.columns import is_factor
-from analysis.sources.load import Raw, flatten
+from analysis.sources.frames import flat_row
+from analysis.sources.sweep import Raw
 from analysis.sources.wandb_files import read_run, run_files
 from sweep.record import STATUSES, is_number
+from sweep.wandb_log import RESULT
 
-RESULT = "result/"
 MEASURED = ("params/", "perf/")
 
 
@@ -65,7 +66,7 @@ def add_run(
     if status is None and (ours or exit_code is None):
         raw.missing.append(name or run_id)
         return
-    flat = flatten(config)
+    flat = flat_row(config)
     trial_id = str(flat.get("trial_id", run_id))
     row: dict[str, Any] = {
         "trial_id": trial_id,
