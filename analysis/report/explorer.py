@@ -40,6 +40,7 @@ MARKUP = """
 <p class="soft">Colour follows the order on the last axis. Drag along an axis to keep a range; click on it to let go.</p>
 <div><canvas id="curve" role="img" aria-label="learning curves by group"></canvas>
 <p class="soft" id="note"></p></div>
+<div id="means" class="scroll"></div>
 <h3>What differs</h3>
 <div id="difference" class="scroll"></div>
 <div class="bar"><button id="back" type="button">‹ back</button> <span id="pages"></span>
