@@ -60,11 +60,11 @@ def test_read_foreign_refuses_what_is_no_small_regular_file(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "given"
     make(path)
-    open_files = len(os.listdir("/proc/self/fd"))
+    open_files = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(OSError, match=re.escape(says)) as refused:
         read_foreign(path, 10)
     assert (refused.value.strerror, refused.value.filename) == (says, str(path))
-    assert len(os.listdir("/proc/self/fd")) == open_files
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_files
 
 
 def test_read_foreign_reads_up_to_the_bound(tmp_path: Path) -> None:
@@ -102,4 +102,4 @@ def test_replace_file_leaves_the_old_content_or_the_new_and_nothing_else(tmp_pat
     assert path.read_bytes() == b"new"
     with pytest.raises(TypeError):
         replace_file(path, "text")  # type: ignore[arg-type]
-    assert (path.read_bytes(), os.listdir(tmp_path)) == (b"new", ["file"])
+    assert (path.read_bytes(), list(tmp_path.iterdir())) == (b"new", [path])

@@ -7,12 +7,13 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
 import hydra._internal.hydra as hydra_internals
-from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,7 +23,7 @@ from yaml import YAMLError
 from sweep.cli import arguments
 from sweep.cli.app import Application, TrialFailedError
 from sweep.cli.messages import readable
-from sweep.cli.safety import CheckedLoader, check_files
+from sweep.cli.safety import CheckedLoader
 from sweep.errors import ConfigError
 
 SHORTEST_SECRET = 8
@@ -38,21 +39,22 @@ def run() -> None:
     """Train what ``sys.argv`` asks for, or show its plan."""
     gc.set_threshold(100_000)  # fewer garbage collections: composing creates many long-lived objects
     atexit.register(gc.freeze)  # and none at the exit
-    given = list(sys.argv[1:])
     try:
+        given, trusted = arguments.trusted_folders(sys.argv[1:])
         given = arguments.checked(given)
     except ConfigError as error:
         sys.exit(f"lora-sweep: {error}")
+    trusted.append(CONF.resolve())
     if arguments.DRY_RUN not in given:
         sys.argv[1:] = given
-        _run()
+        _run(trusted)
         return
     with tempfile.TemporaryDirectory() as nowhere:
         sys.argv[1:] = arguments.for_dry_run(given, nowhere)
-        _run()
+        _run(trusted)
 
 
-def _run() -> None:
+def _run(trusted: Sequence[Path]) -> None:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("0", "")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what went wrong instead of printing it its own way
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way of pressing Ctrl-C
@@ -69,10 +71,8 @@ def _run() -> None:
     OmegaConf.register_new_resolver("trial_folder", application.trial_folder, replace=True)
     OmegaConf.register_new_resolver("sweep_folder", application.sweep_folder, replace=True)
     OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
-    hydra_internals.ConfigLoaderImpl = CheckedLoader  # type: ignore[misc]
+    hydra_internals.ConfigLoaderImpl = partial(CheckedLoader, trusted=trusted)  # type: ignore[assignment,misc]
     try:
-        for folder in _config_folders():
-            check_files(folder)
         hydra.main(version_base="1.3", config_path=str(CONF.absolute()), config_name="config")(application)()
     except BrokenPipeError:  # whoever read our output has enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -86,12 +86,6 @@ def _run() -> None:
         for secret, name in secrets.items():
             text = text.replace(secret, name)
         sys.exit(f"lora-sweep: {_prefix(error)}{text}")
-
-
-def _config_folders() -> list[Path]:
-    """The folders whose files Hydra would read: ours, and that of ``--config-dir``."""
-    given = get_args_parser().parse_known_args()[0].config_dir
-    return [CONF, *([Path(given)] if given else [])]
 
 
 def _prefix(error: Exception) -> str:
