@@ -24,7 +24,6 @@ from sweep.cli.app import plain
 from sweep.cli.run import CONF
 from sweep.config import parse
 from sweep.resolve import ResolvedTrial, resolve
-from sweep.tasks.registry import build
 
 HERE = Path(__file__).parent
 SAMPLE_EVERY_S = 0.25
@@ -187,8 +186,9 @@ def _cells(sweep: Sweep) -> Iterator[ResolvedTrial]:
 
 
 def _step_flops(job: ResolvedTrial) -> int:
-    task = build(job.task, job.cache_folder)
-    folded = fold(task.new_model(), [job.adapter], [job.targets], [0])
+    task = job.task.build(job.cache_folder)
+    model = task.new_model(torch.Generator())
+    folded = fold(model, [job.adapter], [job.targets], [0], job.padded_rank)
     inputs, targets = next(task.target.batches(torch.Generator(), job.training.batch_size))
     with FlopCounterMode(display=False) as counter:
         task.loss(folded.model(inputs), targets).mean().backward()

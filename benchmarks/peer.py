@@ -19,19 +19,17 @@ import wandb
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from peft import LoraConfig, PeftModel, get_peft_model
-from pydantic import TypeAdapter
 from torch import nn
 
-from sweep import config as config_module
-from sweep.adapters.init import INITS, BaseWeight
+from sweep.adapters.inits import BaseWeight
+from sweep.metrics import of_source
 from sweep.packs.base import load_base
+from sweep.registry import INITS, TASKS
 from sweep.rng import generator
-from sweep.tasks.data import fingerprint
 from sweep.tasks.options import TaskOptions
-from sweep.tasks.registry import build
 from sweep.tasks.task import Domain, Task
 
-TASKS = Path(__file__).parent.parent / "conf" / "task"
+CONF = Path(__file__).parent.parent / "conf" / "task"
 WANDB = wandb.Settings(
     console="off",
     silent=True,
@@ -49,11 +47,10 @@ WANDB = wandb.Settings(
 @cache
 def prepared(name: str, cache_folder: Path, device: torch.device) -> tuple[Task, nn.Module]:
     """The task of this name and its pre-trained base, read once a process."""
-    config: TaskOptions = TypeAdapter(config_module.Task).validate_python(
-        OmegaConf.to_container(OmegaConf.load(TASKS / f"{name}.yaml").task)
-    )
-    task = build(config, cache_folder)
-    base = load_base(config, fingerprint(config, cache_folder), task, cache_folder, device)
+    values = OmegaConf.load(CONF / f"{name}.yaml").task
+    options: TaskOptions = TASKS.load(values.name).model_validate(OmegaConf.to_container(values))
+    task = options.build(cache_folder)
+    base = load_base(options, options.fingerprint(cache_folder), task, cache_folder, device)
     return task, base.model
 
 
@@ -69,20 +66,22 @@ def adapted(base: nn.Module, adapter: DictConfig, seed: int) -> PeftModel:
     scale = adapter.alpha / adapter.rank
     for name, layer in model.base_model.model.named_modules():
         if hasattr(layer, "lora_A"):
-            drawn = INITS[adapter.init](BaseWeight(layer.weight), adapter.rank, scale, generator(seed, "init", name))
-            layer.lora_A["default"].weight.data.copy_(drawn.lora_A)
-            layer.lora_B["default"].weight.data.copy_(drawn.lora_B)
+            rng = generator(seed, "init", name)
+            lora_A, lora_B = INITS.load(adapter.init).draw(BaseWeight(layer.weight), adapter.rank, scale, rng)
+            layer.lora_A["default"].weight.data.copy_(lora_A)
+            layer.lora_B["default"].weight.data.copy_(lora_B)
     return model
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, task: Task, domain: Domain, prefix: str, device: torch.device) -> dict[str, float]:
+def evaluate(model: nn.Module, task: Task, domain: Domain, device: torch.device) -> dict[str, float]:
     """Mean scores on the held-out rows of one domain."""
+    means = {metric.name for metric in task.metrics if metric.kind == "mean"}
     inputs, targets = domain.held_out.to(device)
     model.eval()
     scores = task.scores(model(inputs), targets)
     model.train()
-    return {prefix + name: values.float().mean().item() for name, values in scores.means.items()}
+    return {name: values.float().mean().item() for name, values in scores.items() if name in means}
 
 
 def train(config: DictConfig, folder: Path) -> dict[str, float]:
@@ -100,8 +99,9 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     )
 
     def evaluation() -> dict[str, float]:
-        target = evaluate(model, task, task.target, "eval/", device)
-        return target | evaluate(model, task, task.source, "eval/source_", device)
+        source = evaluate(model, task, task.source, device)
+        names = {metric.name: of_source(metric).name for metric in task.metrics}
+        return evaluate(model, task, task.target, device) | {names[name]: source[name] for name in source}
 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.optimizer.lr, weight_decay=0.0)

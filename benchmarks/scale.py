@@ -26,9 +26,9 @@ sys.path.insert(0, str(ROOT))
 import analysis  # noqa: E402
 from sweep.engines.parcel import parcel_of  # noqa: E402
 from sweep.engines.slurm import ARRAY_SIZE, LAST_POLL_S  # noqa: E402
-from sweep.launch.plan import plan  # noqa: E402
-from sweep.packs.run_pack import Outcome  # noqa: E402
+from sweep.launch.packing import into_packs  # noqa: E402
 from sweep.resolve import ResolvedTrial, resolve  # noqa: E402
+from sweep.store.skip import decide  # noqa: E402
 from sweep.store.store import Store  # noqa: E402
 from sweep.trackers.local import LocalTracker  # noqa: E402
 from tests.support.commands import config  # noqa: E402
@@ -82,16 +82,17 @@ def simulated(count: int) -> list[ResolvedTrial]:
     return [resolve(one) for one in made]
 
 
-def leave(job: ResolvedTrial, store: Store) -> None:
+def leave(trial: ResolvedTrial, store: Store) -> None:
     """Write what a finished trial leaves."""
-    tracker = LocalTracker(store.trial_folder(job))
+    tracker = LocalTracker(store.trial_folder(trial))
     tracker.note("trial in a pack")
     for step in range(ROWS):
         tracker.log(step, {"train/loss": 1 / (1 + step), "train/lr": 1e-3, "eval/loss": 2 / (1 + step)})
     result = {"train/loss": 0.1, "eval/loss": 0.2, "eval/source_loss": 0.3}
     perf = {"step_ms": 1.0, "samples_per_second": 1e4, "train_seconds": 1.0, "pack_size": MAX_PACK}
-    outcome = Outcome("finished", {"trainable": 1, "total": 2, "trainable_ratio": 0.5}, result, perf)
-    tracker.finish(store.record_of(job, outcome, {"torch": "2", "python": "3.11", "base": "0" * 16}))
+    params = {"trainable": 1, "total": 2, "trainable_ratio": 0.5}
+    here = {"torch": "2", "python": "3.11", "base": "0" * 16}
+    tracker.finish(store.record_of(trial, here, "finished", params=params, result=result, perf=perf))
 
 
 def asking(count: int) -> float:
@@ -113,25 +114,25 @@ def main() -> None:
     logging.disable(logging.WARNING)
     few, many = count // 5, count
     costs = [Cost("compose, check and plan it", (asking(many) - asking(few)) / (many - few), "s")]
-    jobs = simulated(count)
+    trials = simulated(count)
     with tempfile.TemporaryDirectory() as place:
         store = Store(Path(place) / "sweep", None)
-        costs.append(Cost("write its record, history and log", seconds(lambda: [leave(job, store) for job in jobs], time.perf_counter) / count, "s"))  # fmt: skip
+        costs.append(Cost("write its record, history and log", seconds(lambda: [leave(trial, store) for trial in trials], time.perf_counter) / count, "s"))  # fmt: skip
         files = [path for path in store.folder.rglob("*") if path.is_file()]
         costs.append(Cost("files and folders (Hydra's own account adds 4)", (len(files) + count) / count, ""))
         blocks = sum(path.stat().st_blocks * 512 for path in (*files, *store.folder.iterdir()))
         costs.append(Cost("disk (Hydra's own account adds as much)", blocks / count, "B"))
-        costs.append(Cost("find it finished at the next launch", seconds(lambda: [store.settled(job) for job in jobs]) / count, "s"))  # fmt: skip
+        costs.append(Cost("find it finished at the next launch", seconds(lambda: [decide(trial, store) for trial in trials]) / count, "s"))  # fmt: skip
         costs.append(Cost("read it for a report", seconds(lambda: analysis.load(store.folder)) / count, "s"))
-        packs = plan(jobs[: 4 * MAX_PACK], MAX_PACK, workers=1)
+        packs = into_packs(trials[: 4 * MAX_PACK], MAX_PACK, workers=1)
         parcels = [pickle.dumps(parcel_of(pack.trials, store, None)) for pack in packs]
-        costs.append(Cost("send it to a node", math.fsum(map(len, parcels)) / sum(len(p.jobs) for p in packs), "B"))
+        costs.append(Cost("send it to a node", math.fsum(map(len, parcels)) / sum(len(p.trials) for p in packs), "B"))
     print(f"| a trial, besides its training | of {count:,}: each | {TARGET:,} |\n|:---|---:|---:|")
     print("\n".join(cost.row() for cost in costs))
     packs_in_all = math.ceil(TARGET / MAX_PACK)
     print(
         f"\nIn packs of {MAX_PACK}: {packs_in_all} packs; on SLURM {math.ceil(packs_in_all / ARRAY_SIZE)} array of at most "
-        f"{ARRAY_SIZE:,} jobs, and {3600 / LAST_POLL_S:.0f} calls of squeue an hour. Each alone: {TARGET:,} jobs, "
+        f"{ARRAY_SIZE:,} trials, and {3600 / LAST_POLL_S:.0f} calls of squeue an hour. Each alone: {TARGET:,} trials, "
         f"{math.ceil(TARGET / ARRAY_SIZE)} arrays.\nOn W&B: {math.ceil(TARGET / WANDB_RUNS_OF_A_PROJECT)} projects of "
         f"{WANDB_RUNS_OF_A_PROJECT:,} runs; at {WANDB_NEW_RUNS_A_SECOND} new runs a second, {_duration(TARGET / WANDB_NEW_RUNS_A_SECOND)} "
         "for creating them alone."

@@ -8,20 +8,30 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    GetCoreSchemaHandler,
+    GetPydanticSchema,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from sweep.adapters.options import AdapterOptions
 from sweep.errors import ConfigError
 from sweep.options import Options
-from sweep.tasks.causal_lm.options import CausalLMOptions
-from sweep.tasks.mnist.options import MnistOptions
-from sweep.tasks.toy_regression.options import ToyRegressionOptions
-from sweep.tasks.transformer.options import TransformerOptions
+from sweep.registry import TASKS
+from sweep.tasks.options import TaskOptions
 from sweep.trackers.options import TrackerOptions
 from sweep.training.options import OptimizerOptions, TrainingOptions
 
-Task = ToyRegressionOptions | MnistOptions | TransformerOptions | CausalLMOptions
-TASK_NAMES = ("toy_regression", "mnist", "transformer", "causal_lm")
+
+def _options_by_name(_: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    """The options of the task that ``task.name`` names in the registry."""
+    choices = {name: handler.generate_schema(TASKS.load(name)) for name in TASKS.names}
+    return core_schema.tagged_union_schema(choices, discriminator="name")
 
 
 class Config(Options):
@@ -29,7 +39,7 @@ class Config(Options):
 
     name: str
     seed: int = Field(ge=0)
-    task: Annotated[Task, Field(discriminator="name")]
+    task: Annotated[TaskOptions, GetPydanticSchema(_options_by_name)]
     adapter: AdapterOptions
     optimizer: OptimizerOptions
     training: TrainingOptions
@@ -76,7 +86,7 @@ def parse(values: dict[str, Any]) -> Config:
 
 def _fault(detail: Any, values: dict[str, Any]) -> str:
     path = [str(part) for part in detail["loc"]]
-    if path[0] == "task" and path[1:2] and path[1] in TASK_NAMES:
+    if path[0] == "task" and path[1:2] and path[1] in TASKS.names:
         del path[1]  # pydantic names the union's branch there
     if path[:2] in (["adapter", "targets"], ["adapter", "exclude"]):
         path = path[:2]
@@ -89,7 +99,7 @@ def _fault(detail: Any, values: dict[str, Any]) -> str:
         case "model_type" | "dict_type":
             return f"{key} = {detail['input']!r}: must hold keys and values, as in {key}.NAME=VALUE"
         case "union_tag_invalid":
-            return f"task.name = {values['task']['name']!r}: must be one of {', '.join(TASK_NAMES)}"
+            return f"task.name = {values['task']['name']!r}: must be one of {', '.join(TASKS.names)}"
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     return f"{key}: {message}" if isinstance(detail["input"], dict) else f"{key} = {detail['input']!r}: {message}"
 
@@ -130,4 +140,6 @@ def every_key(models: Sequence[type[BaseModel]] = (), prefix: str = "") -> list[
 def _models(parent: type[BaseModel], name: str) -> list[type[BaseModel]]:
     field = parent.model_fields.get(name)
     candidates = (field.annotation, *get_args(field.annotation)) if field else ()
+    if TaskOptions in candidates:
+        return [TASKS.load(task) for task in TASKS.names]
     return [model for model in candidates if isinstance(model, type) and issubclass(model, BaseModel)]

@@ -6,7 +6,7 @@ tables, dashboards and trackers know them wherever the record is read; records w
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Better = Literal["lower", "higher"]
 Kind = Literal["mean", "sum", "end"]
@@ -14,12 +14,12 @@ Kind = Literal["mean", "sum", "end"]
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric.
+    """One metric. ``name`` is its full name, such as ``eval/loss``; any other is a ValueError.
 
     ``better`` is None where no direction is known: then there is no bold, no verdict and no tuning. ``tuned_on`` is the
     metric by which a learning rate is chosen before this one is reported (forgetting is reported at the rate that suits
     the target task); None means that the rate is no part of the question. ``kind`` says what the value of a domain is:
-    the mean over its examples, their sum, or a figure taken once, at a trial's end.
+    the mean over its examples, their sum, or a figure taken once, at a trial's end, which has no domain.
     """
 
     name: str
@@ -28,6 +28,11 @@ class Metric:
     better: Better | None = None
     tuned_on: str | None = None
     kind: Kind = "mean"
+
+    def __post_init__(self) -> None:
+        group, slash, rest = str(self.name).partition("/")
+        if not (group and slash and rest):
+            raise ValueError(f"metric {self.name!r}: must be a full name, such as eval/{self.name}")
 
 
 def _tuned(name: str, label: str, better: Better, unit: str = "", kind: Kind = "mean") -> Metric:
@@ -74,17 +79,21 @@ def of_base(metric: Metric) -> Metric:
 
 
 def with_domains(metrics: Iterable[Metric]) -> list[Metric]:
-    """``metrics`` of the target domain, the same on the source domain, and the averages of the untouched base."""
-    target = list(metrics)
+    """``metrics`` of the target domain, the same on the source domain, and the averages of the untouched base.
+
+    Figures taken at a trial's end stand once, after the others.
+    """
+    declared = list(metrics)
+    target = [metric for metric in declared if metric.kind != "end"]
     both = [*target, *map(of_source, target)]
-    return [*both, *(of_base(metric) for metric in both if metric.kind == "mean")]
+    bases = [of_base(metric) for metric in both if metric.kind == "mean"]
+    return [*both, *bases, *(metric for metric in declared if metric.kind == "end")]
 
 
 OURS = {
     metric.name: metric
     for metric in (
-        *with_domains((LOSS, ACCURACY, PERPLEXITY, *WRONG)),
-        *(REGRET, TRAIN_MSE, ORACLE_MSE, ORACLE_RISK),
+        *with_domains((LOSS, ACCURACY, PERPLEXITY, *WRONG, REGRET, TRAIN_MSE, ORACLE_MSE, ORACLE_RISK)),
         *OF_EVERY_TRIAL,
     )
 }
@@ -100,10 +109,11 @@ def to_plain(metrics: Iterable[Metric]) -> dict[str, dict[str, Any]]:
 
 
 def of_plain(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
-    """From what a record holds. Raises TypeError or ValueError for what is no metric."""
+    """From what a record holds. Raises TypeError or ValueError for what is not a metric."""
     found = {name: Metric(name, **fields) for name, fields in values.items()}
     for metric in found.values():
-        texts = (metric.label, metric.unit, metric.tuned_on or "")
-        if not all(isinstance(text, str) for text in texts) or metric.better not in (None, "lower", "higher"):
-            raise ValueError(f"{metric.name!r} is no metric")
+        texts = (metric.label, metric.unit, "" if metric.tuned_on is None else metric.tuned_on)
+        known = metric.better in (None, *get_args(Better)) and metric.kind in get_args(Kind)
+        if not known or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{metric.name!r} is not a metric")
     return found

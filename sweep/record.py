@@ -1,19 +1,21 @@
 """What a finished trial leaves behind: one ``record.json`` and one ``history.jsonl``.
 
-Standard library only, because the analysis imports this module and nothing else of the harness.
+Standard library only, because the analysis imports this module.
 """
 
 import json
 import math
 import os
 import sys
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sweep.files import replace_file
+from sweep.metrics import of_plain
 
 FORMAT = 1
 RECORD_FILE = "record.json"
@@ -21,7 +23,7 @@ HISTORY_FILE = "history.jsonl"
 
 LARGEST = sys.float_info.max
 LAST_BYTES = 1 << 16
-"""More than the last row of a history."""
+"""Bytes read from a history's end: more than its last row has."""
 COMPARABLE = ("lora_sweep", "code", "torch", "device", "mkl_cbwr")
 """What may change the last bits of a result; the trials of one sweep should share it."""
 
@@ -36,7 +38,8 @@ class Record:
     ``trial`` is the full resolved configuration (task, adapter, optimizer, training, seed); ``params`` holds
     ``trainable``, ``total`` and ``trainable_ratio`` (a fraction); ``result`` holds metrics under their logged
     names (``train/loss``, ``eval/loss``, …); ``perf`` holds ``samples_per_second``, ``step_ms``,
-    ``peak_memory_mb`` and ``pack_size``; ``error`` holds ``type``, ``message`` and ``traceback``.
+    ``peak_memory_mb`` and ``pack_size``; ``error`` holds ``type``, ``message`` and ``traceback``; ``metrics`` holds
+    what is known of each metric by its name, as ``sweep.metrics.to_plain`` gives it, empty in records of before.
     A value that does not exist is absent, never a sentinel.
     """
 
@@ -51,11 +54,12 @@ class Record:
     environment: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     error: dict[str, str] | None = None
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     format: int = FORMAT
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Record":
-        """The record that became plain values. Raises TypeError where they are none."""
+        """The record of these plain values. Raises TypeError where they are not those of a record."""
         return cls(**{**values, "notes": tuple(values.get("notes", ()))})
 
     @property
@@ -75,9 +79,23 @@ class Record:
 
 
 def write(record: Record, folder: Path) -> None:
-    """Write ``record.json`` atomically: its existence means that everything else was written before it."""
-    text = json.dumps(finite(asdict(record)), indent=1, ensure_ascii=False, allow_nan=False)
+    """Write ``record.json`` atomically: its existence means that everything else was written before it.
+
+    Raises ValueError, before anything is written, for a record that ``read`` would refuse.
+    """
+    text = json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False)
     replace_file(folder / RECORD_FILE, text.encode() + b"\n")
+
+
+def plain(record: Record) -> dict[str, Any]:
+    """The record as its file holds it: NaN and infinity are None.
+
+    Raises ValueError for a record that ``read`` would refuse.
+    """
+    values = finite(asdict(record))
+    if fault := malformed(Record.of(values)):
+        raise ValueError(f"the record of trial {record.trial_id} was not written: {fault}")
+    return values
 
 
 def read(folder: Path) -> Record | None:
@@ -104,33 +122,48 @@ def read(folder: Path) -> Record | None:
 
 
 def malformed(found: Record) -> str:
-    """What no trial can have left in a record's fields, or an empty string."""
+    """The first thing in a record's fields that no trial can have left, or an empty string."""
+    return next(chain(_wrong_types(found), _wrong_figures(found), _wrong_metrics(found)), "")
+
+
+def _wrong_types(found: Record) -> Iterator[str]:
     for name in ("trial_id", "name", "status"):
         if not isinstance(getattr(found, name), str):
-            return f"{name} is no text"
+            yield f"{name} is not a string"
     if found.status not in STATUSES:
-        return f"status {found.status!r} is none of {', '.join(STATUSES)}"
-    for name in ("trial", "result", "params", "perf", "environment"):
+        yield f"status {found.status!r} is none of {', '.join(STATUSES)}"
+    for name in ("trial", "result", "params", "perf", "environment", "metrics"):
         if not isinstance(getattr(found, name), dict):
-            return f"{name} is no mapping"
+            yield f"{name} is no mapping"
+    for group in ("task", "adapter", "optimizer", "training"):
+        if not isinstance(found.trial.get(group), dict):
+            yield f"its trial's {group} is no mapping"
+    if not isinstance(found.ablation, str | None) or not all(isinstance(note, str) for note in found.notes):
+        yield "ablation or a note is not a string"
+    error = {} if found.error is None else found.error
+    if not isinstance(error, dict) or not all(isinstance(text, str) for text in error.values()):
+        yield "error is no mapping of strings"
+
+
+def _wrong_figures(found: Record) -> Iterator[str]:
     for name in ("result", "params", "perf"):
         for key, value in getattr(found, name).items():
             if value is not None and not is_number(value):
-                return f"{name}[{key!r}] is no finite number"
-            if name != "result" and value is not None and value < 0:
-                return f"{name}[{key!r}] = {value} is negative"
-    if metric := next((key for key in found.result if "/" not in key), None):
-        return f"result[{metric!r}] is no metric, as eval/loss is one"
+                yield f"{name}[{key!r}] is not a finite number"
+            elif name != "result" and value is not None and value < 0:
+                yield f"{name}[{key!r}] = {value} is negative"
+    for key in found.result:
+        if "/" not in key:
+            yield f"result[{key!r}] is no metric, as eval/loss is one"
     if (found.params.get("trainable_ratio") or 0) > 1:
-        return f"params['trainable_ratio'] = {found.params['trainable_ratio']} is above 1"
-    missing = [group for group in ("task", "adapter", "optimizer", "training") if not isinstance(found.trial.get(group), dict)]  # fmt: skip
-    if missing:
-        return f"its trial's {missing[0]} is no mapping"
-    if not isinstance(found.ablation, str | None) or not all(isinstance(note, str) for note in found.notes):
-        return "ablation or a note is no text"
-    if not isinstance(found.error, dict | None) or not all(isinstance(text, str) for text in (found.error or {}).values()):  # fmt: skip
-        return "error is no mapping of texts"
-    return ""
+        yield f"params['trainable_ratio'] = {found.params['trainable_ratio']} is above 1"
+
+
+def _wrong_metrics(found: Record) -> Iterator[str]:
+    try:
+        of_plain(found.metrics)
+    except (TypeError, ValueError) as error:
+        yield f"metrics: {error}"
 
 
 def is_number(value: Any) -> bool:
@@ -149,16 +182,21 @@ def lacks_history(record: Record, folder: Path) -> bool:
 
 
 def mixtures(records: Iterable[Record]) -> list[str]:
-    """In which versions, devices and bases the trials of a sweep differ, a line for each; they should not."""
-    found: dict[str, Counter[str]] = {}
+    """In which versions, devices and bases the trials of a sweep differ, a line for each; they should not.
+
+    Bases are compared among the finished trials of one task on the same data.
+    """
+    found: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for record in records:
         for key in COMPARABLE:
-            found.setdefault(key, Counter())[str(record.environment.get(key))] += 1
-        task = json.dumps([record.trial.get("task"), record.trial.get("data")], sort_keys=True)
+            found[key, ""][str(record.environment.get(key))] += 1
         if record.finished:
-            found.setdefault(f"base of {task}", Counter())[str(record.environment.get("base"))] += 1
-    mixed = {key.split(" of ")[0]: values for key, values in found.items() if len(values) > 1}
-    return [f"{key}: " + ", ".join(f"{value} ({n} trials)" for value, n in values.items()) for key, values in mixed.items()]  # fmt: skip
+            task = json.dumps([record.trial.get("task"), record.trial.get("data")], sort_keys=True)
+            found["base", task][str(record.environment.get("base"))] += 1
+    mixed = {key: counts for (key, _), counts in found.items() if len(counts) > 1}
+    return [
+        f"{key}: " + ", ".join(f"{value} ({n} trials)" for value, n in counts.items()) for key, counts in mixed.items()
+    ]
 
 
 def finite(value: Any) -> Any:

@@ -20,8 +20,13 @@ class Registry:
 
     def load(self, name: str) -> Any:
         """What ``name`` names; its module is imported now."""
-        module, _, attribute = self.places[name].partition(":")
-        return getattr(import_module(module), attribute)
+        return load(self.places[name])
+
+
+def load(place: str) -> Any:
+    """The object at ``place``, which is ``module:object``; its module is imported now."""
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 INITS = Registry(

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import torch
 
-from sweep.adapters import init, targets
+from sweep.adapters import targets
 from sweep.adapters.fold import check_rows_are_independent, linear_layers
+from sweep.adapters.inits.check import check_ranks
 from sweep.adapters.peft import import_
 from sweep.adapters.rank import bucket, widest
 from sweep.config import Config
 from sweep.errors import ConfigError
 from sweep.hardware import device_of
+from sweep.metrics import OF_EVERY_TRIAL, Metric, with_domains
 from sweep.models.model import Model
-from sweep.tasks.data import fingerprint
 from sweep.tasks.options import TaskOptions
-from sweep.tasks.registry import build
 from sweep.trial import Trial
 
 
@@ -41,6 +41,11 @@ class ResolvedTrial(Trial):
         return Path(self.config.cache)
 
     @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Every metric that its history or its record can hold."""
+        return (*with_domains(self.task.build(self.cache_folder).metrics), *OF_EVERY_TRIAL)
+
+    @property
     def start(self) -> Path | None:
         """The folder of the PEFT adapter whose weights the trial starts from."""
         folder = self.config.adapter.peft
@@ -55,7 +60,7 @@ def resolve(config: Config) -> ResolvedTrial:
     """
     device_of(config.device)
     adapter = import_.resolved(config.adapter)
-    trial = Trial.of(config.model_copy(update={"adapter": adapter}), fingerprint(config.task, Path(config.cache)))
+    trial = Trial.of(config.model_copy(update={"adapter": adapter}), config.task.fingerprint(Path(config.cache)))
     chosen, saved, notes = _match(trial, Path(config.cache), config.adapter.peft)
     padded_rank = bucket(widest(adapter)) if adapter.kind == "lora" else 0
     identity = {field.name: getattr(trial, field.name) for field in fields(trial)}
@@ -68,7 +73,7 @@ def _match(
     """The targets, the modules trained in full and the notes of a trial that starts from the folder ``start``."""
     if trial.training.checkpointing and not meta_model(trial.task, cache_folder).can_checkpoint:
         raise ConfigError([f"training.checkpointing = True: the model of task {trial.task.name} has no blocks to compute again; use it with task=transformer"])  # fmt: skip
-    notes = build(trial.task, cache_folder).notes
+    notes = trial.task.build(cache_folder).notes
     if trial.adapter.kind != "lora":
         return (), (), notes
     shapes, modules, presets = _layers(trial.task, cache_folder)
@@ -77,7 +82,7 @@ def _match(
     chosen = targets.select(trial.adapter, list(shapes), presets)
     if trial.adapter.bias == "all":
         _check_biases(model, set(shapes))
-    own_notes = init.check(trial.adapter, {name: shapes[name] for name in chosen})
+    own_notes = check_ranks(trial.adapter, {name: shapes[name] for name in chosen})
     if trial.adapter.peft is not None:
         assert start is not None
         import_.check_start(Path(start), trial.adapter, model, chosen, saved)
@@ -85,19 +90,19 @@ def _match(
 
 
 @cache
-def meta_model(task: TaskOptions, cache_folder: Path) -> Model:
-    """The model of ``task`` on the meta device: its shapes without its numbers, built once."""
-    built = build(task, cache_folder)
+def meta_model(options: TaskOptions, cache_folder: Path) -> Model:
+    """The model of a task on the meta device: its shapes without its numbers, built once."""
+    task, rng = options.build(cache_folder), torch.Generator()
     with torch.device("meta"):
-        model = built.new_model()
+        model = task.new_model(rng)
     check_rows_are_independent(model)
     return model
 
 
 @cache
-def _layers(task: TaskOptions, cache_folder: Path) -> tuple[dict[str, tuple[int, int]], list[str], targets.Presets]:
+def _layers(options: TaskOptions, cache_folder: Path) -> tuple[dict[str, tuple[int, int]], list[str], targets.Presets]:
     """Of the linear layers the shapes (out, in), the names of all modules with parameters, and the presets."""
-    model = meta_model(task, cache_folder)
+    model = meta_model(options, cache_folder)
     shapes = {name: (layer.out_features, layer.in_features) for name, layer in linear_layers(model).items()}
     modules = [name for name, module in model.named_modules() if name and any(True for _ in module.parameters())]
     return shapes, modules, model.presets

@@ -10,11 +10,12 @@ from sweep.adapters.options import AdapterOptions
 from sweep.adapters.rank import scale_of
 from sweep.config import check_name
 from sweep.errors import ConfigError
+from sweep.registry import INITS
 from sweep.resolve import resolve
 from tests.support.commands import config, resolved
 
 TOY = "task=toy_regression"
-INITS = "'kaiming', 'gaussian', 'normal', 'both_random', 'init_b', 'orthogonal', 'pissa', 'milora', 'olora', 'mica', 'eva' or 'lora_ga'"
+*FIRST_INITS, LAST_INIT = map(repr, INITS.names)
 TINY = ("task=transformer_tiny", "tracker=none")
 
 
@@ -44,7 +45,7 @@ def fault(*overrides: str) -> str:
         ("adapter.alpha=0", "adapter.alpha = 0: must be greater than 0"),
         ("training.batch_size=4000000000000", "training.batch_size = 4000000000000: must be less than or equal to 1000000"),
         ("adapter.alpha=inf", "adapter.alpha = inf: must be a finite number"),
-        ("adapter.init=loftq", f"adapter.init = 'loftq': must be {INITS}"),
+        ("adapter.init=loftq", f"adapter.init = 'loftq': must be {', '.join(FIRST_INITS)} or {LAST_INIT}"),
         ("adapter.scaling=rank", "adapter.scaling = 'rank': must be 'alpha/rank', 'alpha/sqrt_rank' or 'alpha'"),
         ("adapter.bias=some", "adapter.bias = 'some': must be 'none', 'all' or 'lora_only'"),
         ("adapter.dropout=1", "adapter.dropout = 1: must be less than 1"),

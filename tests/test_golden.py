@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from sweep.adapters.fold import Folded
-from sweep.adapters.init import INITS, BaseWeight
+from sweep.adapters.inits import BaseWeight
+from sweep.adapters.inits.from_weights import pissa
 from sweep.models.mlp import MLP
 from sweep.tasks.mnist.task import Mnist, mnist
 from sweep.tasks.task import Batch, Domain
@@ -157,9 +158,9 @@ def test_t1_a_rank_2_matrix_is_recovered_from_40_of_its_100_numbers() -> None:
     base = BaseWeight(weight)
     assert base.svd[1][:2].tolist() == pytest.approx([11.3851, 4.8439], abs=5e-5)
     assert base.svd[1][2:].max() < 1e-5
-    factors = INITS["pissa"](base, 2, 1.0, torch.Generator())
-    assert factors.lora_A.numel() + factors.lora_B.numel() == 40
-    y = factors.lora_B @ factors.lora_A @ x + bias
+    lora_A, lora_B = pissa.draw(base, 2, 1.0, torch.Generator())
+    assert lora_A.numel() + lora_B.numel() == 40
+    y = lora_B @ lora_A @ x + bias
     printed = [7.2684, 2.3162, 7.7151, -10.446, -8.1639e-3, -3.7270, -11.146, 2.0207, -9.6258, -4.1163]
     assert y.tolist() == pytest.approx(printed, abs=5e-4)
     torch.testing.assert_close(y, weight @ x + bias, atol=1e-5, rtol=0)

@@ -5,8 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from sweep.adapters.options import AdapterOptions
+from sweep.registry import INITS
 from sweep.resolve import resolve
 from sweep.tasks.toy_regression.options import ToyRegressionOptions
 from sweep.training.options import OptimizerOptions, TrainingOptions
@@ -176,3 +179,85 @@ def test_identities_do_not_change_between_releases() -> None:
     training = TrainingOptions(steps=1, batch_size=1, accumulation=1, checkpointing=False, log_every=1, eval_every=None)
     adapter = AdapterOptions(kind="full")
     assert Trial(task, adapter, optimizer, training, 0, "generated:planted").id == "f2a06ff8da4578f3"
+
+
+def is_expression(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
+
+
+names = st.text("abq_.*,: \"'{}()|0", min_size=1, max_size=6).filter(is_expression)
+alphas = st.floats(min_value=1e-6, max_value=1e6)
+patterns = st.none() | st.dictionaries(names, alphas, min_size=1, max_size=3)
+
+
+@given(patterns, patterns)
+@example({"layers.0": 1.23456789}, {"layers.0": 1.23456712})
+@example({"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0})
+@example({"a: 1, b": 2.0}, {"a": 1.0, "b": 2.0})
+def test_identity_of_unequal_patterns_is_unequal(one: dict[str, float] | None, two: dict[str, float] | None) -> None:
+    base = trial(TOY)
+    first, second = (
+        replace(base, adapter=AdapterOptions.model_validate(base.adapter.model_dump() | {"alpha_pattern": pattern}))
+        for pattern in (one, two)
+    )
+    same = (list(one.items()) if one else None) == (list(two.items()) if two else None)
+    assert (first.id == second.id) == same
+
+
+def test_identity_of_patterns_that_six_digits_give_stays_as_it_was() -> None:
+    pattern = {"layers.0": 0.5, "q_proj|v_{1,2}": 16.0, "x": 1e-05}
+    assert (
+        AdapterOptions(kind="none")
+        .model_copy(update={"alpha_pattern": pattern})
+        .model_dump(mode="json")["alpha_pattern"]
+        == "{layers.0: 0.5, q_proj|v_{1,2}: 16, x: 1e-05}"
+    )
+
+
+OPTIONS = {
+    "seed": st.integers(0, 3),
+    "optimizer.lr": st.floats(1e-6, 1.0),
+    "optimizer.weight_decay": st.floats(0, 1),
+    "optimizer.schedule": st.sampled_from(["constant", "linear", "cosine"]),
+    "optimizer.clip_norm": st.none() | st.floats(0.1, 10),
+    "optimizer.lr_ratio": st.floats(0.5, 32),
+    "training.steps": st.integers(1, 5),
+    "training.batch_size": st.integers(1, 5),
+    "training.eval_every": st.none() | st.integers(1, 5),
+    "adapter.rank": st.integers(1, 5),
+    "adapter.alpha": st.floats(0.5, 32),
+    "adapter.init": st.sampled_from(INITS.names),
+    "adapter.targets": st.sampled_from(["all_linear", ("layers.0",), "layers.0", ("all_linear",)]),
+    "adapter.scaling": st.sampled_from(["alpha/rank", "alpha/sqrt_rank", "alpha"]),
+    "adapter.dropout": st.floats(0, 0.5),
+    "adapter.bias": st.sampled_from(["none", "all", "lora_only"]),
+    "adapter.dora": st.booleans(),
+    "adapter.layers": st.none() | st.tuples(st.integers(0, 1)),
+    "adapter.exclude": st.none() | st.sampled_from(["x", ("x",)]),
+    "task.samples": st.integers(2, 5),
+    "task.noise": st.floats(0, 1),
+    "task.hidden": st.sampled_from([(), (16,), (16, 16), (1, 6)]),
+    "task.data_seed": st.integers(0, 3),
+}
+settings_of_a_trial = st.dictionaries(st.sampled_from(sorted(OPTIONS)), st.none(), max_size=4).flatmap(
+    lambda keys: st.fixed_dictionaries({key: OPTIONS[key] for key in keys})
+)
+
+
+def with_settings(changes: dict[str, object]) -> Trial:
+    base = trial(TOY)
+    for key, value in changes.items():
+        group, _, name = key.rpartition(".")
+        changed = getattr(base, group).model_copy(update={name: value}) if group else value
+        base = replace(base, **{group or name: changed})
+    return base
+
+
+@given(settings_of_a_trial, settings_of_a_trial)
+def test_identity_of_unequal_trials_is_unequal(one: dict[str, object], two: dict[str, object]) -> None:
+    first, second = with_settings(one), with_settings(two)
+    assert (first.id == second.id) == (first == second)

@@ -3,13 +3,13 @@
 Shapes as in ``lora.py``.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sweep.adapters.lora import LoRALinear
+from sweep.adapters.lora import LoRALinear, TrialFactors
 
 
 class DoRALinear(LoRALinear):
@@ -18,10 +18,7 @@ class DoRALinear(LoRALinear):
     The gradient takes ‖V‖ for a constant (section 4.3 of the paper). Dropout acts in the order of PEFT: on the
     LoRA path, and on what rescaling adds to the base's path, y = W x + b + (m/‖V‖ − 1)·W x' + m/‖V‖·s·B A x'.
 
-    Args:
-        *arguments: those of ``LoRALinear``.
-        targeted: (T,), the trials that adapt this layer; for the others it stays what it is.
-        **settings: those of ``LoRALinear``.
+    The arguments are those of ``LoRALinear``. For a trial that does not target the layer it is the base layer.
 
     Attributes:
         lora_magnitude_vector: m (T, O), which starts at ‖V‖; zero where the layer is not targeted.
@@ -31,8 +28,9 @@ class DoRALinear(LoRALinear):
     targeted: Tensor
     squares_O: Tensor
 
-    def __init__(self, *arguments: Any, targeted: Tensor, **settings: Any):
-        super().__init__(*arguments, **settings)
+    def __init__(self, base: nn.Linear, trials: Sequence[TrialFactors], padded_rank: int):
+        super().__init__(base, trials, padded_rank)
+        targeted = torch.tensor(self.ranks, device=base.weight.device) > 0
         self.register_buffer("targeted", targeted[:, None], persistent=False)
         self.register_buffer("squares_O", self.base.weight.double().square().sum(1).float(), persistent=False)
         self.lora_magnitude_vector = nn.Parameter(torch.where(self.targeted, self.row_norms(), 0.0))
@@ -57,6 +55,11 @@ class DoRALinear(LoRALinear):
         """m/‖V‖ (T, O); 1 where the layer is not targeted."""
         norms_T_O = torch.where(self.targeted, self.row_norms(), 1.0)
         return torch.where(self.targeted, self.lora_magnitude_vector / norms_T_O, 1.0)
+
+    def factors(self, trial: int) -> dict[str, Tensor]:
+        """What trial number ``trial`` adds to the base, without padding: A (r, I), B (O, r) and m (O,), as views."""
+        own = super().factors(trial)
+        return own | {"lora_magnitude_vector": self.lora_magnitude_vector[trial]} if own else own
 
     def starts_at_base(self) -> bool:
         """Whether every trial, as it stands, computes bit for bit what the base computes."""

@@ -3,17 +3,17 @@
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from sweep.adapters.dora import DoRALinear
-from sweep.adapters.init import FREEZE_B, INITS, BaseWeight
-from sweep.adapters.lora import LoRALinear
+from sweep.adapters.inits import BaseWeight, init_of
+from sweep.adapters.lora import LoRALinear, TrialFactors
 from sweep.adapters.options import AdapterOptions
-from sweep.adapters.rank import bucket, rank_of, scale_of, widest
-from sweep.adapters.spread import Spread
+from sweep.adapters.rank import rank_of, scale_of
+from sweep.adapters.shared_prefix import SharedPrefix
 from sweep.errors import ConfigError
 from sweep.models.model import Model
 from sweep.rng import generator
@@ -23,19 +23,34 @@ from sweep.rng import generator
 class Folded:
     """A model that computes every trial of a pack at once, on rows that are trial-major.
 
-    ``parameters`` are the trained tensors, each with the trials as its first axis (a fully fine-tuned model
-    is always alone, so its tensors are their own single row); ``real`` says for each of them how many of its
-    numbers are real, not padding, in each trial.
+    Attributes:
+        base: the shared model, which is never written.
+        model: the same with the trials' adapters.
+        trials: how many there are.
+        whole: the tensors that a trial trains in full, by name; such a trial is always alone.
+        layers: the adapted layers by name.
+        saved: the modules of a single trial's own, by name, that ``adapter.save`` trains in full.
+        shared_prefix: where the rows of distinct inputs become those of the trials.
+
     """
 
     base: Model
     model: Model
     trials: int
-    parameters: dict[str, nn.Parameter]
-    real: dict[str, tuple[int, ...]]
-    spread: Spread
+    whole: dict[str, nn.Parameter] = field(default_factory=dict)
     layers: dict[str, LoRALinear] = field(default_factory=dict)
     saved: dict[str, nn.Module] = field(default_factory=dict)
+    shared_prefix: SharedPrefix = field(default_factory=SharedPrefix)
+
+    @cached_property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trained tensors by name: those of layers have the trials as their first axis, the others are ``whole``."""
+        adapted = {
+            f"{name}.{part}": parameter
+            for name, layer in self.layers.items()
+            for part, parameter in layer.trained_parameters().items()
+        }
+        return self.whole | adapted
 
     def outputs(self, inputs: Tensor, sees: Sequence[int]) -> Tensor:
         """Compute the outputs of every trial.
@@ -48,9 +63,9 @@ class Folded:
             (T·N, …), trial-major.
 
         """
-        self.spread.among(sees, inputs.device)
+        self.shared_prefix.assign(sees, inputs.device)
         outputs = self.model(inputs)
-        return outputs if self.layers else self.spread.rows(outputs)
+        return outputs if self.layers else self.shared_prefix.expand(outputs)
 
     @property
     def base_params(self) -> int:
@@ -59,8 +74,7 @@ class Folded:
 
     def added_params(self, trial: int) -> int:
         """How many numbers a trial has besides the base's; a trained bias or weight is the base's own number."""
-        own = export(self, trial) if self.layers else {}
-        return sum(tensor.numel() for name, tensor in own.items() if name.rpartition(".")[2].startswith("lora_"))
+        return sum(tensor.numel() for layer in self.layers.values() for tensor in layer.factors(trial).values())
 
     def starts_at_base(self) -> bool:
         """Whether every trial, as it stands, computes bit for bit what the base computes."""
@@ -120,16 +134,52 @@ def fold(
     adapters: Sequence[AdapterOptions],
     targets: Sequence[Sequence[str]],
     seeds: Sequence[int],
+    padded_rank: int,
     weights: Mapping[str, BaseWeight] | None = None,
     saved: Sequence[str] = (),
 ) -> Folded:
-    """Attach the adapters of a pack's trials to ``base``, whose own tensors are shared and never written.
+    """Fold the trials of a pack, whose adapters are of one kind, onto ``base``; the arguments are ``fold_lora``'s."""
+    [kind] = {adapter.kind for adapter in adapters}
+    match kind:
+        case "full":
+            assert len(adapters) == 1, "full fine-tuning runs alone"
+            return fold_full(base)
+        case "none":
+            return fold_none(base, len(adapters))
+        case "lora":
+            return fold_lora(base, adapters, targets, seeds, padded_rank, weights, saved)
+
+
+def fold_full(base: Model) -> Folded:
+    """One trial that trains every weight of a copy of ``base``. Raises ConfigError as ``fold_lora``."""
+    check_rows_are_independent(base)
+    model = copy.deepcopy(base).requires_grad_(True)
+    return Folded(base, model, 1, whole=dict(model.named_parameters()))
+
+
+def fold_none(base: Model, trials: int) -> Folded:
+    """Trials that train nothing and compute what ``base`` computes. Raises ConfigError as ``fold_lora``."""
+    check_rows_are_independent(base)
+    return Folded(base, _copy_sharing_tensors(base), trials)
+
+
+def fold_lora(
+    base: Model,
+    adapters: Sequence[AdapterOptions],
+    targets: Sequence[Sequence[str]],
+    seeds: Sequence[int],
+    padded_rank: int,
+    weights: Mapping[str, BaseWeight] | None = None,
+    saved: Sequence[str] = (),
+) -> Folded:
+    """Attach the LoRAs of a pack's trials to ``base``, whose own tensors are shared and never written.
 
     Args:
         base: the pre-trained model.
-        adapters: one for each trial, all of one kind, with DoRA or without; of ``kind: full`` exactly one.
+        adapters: one for each trial, all of them with DoRA or all without.
         targets: the names of the layers that each trial adapts.
         seeds: one for each trial, for the initialisation and dropout.
+        padded_rank: the rank to which all factors are padded.
         weights: the base's weights with their decompositions, when they are kept from an earlier pack.
         saved: the names of the modules that a single trial trains in full, in a copy of its own.
 
@@ -139,105 +189,72 @@ def fold(
 
     """
     check_rows_are_independent(base)
-    kinds = {adapter.kind for adapter in adapters}
-    assert len(kinds) == 1, "a pack has adapters of one kind"
     assert len({adapter.dora for adapter in adapters}) == 1, "a pack is DoRA or is not"
-    if kinds == {"full"}:
-        assert len(adapters) == 1, "full fine-tuning runs alone"
-        model = copy.deepcopy(base).requires_grad_(True)
-        parameters = dict(model.named_parameters())
-        real: dict[str, tuple[int, ...]] = {name: (parameter.numel(),) for name, parameter in parameters.items()}
-        return Folded(base, model, 1, parameters, real, Spread())
-    shared = [*base.parameters(), *base.buffers()]
-    model = copy.deepcopy(base, memo={id(tensor): tensor for tensor in shared}).requires_grad_(False)
-    if kinds == {"none"}:
-        return Folded(base, model, len(adapters), {}, {}, Spread())
-    layers: dict[str, LoRALinear] = {}
-    parameters, real = {}, {}
     assert len(adapters) == 1 or not saved, "a trial that trains whole modules runs alone"
+    model = _copy_sharing_tensors(base)
     own_modules = {name: copy.deepcopy(base.get_submodule(name)).requires_grad_(True) for name in saved}
     for name, module in own_modules.items():
         model.set_submodule(name, module)
-        parameters |= {f"{name}.{part}": parameter for part, parameter in module.named_parameters()}
-    real = {name: (parameter.numel(),) for name, parameter in parameters.items()}
+    layers: dict[str, LoRALinear] = {}
     for name, linear in linear_layers(model).items():
-        trial_targets = [name in names for names in targets]
-        biased = [trains_bias(adapter, linear, hit) for adapter, hit in zip(adapters, trial_targets, strict=True)]
-        if is_within(saved, name) or (not any(trial_targets) and not any(biased)):
+        if is_within(saved, name):
             continue
         weight = weights[name] if weights else BaseWeight(linear.weight)
-        layer = _adapt(name, linear, weight, adapters, trial_targets, biased, seeds)
-        model.set_submodule(name, layer)
-        layers[name] = layer
-        ranks = [rank_of(adapter, name) if hit else 0 for hit, adapter in zip(trial_targets, adapters, strict=True)]
-        sizes = {
-            "lora_A": [rank * linear.in_features for rank in ranks],
-            "lora_B": [
-                rank * linear.out_features * (adapter.init not in FREEZE_B)
-                for rank, adapter in zip(ranks, adapters, strict=True)
-            ],
-            "lora_magnitude_vector": [hit * linear.out_features for hit in trial_targets],
-            "bias": [trained * linear.out_features for trained in biased],
-        }
-        for part, size in sizes.items():
-            parameter = getattr(layer, part, None)
-            if parameter is not None and any(size):
-                parameters[f"{name}.{part}"], real[f"{name}.{part}"] = parameter, tuple(size)
-            elif parameter is not None:
-                parameter.requires_grad_(False)
-    spread = Spread()
-    if saved:  # of one trial there is nothing to spread, and its modules may come before the first layer
-        return Folded(base, model, 1, parameters, real, spread, layers, own_modules)
-    parting = model.get_submodule(next(stage for stage in base.stages if _has(stage, layers)))
-    if isinstance(parting, LoRALinear):
-        parting.spread = spread
+        trials = [
+            _trial_factors(name, linear, weight, adapter, name in own_targets, seed)
+            for adapter, own_targets, seed in zip(adapters, targets, seeds, strict=True)
+        ]
+        is_targeted = any(trial.rank for trial in trials)
+        if is_targeted or any(trial.trains_bias for trial in trials):
+            layer_type = DoRALinear if adapters[0].dora and is_targeted else LoRALinear
+            layers[name] = layer_type(linear, trials, padded_rank)
+            model.set_submodule(name, layers[name])
+    whole = {
+        f"{name}.{part}": parameter
+        for name, module in own_modules.items()
+        for part, parameter in module.named_parameters()
+    }
+    folded = Folded(base, model, len(adapters), whole, layers, own_modules)
+    if not saved:  # a single trial shares nothing, and its own modules may come before the first adapted layer
+        _end_shared_prefix(folded)
+    return folded
+
+
+def _copy_sharing_tensors(base: Model) -> Model:
+    """A copy of the modules of ``base`` with its very tensors, frozen."""
+    shared = [*base.parameters(), *base.buffers()]
+    return copy.deepcopy(base, memo={id(tensor): tensor for tensor in shared}).requires_grad_(False)
+
+
+def _trial_factors(
+    name: str, linear: nn.Linear, weight: BaseWeight, adapter: AdapterOptions, is_targeted: bool, seed: int
+) -> TrialFactors:
+    """What one trial starts from in the layer ``name``."""
+    rank, scale, init = rank_of(adapter, name), scale_of(adapter, name), init_of(adapter)
+    if is_targeted:
+        lora_A, lora_B = init.draw(weight, rank, scale, generator(seed, "init", name))
     else:
-        spread.before(parting)
-    return Folded(base, model, len(adapters), parameters, real, spread, layers)
-
-
-def _adapt(
-    name: str,
-    linear: nn.Linear,
-    weight: BaseWeight,
-    adapters: Sequence[AdapterOptions],
-    targeted: Sequence[bool],
-    biased: Sequence[bool],
-    seeds: Sequence[int],
-) -> LoRALinear:
-    trials, device = len(adapters), linear.weight.device
-    padded = bucket(max(widest(adapter) for adapter in adapters))
-    lora_A = torch.zeros(trials, padded, linear.in_features)
-    lora_B = torch.zeros(trials, linear.out_features, padded)
-    moved_A, moved_B = torch.zeros_like(lora_A), torch.zeros_like(lora_B)
-    frozen_B = torch.zeros_like(lora_B)
-    moved = frozen = False
-    for trial, adapter in enumerate(adapters):
-        if targeted[trial] and adapter.init is not None:  # else its numbers come from a file
-            rank, scale = rank_of(adapter, name), scale_of(adapter, name)
-            factors = INITS[adapter.init](weight, rank, scale, generator(seeds[trial], "init", name))
-            lora_A[trial, :rank], lora_B[trial, :, :rank] = factors.lora_A, factors.lora_B
-            if factors.from_base:
-                moved_A[trial], moved_B[trial], moved = lora_A[trial], lora_B[trial], True
-            if adapter.init in FREEZE_B:
-                frozen_B[trial], frozen = lora_B[trial], True
-                lora_B[trial] = 0
-    bias = linear.bias.detach().repeat(trials, 1) if any(biased) else None
-    dropout_rng: list[Generator] = [generator(seed, "dropout", name) for seed in seeds]
-    is_dora = adapters[0].dora and any(targeted)
-    layer_type = partial(DoRALinear, targeted=torch.tensor(targeted, device=device)) if is_dora else LoRALinear
-    return layer_type(
-        linear,
-        nn.Parameter(lora_A.to(device)),
-        nn.Parameter(lora_B.to(device)),
-        scaling=torch.tensor([scale_of(adapter, name) for adapter in adapters]).to(device),
-        dropout=[adapter.dropout or 0.0 for adapter in adapters],
-        dropout_rng=dropout_rng,
-        frozen_B=frozen_B.to(device) if frozen else None,
-        moved=(moved_A.to(device), moved_B.to(device)) if moved else None,
-        bias=None if bias is None else nn.Parameter(bias),
-        trains_bias=None if bias is None else torch.tensor(biased, device=device),
+        lora_A, lora_B = torch.empty(0, linear.in_features), torch.empty(linear.out_features, 0)
+    return TrialFactors(
+        lora_A,
+        lora_B,
+        scale,
+        adapter.dropout or 0.0,
+        generator(seed, "dropout", name),
+        init.trains_B,
+        init.moves_base,
+        trains_bias(adapter, linear, is_targeted),
     )
+
+
+def _end_shared_prefix(folded: Folded) -> None:
+    """Expand the rows of distinct inputs at the first stage that has an adapted layer."""
+    first = next(stage for stage in folded.base.stages if _has(stage, folded.layers))
+    stage = folded.model.get_submodule(first)
+    if isinstance(stage, LoRALinear):
+        stage.shared_prefix = folded.shared_prefix
+    else:
+        folded.shared_prefix.expand_before(stage)
 
 
 def _has(module: str, layers: Iterable[str]) -> bool:
@@ -269,8 +286,16 @@ def check_rows_are_independent(model: nn.Module) -> None:
 
 def trainable(folded: Folded, received: Mapping[str, bool]) -> list[int]:
     """Trained numbers of each trial, counted over the tensors that really received a gradient."""
+    whole = sum(parameter.numel() for name, parameter in folded.whole.items() if received[name])
     return [
-        sum(sizes[trial] for name, sizes in folded.real.items() if received[name]) for trial in range(folded.trials)
+        whole
+        + sum(
+            size
+            for name, layer in folded.layers.items()
+            for part, size in layer.trained_numbers(trial).items()
+            if received[f"{name}.{part}"]
+        )
+        for trial in range(folded.trials)
     ]
 
 
@@ -282,19 +307,11 @@ def export(folded: Folded, trial: int) -> dict[str, Tensor]:
 def views(folded: Folded, trial: int) -> dict[str, Tensor]:
     """The tensors of one trial where they are, without padding.
 
-    Those are what it trained and, where an initialisation freezes it, B.
+    Those are what it trains and, where its initialisation freezes it, B.
     """
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in folded.parameters.items():
-        layer_name, _, part = name.rpartition(".")
-        layer = folded.layers.get(layer_name)
-        if layer is None:
-            tensors[name] = parameter
-        elif size := folded.real[name][trial]:
-            if part == "lora_A":
-                rank = size // layer.base.in_features
-                lora_B = layer.lora_B if layer.frozen_B is None or not layer.is_frozen[trial] else layer.frozen_B
-                tensors |= {name: parameter[trial, :rank], f"{layer_name}.lora_B": lora_B[trial, :, :rank]}
-            elif part != "lora_B":
-                tensors[name] = parameter[trial]
-    return {name: tensor.detach() for name, tensor in tensors.items()}
+    adapted = {
+        f"{name}.{part}": tensor
+        for name, layer in folded.layers.items()
+        for part, tensor in layer.tensors(trial).items()
+    }
+    return {name: tensor.detach() for name, tensor in (folded.whole | adapted).items()}

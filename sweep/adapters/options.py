@@ -1,17 +1,15 @@
 """The options of what is trained: a LoRA, every weight, or nothing."""
 
+import json
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
 from sweep.options import Names, Options, WholeNumbers
+from sweep.registry import INITS
 
 Kind = Literal["lora", "full", "none"]
-Init = Literal[
-    "kaiming", "gaussian", "normal", "both_random", "init_b", "orthogonal", "pissa", "milora", "olora", "mica", "eva",
-    "lora_ga",
-]  # fmt: skip
 Scaling = Literal["alpha/rank", "alpha/sqrt_rank", "alpha"]
 Bias = Literal["none", "all", "lora_only"]
 
@@ -22,10 +20,10 @@ class AdapterOptions(Options):
     ``dora`` trains the length of each output row by itself (DoRA; Liu et al. 2024).
     ``targets`` is a preset (``all_linear``, ``attention``, ``mlp``, ``qv``), a list of layer names, or a
     regular expression on the full layer name; ``layers`` keeps only those indices, and ``exclude`` (names or an
-    expression) leaves layers out. The modules named in ``save`` are trained in full beside the LoRA. ``rank_pattern`` and ``alpha_pattern`` give layers a rank and alpha of their own:
-    of the names or expressions that match the end of a layer's name, from a dot on, the first one counts. The LoRA
-    settings have no meaning for ``full`` and ``none`` and are dropped there, so a grid does not repeat those
-    baselines.
+    expression) leaves layers out. The modules named in ``save`` are trained in full beside the LoRA. ``rank_pattern``
+    and ``alpha_pattern`` give layers a rank and alpha of their own: the first name or expression that matches the end
+    of a layer's name, from a dot on, counts. The LoRA settings have no meaning for ``full`` and ``none`` and are
+    dropped there, so a grid does not repeat those baselines.
 
     ``peft`` is PEFT's ``adapter_config.json``, which then says all of this, or a folder with one and the weights
     that the trial starts from.
@@ -35,7 +33,7 @@ class AdapterOptions(Options):
     peft: str | None = None
     rank: int | None = Field(default=None, ge=1)
     alpha: float | None = Field(default=None, gt=0)
-    init: Init | None = None
+    init: str | None = None
     dora: bool = False
     targets: str | Names | None = None
     layers: WholeNumbers | None = None
@@ -59,6 +57,14 @@ class AdapterOptions(Options):
     def _spelling(cls, value: Any) -> Any:
         return "alpha/sqrt_rank" if value == "alpha/√rank" else value
 
+    @field_validator("init", mode="before")
+    @classmethod
+    def _known_init(cls, value: Any) -> Any:
+        if value is not None and value not in INITS.names:
+            *names, last = map(repr, INITS.names)
+            raise ValueError(f"must be {', '.join(names)} or {last}")
+        return value
+
     @field_validator("rank_pattern", "alpha_pattern")
     @classmethod
     def _expressions(cls, pattern: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -71,8 +77,12 @@ class AdapterOptions(Options):
 
     @field_serializer("rank_pattern", "alpha_pattern", when_used="json")
     def _as_text(self, pattern: dict[str, Any] | None) -> str | None:
-        """One value that keeps the order, reads well as a level, and is what one would write on the command line."""
-        return f"{{{', '.join(f'{name}: {value:g}' for name, value in pattern.items())}}}" if pattern else None
+        """One value that keeps the order, reads well as a level, and is what one would write on the command line.
+
+        Unequal patterns have unequal texts, since a trial's identity is made of them.
+        """
+        texts = [f"{_quoted(name)}: {_exact(value)}" for name, value in (pattern or {}).items()]
+        return f"{{{', '.join(texts)}}}" if texts else None
 
     @model_validator(mode="after")
     def _complete(self) -> "AdapterOptions":
@@ -83,7 +93,10 @@ class AdapterOptions(Options):
                 for name, field in settings
                 if name not in ("kind", "peft") and getattr(self, name) != field.default
             ]:
-                raise ValueError(f"what peft={self.peft} says cannot be changed here; use adapter=peft, and leave out {', '.join(own)}")  # fmt: skip
+                raise ValueError(
+                    f"what peft={self.peft} says cannot be changed here; use adapter=peft, and leave out "
+                    f"{', '.join(own)}"
+                )
         elif self.kind == "lora":
             fields = ("rank", "alpha", "init", "targets", "scaling", "dropout", "bias")
             if missing := [name for name in fields if getattr(self, name) is None]:
@@ -94,3 +107,14 @@ class AdapterOptions(Options):
     def runs_alone(self) -> bool:
         """Whether a trial has no neighbours: it trains whole weights, of which each trial has its own."""
         return self.kind == "full" or bool(self.save)
+
+
+def _exact(value: float) -> str:
+    """``value`` in six digits, or in as many as it takes to be exact."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+def _quoted(name: str) -> str:
+    """``name``, in quotation marks where it could be taken for several entries of a pattern."""
+    return json.dumps(name) if ": " in name or ", " in name or name.startswith('"') else name

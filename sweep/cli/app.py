@@ -11,12 +11,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from sweep.config import check_name, parse
+from sweep.engines.options import LaunchOptions
 from sweep.errors import ConfigError
 from sweep.launch.warm_up import WORTH_IT, warm_up
 from sweep.record import Record
 
 if TYPE_CHECKING:
-    from sweep.launch.launch import Limits
     from sweep.resolve import ResolvedTrial
 
 log = logging.getLogger("sweep")
@@ -58,7 +58,7 @@ class Application:
             remove_hydras_file(Path(configs[0].hydra.sweep.dir))
             raise
         if launcher.dry_run:
-            show_plan(trials, limits_of(configs[0].hydra))
+            show_plan(trials, options_of(configs[0].hydra.launcher))
         folders = []
         by_sweep: dict[Path, list[ResolvedTrial]] = {}  # more than one where the name itself is swept
         for trial, config in zip(trials, configs, strict=True):
@@ -112,11 +112,11 @@ class Application:
         return trials
 
     def _train_alone(self, config: DictConfig, folder: Path) -> Record:
-        from sweep.launch.launch import Limits, run
+        from sweep.launch.launch import run
         from sweep.store.store import Store
 
         store = Store(folder.parent, HydraConfig.get().runtime.choices.get("ablation"))
-        [record] = run([self._resolve(config)], store, Limits())
+        [record] = run([self._resolve(config)], store, LaunchOptions())
         if record.finished:
             log.info("%s: eval/loss %.4f", os.path.relpath(folder), record.result["eval/loss"])
         return record
@@ -149,15 +149,15 @@ def remove_hydras_file(folder: Path) -> None:
             folder.parent.rmdir()
 
 
-def show_plan(trials: "Sequence[ResolvedTrial]", limits: "Limits") -> NoReturn:
+def show_plan(trials: "Sequence[ResolvedTrial]", options: LaunchOptions) -> NoReturn:
     """Print what each sweep would train, and end."""
-    from sweep.launch.launch import describe, make_plan
+    from sweep.launch.plan import describe, make_plan
     from sweep.store.store import Store
 
     for name in dict.fromkeys(trial.config.name for trial in trials):
         own = [trial for trial in trials if trial.config.name == name]
         store = Store(Path(folder_of(name)), ablation=None)
-        print(f"{store.folder}: {describe(make_plan(own, store, limits), own)}")
+        print(f"{store.folder}: {describe(make_plan(own, store, options), own)}")
     sys.exit(0)
 
 
@@ -168,7 +168,7 @@ def train_packed(trials: "Sequence[ResolvedTrial]", folder: Path, hydra_node: Di
 
     store = Store(folder, hydra_node.runtime.choices.get("ablation"))
     try:
-        records = run(trials, store, limits_of(hydra_node))
+        records = run(trials, store, options_of(hydra_node.launcher))
     except TooManyFailuresError as error:
         raise TrialFailedError(str(error)) from None
     distinct = {trial.label: record for trial, record in zip(trials, records, strict=True)}
@@ -183,17 +183,10 @@ def train_packed(trials: "Sequence[ResolvedTrial]", folder: Path, hydra_node: Di
     return records
 
 
-def limits_of(hydra_node: DictConfig) -> "Limits":
-    """The bounds of a launch that the launcher's settings give. Raises ConfigError for numbers that are too small."""
-    from sweep.engines.engine import Cluster
-    from sweep.launch.launch import Limits
-
-    launcher = hydra_node.launcher
-    least = {"max_pack": 1, "workers": 1, "max_failures": 0}
-    too_small = [key for key, bound in least.items() if launcher[key] is not None and launcher[key] < bound]
-    if too_small:
-        raise ConfigError([f"hydra.launcher.{key} = {launcher[key]}: must be {least[key]} or more" for key in too_small])  # fmt: skip
-    names = ("engine", "address", "cpus", "gpus", "memory_gb", "minutes")
-    slurm: Any = OmegaConf.to_container(launcher.slurm)
-    cluster = Cluster(**{name: launcher[name] for name in names}, slurm=slurm)
-    return Limits(launcher.max_pack, launcher.workers, launcher.max_failures, launcher.retry_failed, cluster)
+def options_of(launcher: DictConfig) -> LaunchOptions:
+    """The settings of the packed launcher. Raises ConfigError for those that cannot be."""
+    values: Any = OmegaConf.to_container(launcher)
+    options = LaunchOptions(**{name: values[name] for name in LaunchOptions.names()})
+    if faults := options.faults():
+        raise ConfigError(faults)
+    return options

@@ -4,27 +4,15 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from sweep import record
-from sweep.record import HISTORY_FILE, Record
 from sweep.store.claim import SHORT, claimed
+from sweep.store.state import Found, State, look
 
-STATES = ("finished", "pruned", "diverged", "failed", "damaged", "training", "interrupted", "not started")
-SETTLED = STATES[:2]
-SHOWN = 10
-"""Trials that are named of each state; of the others only their number."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """One trial as its folder shows it: its state, what else there is to say, and its record where it has one."""
-
-    folder: Path
-    state: str
-    why: str = ""
-    record: Record | None = None
+STATES = get_args(State)
+GOOD = STATES[:2]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,44 +28,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lora-sweep: {folder} holds no trial", file=sys.stderr)
         return 2
     print(describe(folder, trials))
-    return 0 if all(one.state in SETTLED for one in trials) else 1
+    return 0 if all(trial.state in GOOD for trial in trials) else 1
 
 
 def find(folder: Path) -> list[Found]:
     """Every trial of the sweep in ``folder``, by name."""
     folders = [path for path in sorted(folder.glob("*")) if re.search(rf"-[0-9a-f]{{{SHORT}}}$", path.name)]
     training = claimed(folder, [path.name[-SHORT:] for path in folders])
-    return [_look(path, path.name[-SHORT:] in training) for path in folders if path.is_dir()]
-
-
-def _look(folder: Path, is_training: bool) -> Found:
-    if is_training:
-        return Found(folder, "training")
-    try:
-        found = record.read(folder)
-    except (OSError, ValueError) as error:
-        return Found(folder, "damaged", str(error))
-    if found is None:
-        return Found(folder, "interrupted" if (folder / HISTORY_FILE).exists() else "not started")
-    if found.finished and record.lacks_history(found, folder):
-        return Found(folder, "damaged", f"{HISTORY_FILE} ends too early; the sweep's command trains it again")
-    why = f"{found.error.get('type')}: {found.error.get('message')}" if found.error else ""
-    return Found(folder, found.status, why, found)
+    return [look(path, path.name[-SHORT:] in training) for path in folders if path.is_dir()]
 
 
 def describe(folder: Path, trials: Sequence[Found]) -> str:
     """The state of a sweep in words: numbers first, then every trial that is not finished."""
-    by_state = {state: [one for one in trials if one.state == state] for state in STATES}
+    by_state = {state: [trial for trial in trials if trial.state == state] for state in STATES}
     counts = ", ".join(f"{len(some)} {state}" for state, some in by_state.items() if some)
     lines = [f"{folder}: {len(trials)} trials: {counts}"]
-    for state in STATES[len(SETTLED) :]:
-        for one in by_state[state][:SHOWN]:
-            lines.append(
-                f"  {state:11}  {one.folder.name}" + (f"  {' '.join(one.why.split())[:200]}" if one.why else "")
-            )
-        if len(by_state[state]) > SHOWN:
-            lines.append(f"  {state:11}  and {len(by_state[state]) - SHOWN} more")
-    lines += [f"environment differs in {line}" for line in record.mixtures(one.record for one in trials if one.record)]
-    if any(one.state not in SETTLED for one in trials):
+    for state in STATES[len(GOOD) :]:
+        for trial in by_state[state]:
+            detail = " ".join(trial.detail.split())[:200]
+            lines.append(f"  {state:11}  {trial.folder.name}  {detail}".rstrip())
+    lines += [
+        f"environment differs in {line}" for line in record.mixtures(trial.record for trial in trials if trial.record)
+    ]
+    if any(trial.state not in GOOD for trial in trials):
         lines.append("the sweep's command, run again, trains what is not finished")
     return "\n".join(lines)

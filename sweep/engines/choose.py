@@ -1,44 +1,33 @@
-"""Where packs run: processes of this machine, a Ray cluster, or SLURM. An engine moves packs and knows no LoRA."""
+"""The engine that a launch asks for."""
 
-from typing import TYPE_CHECKING
-
-from sweep.engines.engine import Cluster, Engine
+from sweep.engines.engine import Engine
+from sweep.engines.options import LaunchOptions
 from sweep.errors import ConfigError
+from sweep.registry import Registry
 
-if TYPE_CHECKING:
-    pass
+ENGINES = Registry(
+    "engine",
+    {
+        "local": "sweep.engines.local:LocalEngine",
+        "ray": "sweep.engines.ray:RayEngine",
+        "slurm": "sweep.engines.slurm:SlurmEngine",
+    },
+)
 
-ENGINES = ("local", "ray", "slurm")
 
+def engine_of(options: LaunchOptions) -> Engine:
+    """The engine that was asked for, not yet connected.
 
-def engine_of(cluster: Cluster) -> Engine | None:
-    """The engine that was asked for; None for this machine's own processes.
-
-    Raises ConfigError when it does not exist, is not installed or does not answer, or has no such setting.
+    Raises ConfigError when it does not exist, is not installed, or a setting is not one of its own.
     """
-    if cluster.engine not in ENGINES:
-        raise ConfigError([f"hydra.launcher.engine = {cluster.engine!r}: must be one of {', '.join(ENGINES)}"])
-    plain = Cluster()
-    only = {"address": ("ray",), "minutes": ("slurm",), "slurm": ("slurm",)} | dict.fromkeys(
-        ("cpus", "gpus", "memory_gb"), ("ray", "slurm")
-    )
-    faults = [
-        f"hydra.launcher.{name} = {getattr(cluster, name)!r}: engine={cluster.engine} has no such setting; it is of {' and '.join(engines)}"
-        for name, engines in only.items()
-        if cluster.engine not in engines and getattr(cluster, name) != getattr(plain, name)
-    ]
-    if faults:
+    name = options.engine
+    if name not in ENGINES.names:
+        raise ConfigError([f"hydra.launcher.engine = {name!r}: must be one of {', '.join(ENGINES.names)}"])
+    if faults := options.faults():
         raise ConfigError(faults)
     try:
-        match cluster.engine:
-            case "ray":
-                from sweep.engines.ray import RayEngine
-
-                return RayEngine(cluster)
-            case "slurm":
-                from sweep.engines.slurm import SlurmEngine
-
-                return SlurmEngine(cluster)
+        engine: Engine = ENGINES.load(name)(options)
     except ModuleNotFoundError as error:
-        raise ConfigError([f"hydra.launcher.engine = {cluster.engine!r}: {error.name} is not installed; pip install 'lora-sweep[{cluster.engine}]'"]) from None  # fmt: skip
-    return None
+        missing = f"{error.name} is not installed; pip install 'lora-sweep[{name}]'"
+        raise ConfigError([f"hydra.launcher.engine = {name!r}: {missing}"]) from None
+    return engine

@@ -1,24 +1,24 @@
-"""Where packs run: processes of this machine, a Ray cluster, or SLURM. An engine moves packs and knows no LoRA."""
+"""The interface of an engine: where packs run. An engine moves packs and knows no LoRA."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from sweep.engines.options import LaunchOptions
 from sweep.hardware import available_memory
 from sweep.packs.pack import Pack
 from sweep.record import Record
+from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store
 
 if TYPE_CHECKING:
     from sweep.trackers.wandb import Mode
 
-
 START_GB = 1.0
 """What a process takes before it trains anything."""
-SPARE = 2.0
-"""How many times its estimated memory a pack asks for."""
+SPARE_MEMORY = 2.0
+"""How many times its estimated memory a pack asks for on a cluster."""
 
 
 class Engine(Protocol):
@@ -26,9 +26,21 @@ class Engine(Protocol):
 
     start_s: float
     """Seconds that a pack takes to start: smaller packs than that are not worth a place of their own."""
+    least_work_s: float
+    """Seconds of work below which packs run one after the other."""
+    assumed_places: int
+    """Packs at once that a dry run reckons with: it asks nobody."""
+    room: float | None
+    """Bytes that the trials of one pack may fill; None shares this machine's memory among the packs at once."""
 
-    def places(self) -> int:
-        """How many packs run at once if the user does not say."""
+    def connect(self) -> None:
+        """Reach what packs run on. Raises ConfigError where that does not answer."""
+
+    def places(self, trials: Sequence[ResolvedTrial]) -> int:
+        """How many packs of ``trials`` run at once if the user does not say."""
+
+    def max_pack(self, trials: Sequence[ResolvedTrial]) -> int:
+        """How many of ``trials`` may train in one pack."""
 
     def run(
         self, packs: Sequence[Pack], store: Store, mode: "Mode | None", workers: int, on_steps: Callable[[int], None]
@@ -45,29 +57,13 @@ class Engine(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """What the user asked for: the engine, and what a pack may use on a node (None: what the plan estimates).
+def requested_gb(options: LaunchOptions, pack: Pack) -> float:
+    """Gigabytes (10⁹ bytes) that ``pack`` asks for on a cluster."""
+    return options.memory_gb or START_GB + SPARE_MEMORY * pack.memory_bytes / 1e9
 
-    ``address`` is that of a Ray cluster; ``minutes`` and ``slurm`` (sbatch's own options, such as ``partition``)
-    concern SLURM.
-    """
 
-    engine: str = "local"
-    address: str | None = None
-    cpus: int = 1
-    gpus: int = 0
-    memory_gb: float | None = None
-    minutes: int | None = None
-    slurm: Mapping[str, Any] = field(default_factory=dict)
-
-    def memory_of(self, pack: Pack) -> float:
-        """Gigabytes (10⁹ bytes) that ``pack`` asks for."""
-        return self.memory_gb or START_GB + SPARE * pack.memory_bytes / 1e9
-
-    @property
-    def room(self) -> float:
-        """Bytes that the trials of a pack may fill on a node, which is taken to be like this machine unless told."""
-        if self.memory_gb is None:
-            return available_memory(torch.device("cpu")) / SPARE
-        return max(0.0, (self.memory_gb - START_GB) / SPARE * 1e9)
+def room_on_node(options: LaunchOptions) -> float:
+    """Bytes that the trials of a pack may fill on a node, which is taken to be like this machine unless told."""
+    if options.memory_gb is None:
+        return available_memory(torch.device("cpu")) / SPARE_MEMORY
+    return max(0.0, (options.memory_gb - START_GB) / SPARE_MEMORY * 1e9)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 import time
@@ -13,16 +14,23 @@ from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
+from sweep.engines.options import LaunchOptions
+from sweep.hardware import cores, device_of
 from sweep.packs.pack import Pack
 from sweep.packs.rows import wandb_sweep
-from sweep.packs.train_pack import OnStep, lose, train_pack
+from sweep.packs.train_pack import OnStep, record_failure, train_pack
 from sweep.record import Record
+from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store
 
 if TYPE_CHECKING:
     from sweep.trackers.wandb import Mode
 
 POLL_S = 0.2
+FILES_OF_A_WANDB_RUN = 4
+"""Open files that wandb needs for each open run."""
+OTHER_FILES = 128
+"""Open files that a process may have besides."""
 LEAVING_S = 60.0
 """How long an interrupted worker may take to close its files and W&B runs."""
 
@@ -31,39 +39,56 @@ class WorkerKilledError(RuntimeError):
     """The process that trained a trial was ended from outside, by the system's memory killer for example."""
 
 
-def run_packs(
-    packs: Sequence[Pack], store: Store, mode: "Mode | None", workers: int, on_steps: OnStep
-) -> Generator[list[Record], None, None]:
-    """Train every pack and yield its records as it ends.
+class LocalEngine:
+    """Packs in processes of this machine; a single one trains in the process of the launch."""
 
-    Args:
-        packs: the plan, longest first.
-        store: the sweep's folder.
-        mode: of the W&B mirror, ``offline`` or ``online``; None for no mirror.
-        workers: how many processes; with one, packs train in this process.
-        on_steps: called with the number of trial-steps just done, for progress.
+    start_s = 0.0
+    least_work_s = 4.0
+    """Starting processes costs more than it saves below that."""
+    room = None
 
-    """
-    if workers == 1:
-        mirror = wandb_sweep(packs[0].trials[0], store, mode) if packs else None
-        for pack in packs:
-            yield train_pack(pack.trials, store, mirror, on_steps)
-        return
-    progress = Progress(len(packs), on_steps)
-    suspects: list[int] = []
-    with _pool(workers, progress) as pool:
-        waiting = {pool.submit(_work, pack, store, mode, number): number for number, pack in enumerate(packs)}
-        while waiting:
-            done, _ = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
-            progress.show()
-            for future in done:
-                number = waiting.pop(future)
-                try:
-                    yield future.result()
-                except BrokenProcessPool:
-                    suspects.append(number)
-    for number in suspects:
-        yield from _one_by_one(packs[number], store, mode, progress, number)
+    def __init__(self, options: LaunchOptions):
+        self._options = options
+        self.assumed_places = cores()
+
+    def connect(self) -> None:
+        """Nothing: this machine is there."""
+
+    def places(self, trials: Sequence[ResolvedTrial]) -> int:
+        """One a core, but one on a GPU."""
+        return 1 if device_of(trials[0].config.device).type == "cuda" else cores()
+
+    def max_pack(self, trials: Sequence[ResolvedTrial]) -> int:
+        """As many as the user allows, or fewer where each trial has a W&B run and the system allows few open files."""
+        if trials[0].config.tracker.mode == "none":
+            return self._options.max_pack
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return max(1, min(self._options.max_pack, (allowed - OTHER_FILES) // FILES_OF_A_WANDB_RUN))
+
+    def run(
+        self, packs: Sequence[Pack], store: Store, mode: "Mode | None", workers: int, on_steps: OnStep
+    ) -> Generator[list[Record], None, None]:
+        """Train every pack and yield its records as it ends; the arguments are those of ``Engine.run``."""
+        if workers == 1:
+            mirror = wandb_sweep(packs[0].trials[0], store, mode) if packs else None
+            for pack in packs:
+                yield train_pack(pack.trials, store, mirror, on_steps)
+            return
+        progress = Progress(len(packs), on_steps)
+        suspects: list[int] = []
+        with _pool(workers, progress) as pool:
+            waiting = {pool.submit(_train, pack, store, mode, number): number for number, pack in enumerate(packs)}
+            while waiting:
+                done, _ = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
+                progress.show()
+                for future in done:
+                    number = waiting.pop(future)
+                    try:
+                        yield future.result()
+                    except BrokenProcessPool:
+                        suspects.append(number)
+        for number in suspects:
+            yield from _one_by_one(packs[number], store, mode, progress, number)
 
 
 def _one_by_one(
@@ -72,7 +97,7 @@ def _one_by_one(
     """Train a pack whose process may have been killed in a process of its own; halve it if it is killed again."""
     with _pool(1, progress) as pool:
         try:
-            yield pool.submit(_work, pack, store, mode, number).result()
+            yield pool.submit(_train, pack, store, mode, number).result()
             return
         except BrokenProcessPool:
             pass
@@ -83,7 +108,7 @@ def _one_by_one(
             yield from _one_by_one(half, store, mode, progress, number)
         return
     killed = WorkerKilledError("the process was killed from outside; did the machine run out of memory?")
-    yield lose(pack.trials, store, killed)
+    yield record_failure(pack.trials, store, killed)
 
 
 class Progress:
@@ -125,21 +150,23 @@ def _end(processes: Sequence[BaseProcess]) -> None:
         process.kill()
 
 
-_counters: Any = None
-_is_training = False
+class _Worker:
+    """The state of a worker process: the counters of steps, one a pack, and whether a pack trains in it now."""
+
+    counters: Any = None
+    is_training = False
 
 
 def _start_worker(counters: Any) -> None:
-    global _counters
-    _counters = counters
+    _Worker.counters = counters
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent ends us
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, _exit_worker)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _leave(*_: object) -> None:
+def _exit_worker(*_: object) -> None:
     """End this worker, but let a pack that trains write what it has."""
-    if not _is_training:
+    if not _Worker.is_training:
         os._exit(1)
     raise KeyboardInterrupt
 
@@ -152,17 +179,15 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(pack: Pack, store: Store, mode: "Mode | None", number: int) -> list[Record]:
-    global _is_training
-
+def _train(pack: Pack, store: Store, mode: "Mode | None", number: int) -> list[Record]:
     def count(steps: int) -> None:
-        _counters[number] += steps
+        _Worker.counters[number] += steps
 
     try:
-        _is_training = True
+        _Worker.is_training = True
         try:
             return train_pack(pack.trials, store, wandb_sweep(pack.trials[0], store, mode), count)
         finally:
-            _is_training = False
+            _Worker.is_training = False
     except KeyboardInterrupt:
         os._exit(1)

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 
-from sweep.engines.engine import Cluster
+from sweep.engines.engine import requested_gb, room_on_node
+from sweep.engines.options import LaunchOptions
 from sweep.engines.parcel import Parcel, parcel_of, train_parcel
 from sweep.errors import ConfigError
 from sweep.files import replace_file
 from sweep.packs.base import base_file
 from sweep.packs.pack import Pack
-from sweep.packs.train_pack import write_lost
+from sweep.packs.train_pack import record_claimed_failure
 from sweep.record import RECORD_FILE, Record
 from sweep.resolve import ResolvedTrial
 from sweep.store.claim import LOCK_FILE
+from sweep.store.skip import decide
 from sweep.store.store import Store, writing
-from sweep.tasks.mnist.options import MnistOptions
 
 if TYPE_CHECKING:
     from sweep.trackers.wandb import Mode
@@ -39,32 +40,43 @@ Left = tuple[list[dict[str, Any]], Files]
 
 
 class RayEngine:
-    """Packs on the Ray cluster at ``cluster.address``, or on the one that RAY_ADDRESS names."""
+    """Packs on the Ray cluster at ``address``, or on the one that RAY_ADDRESS names."""
 
     start_s = 5.0
+    least_work_s = 0.0
+    assumed_places = 16
 
-    def __init__(self, cluster: Cluster):
-        self._cluster = cluster
+    def __init__(self, options: LaunchOptions):
+        self._options = options
+        self.room = room_on_node(options)
+
+    def connect(self) -> None:
+        """Join the cluster. Raises ConfigError where it does not answer."""
+        address = self._options.address
         if not ray.is_initialized():
             try:
-                _knock(cluster.address)
-                ray.init(cluster.address, log_to_driver=False, logging_level=logging.WARNING)
+                check_reachable(address)
+                ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
             except (OSError, RuntimeError, ValueError) as error:
                 reason = str(error).splitlines()[0]
-                raise ConfigError([f"hydra.launcher.address = {cluster.address!r}: no Ray cluster to work with ({reason}); start one with: ray start --head"]) from None  # fmt: skip
+                raise ConfigError([f"hydra.launcher.address = {address!r}: no Ray cluster to work with ({reason}); start one with: ray start --head"]) from None  # fmt: skip
 
-    def places(self) -> int:
+    def places(self, trials: Sequence[ResolvedTrial]) -> int:
         """As many as the cluster has CPUs, or GPUs, for."""
         there = ray.cluster_resources()
-        by_gpu = there.get("GPU", 0) // self._cluster.gpus if self._cluster.gpus else float("inf")
-        return max(1, int(min(by_gpu, there.get("CPU", 1) // max(1, self._cluster.cpus))))
+        by_gpu = there.get("GPU", 0) // self._options.gpus if self._options.gpus else float("inf")
+        return max(1, int(min(by_gpu, there.get("CPU", 1) // max(1, self._options.cpus))))
+
+    def max_pack(self, trials: Sequence[ResolvedTrial]) -> int:
+        """As many as the user allows."""
+        return self._options.max_pack
 
     def run(
         self, packs: Sequence[Pack], store: Store, mode: "Mode | None", workers: int, on_steps: Callable[[int], None]
     ) -> Generator[list[Record], None, None]:
         """Train the packs; the claim on their trials is the driver's, for nodes do not see the sweep's folder."""
         with store.claim([trial for pack in packs for trial in pack.trials]) as ours:
-            free = {trial.id for trial in ours if store.settled(trial) is None}
+            free = {trial.id for trial in ours if decide(trial, store) is None}
             waiting = [pack for pack in packs if all(trial.id in free for trial in pack.trials)]
             running: dict[Any, Pack] = {}
             objects: dict[Path, Any] = {}
@@ -82,7 +94,7 @@ class RayEngine:
                         if crashed and len(pack.trials) > 1:  # only one of its trials may be to blame
                             waiting = [*pack.halves(), *waiting]
                             continue
-                        yield write_lost(pack.trials, store, error)
+                        yield record_claimed_failure(pack.trials, store, error)
                     else:
                         left = [Record.of(values) for values in records]
                         _unpack(files, left, store, mirrored=mode is not None)
@@ -93,20 +105,20 @@ class RayEngine:
                     ray.cancel(task, force=True)
 
     def _submit(self, pack: Pack, store: Store, mode: "Mode | None", objects: dict[Path, Any]) -> Any:
-        cluster = self._cluster
+        options = self._options
         inputs = inputs_of(pack.trials[0])
         for path in inputs.values():
             if path not in objects:
                 objects[path] = ray.put(path.read_bytes())
-        memory = int(1e9 * cluster.memory_of(pack))
+        memory = int(1e9 * requested_gb(options, pack))
         task = ray.remote(_on_node).options(
-            num_cpus=cluster.cpus, num_gpus=cluster.gpus, memory=memory, max_retries=RETRIES, name="lora-sweep pack"
+            num_cpus=options.cpus, num_gpus=options.gpus, memory=memory, max_retries=RETRIES, name="lora-sweep pack"
         )
         parcel = parcel_of(pack.trials, store, mode)
         return task.remote(parcel, list(inputs), *(objects[path] for path in inputs.values()))
 
 
-def _knock(address: str | None) -> None:
+def check_reachable(address: str | None) -> None:
     """Raise OSError where nothing listens at ``host:port``: Ray itself would try for minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if port.isdigit():
@@ -115,14 +127,13 @@ def _knock(address: str | None) -> None:
 
 def inputs_of(trial: ResolvedTrial) -> dict[str, Path]:
     """The files that the trials of ``trial``'s task read: by the place that they get on a node, where they are here."""
-    task, cache_folder = trial.task, trial.cache_folder
+    options, cache_folder = trial.task, trial.cache_folder
     found = {}
-    if (base := base_file(task, trial.data, cache_folder)).exists():
+    if (base := base_file(options, trial.data, cache_folder)).exists():
         found["cache/bases/" + base.name] = base
-    if isinstance(task, MnistOptions) and task.data == "full":
-        found |= {f"cache/mnist/{path.name}": path for path in sorted((cache_folder / "mnist").glob("*ubyte"))}
-    for name in sorted(task.own_paths()):
-        own = Path(getattr(task, name))
+    found |= {f"cache/{path.relative_to(cache_folder)}": path for path in options.cached_files(cache_folder)}
+    for name in sorted(options.own_paths()):
+        own = Path(getattr(options, name))
         files = sorted(path for path in own.rglob("*") if path.is_file()) if own.is_dir() else [own]
         found |= {f"{name}/{own.name}/{path.relative_to(own)}" if own.is_dir() else f"{name}/{own.name}": path for path in files}  # fmt: skip
     return found
@@ -172,6 +183,6 @@ def _unpack(files: Files, records: Sequence[Record], store: Store, mirrored: boo
         for name in files.keys() - last:
             (store.folder / name).parent.mkdir(parents=True, exist_ok=True)
             replace_file(store.folder / name, files[name])
-    with store.together(records):
+    with store.write_records_atomically(records):
         for name in last:
             replace_file(store.folder / name, files[name])

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import submitit
 
-from sweep.engines.engine import Cluster
+from sweep.engines.engine import requested_gb, room_on_node
+from sweep.engines.options import LaunchOptions
 from sweep.engines.parcel import Parcel, parcel_of, train_parcel
 from sweep.errors import ConfigError
 from sweep.packs.pack import Pack
-from sweep.packs.train_pack import lose
+from sweep.packs.train_pack import record_failure
 from sweep.record import Record
+from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store
 
 if TYPE_CHECKING:
     from sweep.trackers.wandb import Mode
 
-PLACES = 16
-"""Packs at once, where the user does not say: how many jobs a user may run is the site's business."""
 MARGIN_MINUTES = 10
 SPARE_TIME = 4.0
 """A job asks for this many times the estimated training time, and the margin for starting and evaluating."""
@@ -52,17 +52,27 @@ class SlurmEngine:
     """Packs as jobs of the SLURM cluster whose ``sbatch`` is on the path."""
 
     start_s = 20.0
+    least_work_s = 0.0
+    assumed_places = 16
 
-    def __init__(self, cluster: Cluster):
-        self._cluster = cluster
+    def __init__(self, options: LaunchOptions):
+        self._options = options
+        self.room = room_on_node(options)
+
+    def connect(self) -> None:
+        """See that SLURM's commands are here; raises ConfigError where they are not."""
         try:
             _slurm("sinfo", "--version")
         except OSError:
             raise ConfigError(["hydra.launcher.engine = 'slurm': there is no sinfo here; launch from a machine where SLURM's commands are"]) from None  # fmt: skip
 
-    def places(self) -> int:
-        """A modest number."""
-        return PLACES
+    def places(self, trials: Sequence[ResolvedTrial]) -> int:
+        """A modest number: how many jobs a user may run is the site's business."""
+        return self.assumed_places
+
+    def max_pack(self, trials: Sequence[ResolvedTrial]) -> int:
+        """As many as the user allows."""
+        return self._options.max_pack
 
     def run(
         self, packs: Sequence[Pack], store: Store, mode: "Mode | None", workers: int, on_steps: Callable[[int], None]
@@ -87,9 +97,9 @@ class SlurmEngine:
                         if error.state not in FINAL and len(pack.trials) > 1:  # only one of its trials may be to blame
                             waiting |= self._submit(pack.halves(), store, mode, workers)
                             continue
-                        records = lose(pack.trials, store, error)
+                        records = record_failure(pack.trials, store, error)
                     except submitit.core.utils.FailedJobError as error:
-                        records = lose(pack.trials, store, error)
+                        records = record_failure(pack.trials, store, error)
                     yield records
                     on_steps(len(pack.trials) * pack.steps)
                 poll_s = FIRST_POLL_S if ended else min(LAST_POLL_S, SLOWER * poll_s)
@@ -105,16 +115,16 @@ class SlurmEngine:
         """Submit the packs, those that ask for the same in one array; returns the jobs by their ids."""
         alike: dict[tuple[int, int], list[Pack]] = defaultdict(list)
         for pack in packs:
-            alike[self._minutes(pack), _rounded(self._cluster.memory_of(pack))].append(pack)
+            alike[self._minutes(pack), _rounded(requested_gb(self._options, pack))].append(pack)
         jobs: dict[str, tuple[Any, Pack]] = {}
         for (minutes, memory_gb), group in alike.items():
             executor = submitit.AutoExecutor(store.folder.absolute() / "slurm", cluster="slurm")
-            gpus = {"gpus_per_node": self._cluster.gpus} if self._cluster.gpus else {}
-            own = {f"slurm_{key}": value for key, value in self._cluster.slurm.items()}
+            gpus = {"gpus_per_node": self._options.gpus} if self._options.gpus else {}
+            own = {f"slurm_{key}": value for key, value in self._options.slurm.items()}
             try:
                 executor.update_parameters(
-                    name=_name(store), timeout_min=minutes, mem_gb=self._cluster.memory_gb or memory_gb,
-                    cpus_per_task=self._cluster.cpus, slurm_array_parallelism=workers, **gpus, **own,
+                    name=_name(store), timeout_min=minutes, mem_gb=self._options.memory_gb or memory_gb,
+                    cpus_per_task=self._options.cpus, slurm_array_parallelism=workers, **gpus, **own,
                 )  # fmt: skip
                 for part in _parts(group):
                     submitted = executor.map_array(_on_node, [parcel_of(pack.trials, store, mode) for pack in part])
@@ -124,8 +134,8 @@ class SlurmEngine:
         return jobs
 
     def _minutes(self, pack: Pack) -> int:
-        if self._cluster.minutes is not None:
-            return self._cluster.minutes
+        if self._options.minutes is not None:
+            return self._options.minutes
         if not math.isfinite(pack.seconds):
             return UNMEASURED_MINUTES
         return _rounded(MARGIN_MINUTES + SPARE_TIME * pack.seconds / 60)

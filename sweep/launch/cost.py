@@ -1,6 +1,5 @@
 """What a trial costs, measured or from its shapes: the time of an update, memory, trained numbers."""
 
-import math
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,13 +8,12 @@ import torch
 from torch import nn
 
 from sweep.adapters.fold import Folded, fold, is_within, linear_layers, trains_bias
-from sweep.adapters.init import FREEZE_B
-from sweep.adapters.rank import bucket, rank_of, widest
-from sweep.hardware import threads
+from sweep.adapters.inits import init_of
+from sweep.adapters.rank import rank_of
+from sweep.hardware import device_of, threads
 from sweep.resolve import ResolvedTrial, meta_model
-from sweep.tasks.registry import build
 from sweep.tasks.task import Task
-from sweep.training.loop import train
+from sweep.training.loop import Callbacks, train
 
 PROBE_STEPS = 3
 PROBE_S = 0.03
@@ -24,54 +22,44 @@ COPIES_OF_PARAMETERS = 7
 COPIES_OF_ACTIVATIONS = 3
 
 
-def update_s(trials: Sequence[ResolvedTrial], task: Task, device: torch.device) -> float:
-    """Seconds of one update of ``trials`` packed, as ``_measured``; NaN where they cannot be trained.
+def update_s(trials: Sequence[ResolvedTrial], task: Task) -> float:
+    """Seconds of one update of ``trials`` packed, on a model that has not been pre-trained: the fastest of several.
 
-    For lack of memory, or for a fault of their own: they are left to fail where they are trained.
+    Raises whatever keeps them from being trained.
     """
-    try:
-        return _measured(trials, task, device)
-    except Exception:
-        return math.nan
-
-
-def _measured(trials: Sequence[ResolvedTrial], task: Task, device: torch.device) -> float:
-    """Seconds of one update of ``trials`` packed, on a model that has not been pre-trained: the fastest of several."""
     training = trials[0].training.model_copy(update={"steps": PROBE_STEPS})
     ends: list[float] = []
     with threads(1):
-        folded = _fold_untrained(trials, task, device)
+        folded = _fold_untrained(trials, task)
         settings, seeds = [trial.optimizer for trial in trials], [trial.seed for trial in trials]
         while len(ends) < PROBE_STEPS or (ends[-1] - ends[0] < PROBE_S and len(ends) < 20 * PROBE_STEPS):
-            train(
-                folded, task, task.target, settings, training, seeds, on_step=lambda _: ends.append(time.perf_counter())
-            )
+            clock = Callbacks(on_step=lambda _: ends.append(time.perf_counter()))
+            train(folded, task, task.target, settings, training, seeds, clock)
     return min(end - start for start, end in pairwise(ends))
 
 
-def _fold_untrained(trials: Sequence[ResolvedTrial], task: Task, device: torch.device) -> Folded:
+def _fold_untrained(trials: Sequence[ResolvedTrial], task: Task) -> Folded:
     """The pack's model with adapters, and where need be a base, that start at random: values do not matter for speed."""
     adapters = [
         trial.adapter.model_copy(update={"init": "kaiming"}) if trial.adapter.kind == "lora" else trial.adapter
         for trial in trials
     ]  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        model = (task.base() or task.new_model()).to(device)
+    device = device_of(trials[0].config.device)
+    model = (task.base() or task.new_model(torch.Generator())).to(device)
     targets, seeds = [trial.targets for trial in trials], [trial.seed for trial in trials]
-    return fold(model, adapters, targets, seeds, saved=trials[0].saved)
+    return fold(model, adapters, targets, seeds, trials[0].padded_rank, saved=trials[0].saved)
 
 
 def trainable_of(trial: ResolvedTrial) -> int:
-    """How many numbers the trial of ``trial`` trains, by the shapes of its model alone."""
+    """How many numbers ``trial`` trains, by the shapes of its model alone."""
     adapter = trial.adapter
     model = meta_model(trial.task, trial.cache_folder)
     if adapter.kind == "full":
         return sum(parameter.numel() for parameter in model.parameters())
-    layers = linear_layers(model)
+    layers, trains_B = linear_layers(model), init_of(adapter).trains_B
     targeted = {name: layers[name] for name in trial.targets}
     factors = sum(
-        rank_of(adapter, name) * (layer.in_features + (0 if adapter.init in FREEZE_B else layer.out_features))
-        for name, layer in targeted.items()
+        rank_of(adapter, name) * (layer.in_features + trains_B * layer.out_features) for name, layer in targeted.items()
     )
     magnitudes = sum(layer.out_features for layer in targeted.values()) if adapter.dora else 0
     biases = sum(
@@ -88,15 +76,14 @@ def _saved_numbers(trial: ResolvedTrial, model: nn.Module) -> int:
 
 def memory_of_one(trial: ResolvedTrial) -> int:
     """Bytes that one more trial adds to a pack: its numbers, and the activations of its rows."""
-    task = build(trial.task, trial.cache_folder)
+    task = trial.task.build(trial.cache_folder)
     model = meta_model(trial.task, trial.cache_folder)
     layers = linear_layers(model).values()
     widths = sum(layer.in_features + layer.out_features for layer in layers)
-    positions = task.target.held_out.positions
-    rows = trial.training.batch_size * positions
+    rows = trial.training.batch_size * task.target.positions
     if trial.adapter.kind == "full":
         parameters = sum(layer.weight.numel() for layer in layers)
     else:
-        parameters = bucket(widest(trial.adapter)) * widths + _saved_numbers(trial, model)
+        parameters = trial.padded_rank * widths + _saved_numbers(trial, model)
     copies = COPIES_OF_ACTIVATIONS * (2 if trial.adapter.dora else 1)
     return 4 * (COPIES_OF_PARAMETERS * parameters + copies * rows * widths)

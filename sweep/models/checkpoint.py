@@ -2,21 +2,27 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sweep.adapters.lora import LoRALinear
+
+@runtime_checkable
+class DrawsAtRandom(Protocol):
+    """A module whose forward pass draws from generators of its own."""
+
+    def generators(self) -> Sequence[Generator]:
+        """The generators that a forward pass may draw from."""
 
 
 def checkpointed(block: nn.Module, *inputs: Tensor) -> Tensor:
     """``block(*inputs)``, of which only the inputs are kept for the backward pass (Chen et al. 2016).
 
-    The backward pass computes the block again, bit for bit: generators of LoRA dropout inside it are put back
+    The backward pass computes the block again, bit for bit: the generators of the modules inside it are put back
     to where they stood, and afterwards to where they are.
     """
-    layers = [module for module in block.modules() if isinstance(module, LoRALinear) and any(module.dropout)]
-    rngs = [rng for layer in layers for rng in layer.dropout_rng]
+    rngs = [rng for module in block.modules() if isinstance(module, DrawsAtRandom) for rng in module.generators()]
     states = [rng.get_state() for rng in rngs]
     return checkpoint(
         block,

@@ -15,17 +15,17 @@ from safetensors.torch import load, save
 from torch import nn
 
 from sweep.adapters.calibration import Calibration
-from sweep.adapters.fold import fold, linear_layers
-from sweep.adapters.init import BaseWeight
-from sweep.adapters.options import AdapterOptions
+from sweep.adapters.fold import fold_full, fold_none, linear_layers
+from sweep.adapters.inits import BaseWeight
 from sweep.files import replace_file
 from sweep.hardware import threads
+from sweep.metrics import of_base, with_domains
 from sweep.models.model import Model
 from sweep.rng import generator
 from sweep.tasks.options import TaskOptions
 from sweep.tasks.task import Batch, Task
 from sweep.training.evaluate import POSITIONS_AT_ONCE, evaluate_both
-from sweep.training.loop import train
+from sweep.training.loop import Callbacks, train
 from sweep.training.options import OptimizerOptions, TrainingOptions
 
 log = logging.getLogger(__name__)
@@ -34,38 +34,36 @@ FORMAT = 1
 CALIBRATION_POSITIONS = 4096
 PRETRAINING_THREADS = 2
 """The same on every machine: the last bits of a base depend on how a product is divided among threads."""
-FULL = AdapterOptions(kind="full")
-NONE = AdapterOptions(kind="none")
 
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen pre-trained model, its decomposable weights, the hash of its bits, and what an evaluation gives."""
+    """A frozen pre-trained model, its decomposable weights, the hash of its bits, and what an evaluation gives.
+
+    ``scores`` are the means among ``metrics`` under their names in a record, such as ``eval/base_source_loss``.
+    """
 
     model: Model
     weights: dict[str, BaseWeight]
     sha256: str
     metrics: dict[str, float]
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """The averaged metrics under their names in a record, such as ``eval/base_source_loss``."""
-        averages = {name: value for name, value in self.metrics.items() if isinstance(value, float)}
-        return {name.replace("eval/", "eval/base_", 1): value for name, value in averages.items()}
+    scores: dict[str, float]
 
 
-def load_base(config: TaskOptions, data: str, task: Task, cache_folder: Path, device: torch.device) -> Base:
+def load_base(options: TaskOptions, data: str, task: Task, cache_folder: Path, device: torch.device) -> Base:
     """The base of a task, and what an evaluation of it gives. The arguments are those of ``pretrained``."""
-    model = pretrained(config, data, task, cache_folder, device).to(device).eval().requires_grad_(False)
+    model = pretrained(options, data, task, cache_folder, device).to(device).eval().requires_grad_(False)
     weights = base_weights(model, task)
-    alone = fold(model, [NONE], targets=[()], seeds=[0])
+    alone = fold_none(model, trials=1)
     with threads(1):  # several stall on small products when other processes compete with them
         [metrics] = evaluate_both(alone, task)
-    return Base(model, weights, _sha256(model), metrics)
+    means = {metric.name: metric for metric in with_domains(task.metrics) if metric.kind == "mean"}
+    scores = {of_base(means[name]).name: value for name, value in metrics.items() if name in means}
+    return Base(model, weights, _sha256(model), metrics, scores)
 
 
 def pretrained(
-    config: TaskOptions,
+    options: TaskOptions,
     data: str,
     task: Task,
     cache_folder: Path,
@@ -75,7 +73,7 @@ def pretrained(
     """Take the base model from the cache, or train it and put it there; two sweeps at once train it once.
 
     Args:
-        config: the task's configuration; what only concerns the target domain does not matter here.
+        options: the task's options; those that only concern the target domain do not matter here.
         data: the fingerprint of the task's data.
         task: the task itself.
         cache_folder: where bases are kept, as ``bases/<hash>.safetensors``.
@@ -85,7 +83,7 @@ def pretrained(
     """
     model = task.base()
     if model is None:
-        path = base_file(config, data, cache_folder)
+        path = base_file(options, data, cache_folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             model = _cached(path, task) or _trained(path, task, device, on_step)
@@ -95,12 +93,11 @@ def pretrained(
 def base_weights(model: Model, task: Task) -> dict[str, BaseWeight]:
     """The weights of every linear layer, to be decomposed and calibrated on the target domain when a trial needs it.
 
-    Calibration sees ``CALIBRATION_POSITIONS`` rows or tokens of the training data, the same for every trial and seed.
+    Calibration sees ``CALIBRATION_POSITIONS`` positions of the training data, the same for every trial and seed.
     """
     layers = linear_layers(model)
     device = next(model.parameters()).device
-    inputs = task.target.held_out.inputs
-    positions = 1 if inputs.is_floating_point() else inputs[0].numel()  # a row of features, or of tokens
+    positions = task.target.positions
     rows = max(1, POSITIONS_AT_ONCE // positions)
 
     def batches() -> Iterator[Batch]:
@@ -111,13 +108,13 @@ def base_weights(model: Model, task: Task) -> dict[str, BaseWeight]:
     return {name: BaseWeight(layer.weight, name, calibration) for name, layer in layers.items()}
 
 
-def base_file(config: TaskOptions, data: str, cache_folder: Path) -> Path:
+def base_file(options: TaskOptions, data: str, cache_folder: Path) -> Path:
     """Where the cache has the base of a task on the data with fingerprint ``data``, once it is trained."""
-    return cache_folder / "bases" / f"{_key(config, data)}.safetensors"
+    return cache_folder / "bases" / f"{_key(options, data)}.safetensors"
 
 
-def _key(config: TaskOptions, data: str) -> str:
-    science = config.model_dump(mode="json", exclude=set(config.target_only) | config.own_paths())
+def _key(options: TaskOptions, data: str) -> str:
+    science = options.model_dump(mode="json", exclude=set(options.target_only) | options.own_paths())
     text = json.dumps({"format": FORMAT, "task": science, "data": data}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -126,7 +123,7 @@ def _cached(path: Path, task: Task) -> Model | None:
     if not path.exists():
         return None
     try:
-        model = task.new_model()
+        model = task.new_model(torch.Generator())
         model.load_state_dict(load(path.read_bytes()))
     except (SafetensorError, RuntimeError) as error:
         log.warning("The cached base %s cannot be read (%s); training it again.", path, str(error).splitlines()[0])
@@ -137,9 +134,8 @@ def _cached(path: Path, task: Task) -> Model | None:
 def _trained(path: Path, task: Task, device: torch.device, on_step: Callable[[int], None]) -> Model:
     recipe = task.pretraining
     assert recipe is not None
-    with torch.random.fork_rng(devices=[]), threads(PRETRAINING_THREADS):
-        torch.manual_seed(recipe.seed)
-        folded = fold(task.new_model().to(device), [FULL], targets=[()], seeds=[recipe.seed])
+    with threads(PRETRAINING_THREADS):
+        folded = fold_full(task.new_model(torch.Generator().manual_seed(recipe.seed)).to(device))
         setting = OptimizerOptions(
             name="adam", lr=recipe.lr, weight_decay=0.0, betas=(0.9, 0.999), eps=1e-8, momentum=0.0,
             schedule="constant", warmup_steps=0, clip_norm=None,
@@ -151,7 +147,7 @@ def _trained(path: Path, task: Task, device: torch.device, on_step: Callable[[in
             steps=recipe.steps, batch_size=recipe.batch_size, accumulation=1, checkpointing=False,
             log_every=recipe.steps, eval_every=None,
         )  # fmt: skip
-        train(folded, task, task.source, [setting], training, [recipe.seed], on_step=on_step)
+        train(folded, task, task.source, [setting], training, [recipe.seed], Callbacks(on_step=on_step))
     model = folded.model.cpu()
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
     replace_file(path, save(tensors))

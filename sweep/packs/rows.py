@@ -10,6 +10,7 @@ from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store, writing
 from sweep.trackers.local import LocalTracker
 from sweep.trackers.tracker import Tracker
+from sweep.training.loop import Rows
 
 if TYPE_CHECKING:
     from sweep.trackers.wandb import Mode, WandbSweep
@@ -37,21 +38,31 @@ def wandb_sweep(trial: ResolvedTrial, store: Store, mode: "Mode | None") -> "Wan
     """The W&B mirror of the launch that ``trial`` belongs to, in this process; None without a mode."""
     if mode is None:
         return None
-    from sweep.trackers.wandb import WandbSweep
+    from sweep.trackers.wandb import WandbSettings, WandbSweep
 
-    training = trial.training
+    training, config = trial.training, trial.config
     every = max(1, training.steps // training.log_every // MIRRORED_ROWS)
-    return WandbSweep(store.folder, mode, trial.config.name, store.ablation, every, trial.config.tracker.project)
+    return WandbSweep(
+        WandbSettings(
+            folder=store.folder,
+            mode=mode,
+            group=config.name,
+            ablation=store.ablation,
+            every=every,
+            project=config.tracker.project,
+        )
+    )
 
 
-class PackSinks:
+class PackRows:
     """Receives what the trials of one pack report, in the pack's order."""
 
     def __init__(self, pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | None"):
         self._store, self._folder = store, store.folder
         with writing(self._folder):
             self._local = [LocalTracker(store.trial_folder(trial)) for trial in pack]
-        self._mirrors = [mirror.open(trial.id, trial.label, trial.flat()) for trial in pack] if mirror else []
+        opened = ((trial.id, trial.label, trial.flat(), trial.metrics) for trial in pack)
+        self._mirrors = [mirror.open(*arguments) for arguments in opened] if mirror else []
         self._flushed = time.monotonic()
 
     def note(self, position: int, text: str) -> None:
@@ -59,12 +70,12 @@ class PackSinks:
         with writing(self._folder):
             self._local[position].note(text)
 
-    def rows(self, step: int, rows: Sequence[dict[str, float]]) -> None:
-        """Take one row of each trial; an empty one is of a trial that has stopped."""
+    def log(self, step: int, rows: Rows) -> None:
+        """Take one row of each trial; None is of a trial that has stopped."""
         trackers: Sequence[Sequence[Tracker]] = (self._local, self._mirrors)
         for group in trackers:
             for tracker, row in zip(group, rows, strict=False):
-                if row:
+                if row is not None:
                     tracker.log(step, row)
 
     def flush(self) -> None:
@@ -84,7 +95,10 @@ class PackSinks:
         with writing(self._folder):
             for tracker in self._local:
                 tracker.flush()
-        with self._store.together(records), ThreadPoolExecutor(WRITERS) as pool:  # a disk confirms many files at a time
+        with (
+            self._store.write_records_atomically(records),
+            ThreadPoolExecutor(WRITERS) as pool,
+        ):  # a disk confirms many files at a time
             list(pool.map(LocalTracker.finish, self._local, records))
 
     def abandon(self) -> None:

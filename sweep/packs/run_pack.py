@@ -1,98 +1,107 @@
-"""Train one pack and say what became of each trial."""
+"""Train one pack: attach its trials to the base, train them, and record what became of each."""
 
 import math
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import Any
 
 from sweep.adapters.fold import Folded, fold
 from sweep.adapters.peft import import_
 from sweep.packs.base import Base
-from sweep.record import Status
+from sweep.record import Record, Status
 from sweep.resolve import ResolvedTrial
-from sweep.tasks.task import Task
+from sweep.tasks.task import Task, require_declared
 from sweep.training.evaluate import evaluate_both
-from sweep.training.loop import Rows, Trained, train
+from sweep.training.loop import Callbacks, Row, Rows, Trained, train
 from sweep.training.pruning import Pruning
 
 START_TOLERANCE = 1e-3
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one trial; the fields are those of its record."""
-
-    status: Status
-    params: dict[str, float] = field(default_factory=dict)
-    result: dict[str, float] = field(default_factory=dict)
-    perf: dict[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    error: dict[str, str] | None = None
-
-
-def failed(error: BaseException) -> Outcome:
-    """The outcome of a trial that raised ``error``."""
+def failure(error: BaseException) -> dict[str, str]:
+    """What a record holds of the error for which a trial failed."""
     trace = "".join(traceback.format_exception(error))
-    return Outcome("failed", error={"type": type(error).__name__, "message": str(error), "traceback": trace})
+    return {"type": type(error).__name__, "message": str(error), "traceback": trace}
 
 
 def run_pack(
     trials: Sequence[ResolvedTrial],
     task: Task,
     base: Base,
+    record_of: Callable[..., Record],
     on_rows: Callable[[int, Rows], None],
     on_step: Callable[[int], None],
-) -> tuple[list[Outcome], Folded]:
-    """Train the trials of ``trials`` together on ``base``; return their outcomes and the trained model."""
-    adapters = [trial.adapter for trial in trials]
-    seeds = [trial.seed for trial in trials]
-    training = trials[0].training
+) -> tuple[list[Record], Folded]:
+    """Train trials together.
+
+    Args:
+        trials: what to train; they share all that a pack must share.
+        task: their task.
+        base: the model that they start from.
+        record_of: makes the record of a trial from its status, notes and figures; see ``Store.record_of``.
+        on_rows: receives each row of metrics, as ``training.loop.train`` gives them.
+        on_step: called after each update.
+
+    Returns:
+        Their records, and the trained model.
+
+    """
     folded = _fold(trials, base)
-    last: Rows = [{} for _ in trials]
+    last: list[Row] = [{} for _ in trials]
 
     def remember(step: int, rows: Rows) -> None:
         for position, row in enumerate(rows):
-            last[position] |= row
+            last[position] |= row or {}
         on_rows(step, rows)
 
     start = [dict(base.metrics) for _ in trials] if folded.starts_at_base() else evaluate_both(folded, task)
     remember(0, start)
-    if folded.parameters:
-        settings = [trial.optimizer for trial in trials]
-        trained = train(
-            folded,
-            task,
-            task.target,
-            settings,
-            training,
-            seeds,
-            evaluate=lambda folded: evaluate_both(folded, task),
-            on_rows=remember,
-            on_step=on_step,
-            pruning=_pruning(trials, base),
-        )
-    else:
-        trained = Trained([0] * len(trials), [None] * len(trials), [None] * len(trials), {"pack_size": len(trials)})
-    closing = task.closing(folded, adapters)
-    outcomes = []
-    for position, (diverged_at, pruned_at) in enumerate(zip(trained.diverged_at, trained.pruned_at, strict=True)):
-        params = _params(folded, position, trained.trainable[position])
-        notes = _start_note(start[position], base)
-        result = base.scores | last[position] | closing[position]
-        if pruned_at and not diverged_at:
-            notes += (f"pruned after step {pruned_at} of {training.steps}",)
-            outcomes.append(Outcome("pruned", params, base.scores | last[position], trained.perf, notes))
-            continue
-        if diverged_at is None and not math.isfinite(result["eval/loss"]):
-            diverged_at = training.steps
-        if diverged_at is None:
-            notes += _end_note(result["eval/loss"], base)
-            outcomes.append(Outcome("finished", params, result, trained.perf, notes))
-        else:
-            message = f"the loss was NaN or infinite at step {diverged_at}"
-            error = {"type": "Diverged", "message": message, "traceback": ""}
-            outcomes.append(Outcome("diverged", params, {}, trained.perf, notes, error))
-    return outcomes, folded
+    trained = _train(folded, trials, task, base, remember, on_step)
+    closing = task.closing(folded, [trial.adapter for trial in trials])
+    require_declared(task, (name for figures in closing for name in figures), "end")
+    records = []
+    for position, trial in enumerate(trials):
+        status, figures, notes = _outcome(trained, position, trial, base.scores | last[position], closing[position])
+        total = folded.base_params + folded.added_params(position)
+        trainable = trained.trainable[position]
+        params = {"trainable": trainable, "total": total, "trainable_ratio": trainable / total}
+        notes = (*_start_note(start[position], base), *notes)
+        if status == "finished":
+            notes += _end_note(figures["result"]["eval/loss"], base)
+        records.append(record_of(trial, status=status, notes=notes, params=params, perf=trained.perf, **figures))
+    return records, folded
+
+
+def _train(
+    folded: Folded,
+    trials: Sequence[ResolvedTrial],
+    task: Task,
+    base: Base,
+    on_rows: Callable[[int, Rows], None],
+    on_step: Callable[[int], None],
+) -> Trained:
+    if not folded.parameters:
+        never: list[int | None] = [None] * len(trials)
+        return Trained([0] * len(trials), never, never, {"pack_size": len(trials)})
+    settings, seeds = [trial.optimizer for trial in trials], [trial.seed for trial in trials]
+    callbacks = Callbacks(lambda folded: evaluate_both(folded, task), on_rows, on_step, _pruning(trials, base))
+    return train(folded, task, task.target, settings, trials[0].training, seeds, callbacks)
+
+
+def _outcome(
+    trained: Trained, position: int, trial: ResolvedTrial, last: dict[str, float], closing: dict[str, float]
+) -> tuple[Status, dict[str, Any], tuple[str, ...]]:
+    """The status of one trial, its result or its error, and a note."""
+    steps = trial.training.steps
+    diverged_at, pruned_at = trained.diverged_at[position], trained.pruned_at[position]
+    if pruned_at and not diverged_at:
+        return "pruned", {"result": last}, (f"pruned after step {pruned_at} of {steps}",)
+    result = last | closing
+    if diverged_at is None and math.isfinite(result["eval/loss"]):
+        return "finished", {"result": result}, ()
+    message = f"the loss was NaN or infinite at step {diverged_at or steps}"
+    return "diverged", {"error": {"type": "Diverged", "message": message, "traceback": ""}}, ()
 
 
 def _pruning(trials: Sequence[ResolvedTrial], base: Base) -> Pruning | None:
@@ -100,7 +109,7 @@ def _pruning(trials: Sequence[ResolvedTrial], base: Base) -> Pruning | None:
     factor, first = trials[0].config.pruning, trials[0].training.eval_every
     if factor is None or len(trials) == 1:
         return None
-    assert first is not None, "checked in the schema"
+    assert first is not None, "checked in the configuration"
 
     cells = [replace(trial, seed=0).id for trial in trials]
     return Pruning(factor, first, cells, lambda positions: _fold([trials[position] for position in positions], base))
@@ -109,23 +118,21 @@ def _pruning(trials: Sequence[ResolvedTrial], base: Base) -> Pruning | None:
 def _fold(trials: Sequence[ResolvedTrial], base: Base) -> Folded:
     adapters, seeds = [trial.adapter for trial in trials], [trial.seed for trial in trials]
     targets = [trial.targets for trial in trials]
-    folded = fold(base.model, adapters, targets, seeds, base.weights, trials[0].saved)
+    folded = fold(base.model, adapters, targets, seeds, trials[0].padded_rank, base.weights, trials[0].saved)
     for position, trial in enumerate(trials):
         if trial.start:
             import_.start(folded, position, trial.start)
     return folded
 
 
-def _params(folded: Folded, position: int, trainable: int) -> dict[str, float]:
-    total = folded.base_params + folded.added_params(position)
-    return {"trainable": trainable, "total": total, "trainable_ratio": trainable / total}
-
-
 def _start_note(start: dict[str, float], base: Base) -> tuple[str, ...]:
     loss, untouched = start["eval/loss"], base.metrics["eval/loss"]
     if abs(loss - untouched) <= START_TOLERANCE * max(1.0, abs(untouched)):
         return ()
-    return (f"adapter start is not the base model: eval/loss {loss:.4g} before the first step, {untouched:.4g} without the adapter",)  # fmt: skip
+    return (
+        f"adapter start is not the base model: eval/loss {loss:.4g} before the first step, "
+        f"{untouched:.4g} without the adapter",
+    )
 
 
 def _end_note(loss: float, base: Base) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
-"""Train one pack where we are: base, sinks, engine, records."""
+"""Train one pack in this process: claim its trials, train them on their base, write their rows and records."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,13 +10,13 @@ import torch
 from sweep.adapters.peft import export
 from sweep.hardware import device_of, threads
 from sweep.packs.base import Base, load_base, pretrained
-from sweep.packs.rows import PackSinks
-from sweep.packs.run_pack import Outcome, failed, run_pack
+from sweep.packs.rows import PackRows
+from sweep.packs.run_pack import failure, run_pack
 from sweep.record import Record
 from sweep.resolve import ResolvedTrial
 from sweep.store.environment import environment
+from sweep.store.skip import decide
 from sweep.store.store import Store, UnwritableError
-from sweep.tasks.registry import build
 
 if TYPE_CHECKING:
     from sweep.trackers.wandb import WandbSweep
@@ -28,7 +29,7 @@ _bases: dict[Hashable, Base] = {}
 
 def pretrain(trial: ResolvedTrial, on_step: OnStep) -> None:
     """Make sure that the base of ``trial`` is in the cache; calls ``on_step`` after each step of its training."""
-    task = build(trial.task, trial.cache_folder)
+    task = trial.task.build(trial.cache_folder)
     pretrained(trial.task, trial.data, task, trial.cache_folder, device_of(trial.config.device), on_step)
 
 
@@ -37,7 +38,7 @@ def base_of(trial: ResolvedTrial) -> Base:
     device = device_of(trial.config.device)
     key = (trial.task, trial.data, trial.cache_folder, device)
     if key not in _bases:
-        task = build(trial.task, trial.cache_folder)
+        task = trial.task.build(trial.cache_folder)
         _bases[key] = load_base(trial.task, trial.data, task, trial.cache_folder, device)
     return _bases[key]
 
@@ -58,69 +59,78 @@ def train_pack(
         UnwritableError: the sweep's folder takes no more.
 
     """
-    with _unsettled(pack, store) as (done, rest):
+    with claim_unfinished(pack, store) as (done, rest):
         return [*done, *(_train(rest, store, mirror, on_steps) if rest else [])]
 
 
-def lose(trials: Sequence[ResolvedTrial], store: Store, error: Exception) -> list[Record]:
-    """Write that ``trials`` failed for ``error``, which is no fault of their own training.
+def record_failure(trials: Sequence[ResolvedTrial], store: Store, error: Exception) -> list[Record]:
+    """Record that ``trials`` failed for ``error``, which is no fault of their own training.
 
     Returns:
-        Their records, but for trials that another launch is training now; what is settled stays as it is.
+        Their records, but for trials that another launch is training now; what is finished stays as it is.
 
     """
-    with _unsettled(trials, store) as (done, rest):
-        return [*done, *write_lost(rest, store, error)]
+    with claim_unfinished(trials, store) as (done, rest):
+        return [*done, *record_claimed_failure(rest, store, error)]
 
 
-def write_lost(trials: Sequence[ResolvedTrial], store: Store, error: Exception) -> list[Record]:
-    """As ``lose``, for whoever holds the claim on ``trials`` already."""
+def record_claimed_failure(trials: Sequence[ResolvedTrial], store: Store, error: Exception) -> list[Record]:
+    """As ``record_failure``, for whoever holds the claim on ``trials`` already."""
     unknown = environment(torch.device("cpu"), base="unknown")
-    records = [store.record_of(trial, failed(error), unknown) for trial in trials]
-    PackSinks(trials, store, mirror=None).finish(records)
+    records = [store.record_of(trial, unknown, "failed", error=failure(error)) for trial in trials]
+    PackRows(trials, store, mirror=None).finish(records)
     return records
 
 
 @contextmanager
-def _unsettled(trials: Sequence[ResolvedTrial], store: Store) -> Iterator[tuple[list[Record], list[ResolvedTrial]]]:
-    """Claim what no other launch trains of ``trials``: the records of what is settled among it, and the rest."""
-    store.complete()
+def claim_unfinished(
+    trials: Sequence[ResolvedTrial], store: Store
+) -> Iterator[tuple[list[Record], list[ResolvedTrial]]]:
+    """Claim the trials that no other launch trains: yields the records of those that need no training, and the rest."""
+    store.recover_records()
     with store.claim(trials) as ours:
-        done = {trial.id: record for trial in ours if (record := store.settled(trial))}
+        skips = {trial.id: decide(trial, store) for trial in ours}
+        done = {trial_id: skip.record for trial_id, skip in skips.items() if skip and skip.record}
         yield list(done.values()), [trial for trial in ours if trial.id not in done]
 
 
 def _train(pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | None", on_steps: OnStep) -> list[Record]:
-    sinks = PackSinks(pack, store, mirror)
-    outcomes: list[Outcome] = []
-    base_hash = "unknown"
+    rows = PackRows(pack, store, mirror)
+    records: list[Record] = []
+    device, base_hash = device_of(pack[0].config.device), "unknown"
 
     def stepped(step: int) -> None:
         on_steps(len(pack))
-        sinks.flush()
+        rows.flush()
 
     with threads(1):
         try:
-            task, base = build(pack[0].task, pack[0].cache_folder), base_of(pack[0])
+            task, base = pack[0].task.build(pack[0].cache_folder), base_of(pack[0])
             base_hash = base.sha256
             for position, trial in enumerate(pack):
-                what = ", ".join(trial.targets + trial.saved) or trial.adapter.kind
-                sinks.note(position, f"trial {trial.id} in a pack of {len(pack)} on base {base_hash}, adapting {what}")  # fmt: skip
-            outcomes, folded = run_pack(pack, task, base, sinks.rows, stepped)
+                rows.note(position, _beginning(trial, len(pack), base_hash))
+            record_of = partial(store.record_of, environment=environment(device, base_hash))
+            records, folded = run_pack(pack, task, base, record_of, rows.log, stepped)
             for position, trial in enumerate(pack):
                 if trial.config.save_adapter:
-                    files = export.files(folded, position, trial.adapter, task.peft_base)
-                    store.save_adapter(trial, files)
+                    store.save_adapter(trial, export.files(folded, position, trial.adapter, task.peft_base))
         except (KeyboardInterrupt, UnwritableError):
-            sinks.abandon()
+            rows.abandon()
             raise
         except Exception as error:
-            outcomes = [failed(error)] if len(pack) == 1 else []
-        here = environment(device_of(pack[0].config.device), base_hash)
-    if not outcomes:  # and no longer inside the except block, whose traceback holds the memory of the whole pack
+            if len(pack) == 1:
+                here = environment(device, base_hash)
+                records = [store.record_of(pack[0], here, "failed", error=failure(error))]
+            else:
+                records = []
+    if not records:  # and no longer inside the except block, whose traceback holds the memory of the whole pack
         middle = len(pack) // 2
         halves = (pack[:middle], pack[middle:])
         return [record for half in halves for record in _train(half, store, mirror, on_steps)]
-    records = [store.record_of(trial, outcome, here) for trial, outcome in zip(pack, outcomes, strict=True)]
-    sinks.finish(records)
+    rows.finish(records)
     return records
+
+
+def _beginning(trial: ResolvedTrial, pack_size: int, base_hash: str) -> str:
+    adapted = ", ".join(trial.targets + trial.saved) or trial.adapter.kind
+    return f"trial {trial.id} in a pack of {pack_size} on base {base_hash}, adapting {adapted}"

@@ -3,20 +3,19 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sweep import record
 from sweep.adapters.peft.export import WEIGHTS_FILE
-from sweep.errors import ConfigError
 from sweep.files import replace_file
-from sweep.packs.run_pack import Outcome
-from sweep.record import Record
+from sweep.metrics import to_plain
+from sweep.record import Record, Status
 from sweep.resolve import ResolvedTrial
 from sweep.store import claim
 
-_TOGETHER = ".records-"
+_UNWRITTEN = ".records-"
+"""Begins the name of the file that holds the records of a pack until each is in its trial's folder."""
 
 
 class UnwritableError(OSError):
@@ -43,7 +42,7 @@ class Store:
         """Where the files of ``trial`` are."""
         return self.folder / trial.label
 
-    def others(self, trials: Sequence[ResolvedTrial]) -> int:
+    def count_other_trials(self, trials: Sequence[ResolvedTrial]) -> int:
         """How many trials have a record here and are not among ``trials``."""
         asked = {trial.label for trial in trials}
         return sum(path.parent.name not in asked for path in self.folder.glob(f"*/{record.RECORD_FILE}"))
@@ -59,21 +58,21 @@ class Store:
         claim.wait_for(self.folder, [trial.id for trial in trials])
 
     @contextmanager
-    def together(self, records: Sequence[Record]) -> Iterator[None]:
-        """The block writes these records of one pack; should the process be killed in it, ``complete`` does the rest.
+    def write_records_atomically(self, records: Sequence[Record]) -> Iterator[None]:
+        """The block writes these records of one pack; if the process is killed in it, ``recover_records`` does the rest.
 
-        Trials of a pack may have been judged by each other, so they are not to be trained without the others again.
+        Pruning compares the trials of a pack, so they must not be trained again without the others.
         """
-        waiting = self.folder / f"{_TOGETHER}{records[0].trial_id[: claim.SHORT]}.json"
-        content = [record.finite(asdict(one)) for one in records]
+        waiting = self.folder / f"{_UNWRITTEN}{records[0].trial_id[: claim.SHORT]}.json"
+        content = [record.plain(one) for one in records]
         with writing(self.folder):
             replace_file(waiting, json.dumps(content, allow_nan=False).encode())
             yield
             waiting.unlink()
 
-    def complete(self) -> None:
+    def recover_records(self) -> None:
         """Write the records of packs whose process was killed while it wrote them."""
-        for waiting in self.folder.glob(f"{_TOGETHER}*.json"):
+        for waiting in self.folder.glob(f"{_UNWRITTEN}*.json"):
             with suppress(FileNotFoundError):  # another launch was quicker
                 records = [Record.of(values) for values in json.loads(waiting.read_bytes())]
                 with claim.claim(self.folder, [one.trial_id for one in records]) as ours:
@@ -81,46 +80,29 @@ class Store:
                         self._write_missing(records)
                         waiting.unlink()
 
-    def was_judged(self, trial: ResolvedTrial) -> bool:
-        """Whether ``trial`` has come to an end before, be it a failure."""
+    def has_ended_before(self, trial: ResolvedTrial) -> bool:
+        """Whether an earlier attempt at ``trial`` came to an end, be it a failure."""
         return (self.trial_folder(trial) / record.RECORD_FILE).exists()
 
-    def settled(self, trial: ResolvedTrial, retry_failed: bool = True) -> Record | None:
-        """The record of an earlier attempt at this very trial, if there is no reason to make another.
-
-        A finished trial that left all that is asked for, and its whole history, is settled; one that was
-        pruned, as long as pruning is asked for; a failed one without ``retry_failed``.
-        Raises ConfigError for a record that cannot be read.
-        """
-        try:
-            earlier = record.read(self.trial_folder(trial))
-        except ValueError as error:
-            raise ConfigError([str(error)]) from None
-        if earlier is None or earlier.trial_id != trial.id:
-            return None
-        match earlier.status:
-            case "finished":
-                lacks = self._lacks_adapter(trial) or record.lacks_history(earlier, self.trial_folder(trial))
-                return None if lacks else earlier
-            case "pruned":
-                return earlier if trial.config.pruning else None
-            case _:
-                return None if retry_failed else earlier
-
-    def record_of(self, trial: ResolvedTrial, outcome: Outcome, environment: dict[str, Any]) -> Record:
-        """What ``trial`` leaves behind."""
+    def record_of(
+        self,
+        trial: ResolvedTrial,
+        environment: dict[str, Any],
+        status: Status,
+        notes: Sequence[str] = (),
+        **figures: Any,
+    ) -> Record:
+        """What ``trial`` leaves behind: ``figures`` are the ``params``, ``result``, ``perf`` and ``error`` of its record."""
         return Record(
             trial_id=trial.id,
             name=trial.config.name,
-            status=outcome.status,
+            status=status,
             trial=trial.science(),
             ablation=self.ablation,
-            params=outcome.params,
-            result=outcome.result,
-            perf=outcome.perf,
             environment=environment,
-            notes=trial.notes + outcome.notes,
-            error=outcome.error,
+            notes=(*trial.notes, *notes),
+            metrics=to_plain(trial.metrics),
+            **figures,
         )
 
     def save_adapter(self, trial: ResolvedTrial, files: Mapping[str, bytes]) -> None:
@@ -137,7 +119,8 @@ class Store:
                     if not (folder / record.RECORD_FILE).exists():
                         record.write(one, folder)
 
-    def _lacks_adapter(self, trial: ResolvedTrial) -> bool:
+    def lacks_adapter(self, trial: ResolvedTrial) -> bool:
+        """Whether the adapter of ``trial`` is asked for and is not there."""
         weights = WEIGHTS_FILE.get(trial.adapter.kind)
         return bool(trial.config.save_adapter and weights and not (self._adapter(trial) / weights).exists())
 

@@ -1,27 +1,18 @@
-"""What the options of every task have in common."""
+"""What the options of every task say: what the user chose, and what follows from it before anything is read."""
 
-from typing import ClassVar, Literal
+from abc import abstractmethod
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field
+from sweep.options import Options
 
-from sweep.options import MOST_ROWS, Options
-
-
-class PretrainingOptions(Options):
-    """How a base is trained from scratch on the source domain.
-
-    With ``cosine`` by AdamW (decay 0.01, gradients clipped at 1) after a warm-up; with ``constant`` by plain Adam.
-    """
-
-    steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1, le=MOST_ROWS)
-    lr: float = Field(gt=0)
-    schedule: Literal["cosine", "constant"]
-    seed: int = Field(ge=0)
+if TYPE_CHECKING:
+    from sweep.tasks.task import Task
 
 
 class TaskOptions(Options):
-    """What a user can set of a task; ``name`` chooses it."""
+    """What a user can set of a task; ``name`` chooses it. Options import without torch; the task itself is built late."""
 
     name: str
 
@@ -29,5 +20,29 @@ class TaskOptions(Options):
     """Settings that leave the base as it is: they concern the domain to adapt to, or the evaluation."""
 
     def own_paths(self) -> set[str]:
-        """Settings that say where the user's own data lie; what they are is in the data's fingerprint."""
+        """Settings that say where the user's own data lie; the data themselves are in ``fingerprint``."""
         return set()
+
+    def cached_files(self, cache_folder: Path) -> list[Path]:
+        """The files below ``cache_folder`` that the task reads, so that another machine can be given them."""
+        return []
+
+    @abstractmethod
+    def fingerprint(self, cache_folder: Path) -> str:
+        """A short name for the exact data that the task reads: their kind and, of files, a SHA-256.
+
+        Raises ConfigError when a file is missing or not what it should be.
+        """
+
+    @abstractmethod
+    def make(self, cache_folder: Path) -> "Task":
+        """Read or draw the data, and make the task of them; ``build`` calls it once."""
+
+    def build(self, cache_folder: Path) -> "Task":
+        """The task; equal options give the same object again."""
+        return _build(self, cache_folder)
+
+
+@cache
+def _build(options: TaskOptions, cache_folder: Path) -> "Task":
+    return options.make(cache_folder)

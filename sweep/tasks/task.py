@@ -1,23 +1,24 @@
-"""The interface of a task: a base to start from, two domains, a loss and scores for every row.
+"""The interface of a task: a base to start from, two domains, a loss, and its metrics.
 
 Shapes: N rows of all trials, trial-major; every value is for one row, so trials never see each other.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Generator, Tensor
 
 from sweep.adapters.fold import Folded
 from sweep.adapters.options import AdapterOptions
+from sweep.metrics import Kind, Metric
 from sweep.models.model import Model
-from sweep.tasks.options import PretrainingOptions
+from sweep.tasks.pretraining import PretrainingOptions
 
 GATHERED_BATCHES = 16
-"""Batches whose rows are taken out of the data in one piece: many small pieces take longer."""
+"""Batches whose rows are gathered from the data at once: many small gathers take longer."""
 
 
 class Batch(NamedTuple):
@@ -25,11 +26,6 @@ class Batch(NamedTuple):
 
     inputs: Tensor
     targets: Tensor
-
-    @property
-    def positions(self) -> int:
-        """Predictions of one row: a token at each place of a window, otherwise one, however many numbers it has."""
-        return 1 if self.targets.is_floating_point() else self.targets[0].numel()
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on ``device``."""
@@ -43,15 +39,12 @@ class Domain(Protocol):
     def held_out(self) -> Batch:
         """Rows that training never sees."""
 
+    @property
+    def positions(self) -> int:
+        """Positions of one row that the layers compute: the tokens of a sequence, 1 for a vector of features."""
+
     def batches(self, rng: Generator, rows: int) -> Iterator[Batch]:
         """Endless batches of ``rows`` rows, in an order that ``rng`` decides."""
-
-
-class Scores(NamedTuple):
-    """Values of each row (N,): ``means`` are averaged over a domain, ``counts`` are summed."""
-
-    means: Mapping[str, Tensor]
-    counts: Mapping[str, Tensor] = {}
 
 
 @dataclass(frozen=True)
@@ -60,6 +53,7 @@ class Examples:
 
     train: Batch
     held_out: Batch
+    positions: int = 1
 
     def batches(self, rng: Generator, rows: int) -> Iterator[Batch]:
         """Batches from one endless chain of shuffled epochs; a batch may span two of them."""
@@ -75,7 +69,13 @@ class Examples:
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """What a trial trains on. ``source`` is the domain of pre-training, ``target`` the one to adapt to."""
+    """What a trial trains on. ``source`` is the domain of pre-training, ``target`` the one to adapt to.
+
+    ``metrics`` are all that the task measures, ``sweep.metrics.LOSS`` among them. Whatever ``scores``, ``derive`` and
+    ``closing`` give is of these, under its full name, such as ``eval/loss``.
+    """
+
+    metrics: ClassVar[tuple[Metric, ...]]
 
     source: Domain
     target: Domain
@@ -92,8 +92,8 @@ class Task(ABC):
         return {}
 
     @abstractmethod
-    def new_model(self) -> Model:
-        """The architecture, initialised from torch's global generator, which the caller seeds and restores."""
+    def new_model(self, rng: Generator) -> Model:
+        """The architecture, initialised from ``rng``, which moves on."""
 
     def base(self) -> Model | None:
         """The base of a task that needs no pre-training; None where ``pretraining`` makes it."""
@@ -104,13 +104,23 @@ class Task(ABC):
         """The loss of each row, (N,)."""
 
     @abstractmethod
-    def scores(self, outputs: Tensor, targets: Tensor) -> Scores:
-        """What an evaluation measures, always with the mean ``loss``."""
+    def scores(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+        """Values of each row (N,) by metric, ``eval/loss`` always; an evaluation takes their means or sums."""
 
-    def derive(self, metrics: dict[str, float]) -> dict[str, float]:
-        """Metrics that follow from the averaged ones of one domain, such as perplexity from loss."""
+    def derive(self, means: Mapping[str, float]) -> dict[str, float]:
+        """Metrics that follow from the means over one domain, such as perplexity from loss."""
         return {}
 
     def closing(self, folded: Folded, adapters: Sequence[AdapterOptions]) -> list[dict[str, float]]:
-        """Further metrics of each trial, once, after its last step."""
+        """Metrics of kind ``end`` of each trial, taken once, after its last step."""
         return [{} for _ in range(folded.trials)]
+
+
+def require_declared(task: Task, names: Iterable[str], *kinds: Kind) -> None:
+    """Raise ValueError where one of ``names``, which ``task`` measured, is not a metric of these kinds of its own."""
+    declared = [metric.name for metric in task.metrics if metric.kind in kinds]
+    if undeclared := [name for name in names if name not in declared]:
+        raise ValueError(
+            f"{type(task).__name__} measured {undeclared[0]!r}, which its metrics do not declare; "
+            f"of kind {' or '.join(kinds)} they are {', '.join(declared) or 'none'}"
+        )

@@ -9,14 +9,16 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import wandb
 
+from sweep.metrics import Better, Metric
 from sweep.record import Record
 from sweep.trackers.tracker import Row
 
@@ -56,14 +58,33 @@ log = logging.getLogger(__name__)
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb-core reads it when it starts
 
 
+SUMMARIES: dict[Better | None, str | None] = {"higher": "max,last", "lower": "min,last", None: None}
+"""What W&B keeps of a metric in a run's summary, by which way it is better."""
+
+
+@dataclass(frozen=True)
+class WandbSettings:
+    """What the runs of a sweep share.
+
+    They are written under ``folder/wandb``, where ``folder`` is the sweep's; ``mode`` is what ``choose_mode``
+    returned, ``group`` the sweep's name. ``ablation``, where there is one, becomes a tag and a config key. Of every
+    ``every`` rows the first is mirrored, and each row with an ``eval/`` metric.
+    """
+
+    folder: Path
+    mode: Mode
+    group: str
+    ablation: str | None
+    every: int
+    project: str = PROJECT
+
+
 class WandbTracker:
     """Mirrors one trial as a W&B run.
 
-    The run is written under ``folder/wandb``, where ``folder`` is the sweep's; ``mode`` is what
-    ``choose_mode`` returned. ``name`` is the trial's readable name, ``group`` the sweep's name. ``ablation``,
-    where there is one, becomes a tag and a config key. ``config`` is the trial as flat plain values,
-    ``{"adapter.rank": 8, "seed": 0}``. Of every ``every`` rows the first is mirrored, and each row with an
-    ``eval/`` metric. ``lost`` turns true when W&B failed this trial.
+    ``name`` is the trial's readable name. ``config`` is the trial as flat plain values,
+    ``{"adapter.rank": 8, "seed": 0}``. ``metrics`` say which way is better: a run's summary holds the best and the
+    last logged value of those that have a direction. ``lost`` turns true when W&B failed this trial.
 
     ``trial_id`` is a config key and the beginning of the run's id, to which each attempt adds some random
     letters: W&B appends the rows of a second run to a first one of the same id, and two sweeps may hold the
@@ -72,36 +93,31 @@ class WandbTracker:
 
     def __init__(
         self,
-        folder: Path,
-        mode: Mode,
+        settings: WandbSettings,
         trial_id: str,
         name: str,
-        group: str,
-        ablation: str | None,
         config: Mapping[str, Any],
-        every: int,
-        project: str = PROJECT,
+        metrics: Iterable[Metric] = (),
     ) -> None:
-        self._name = name
-        self._folder = folder
-        self._every = every
+        self._name, self._settings = name, settings
+        self._better = {metric.name: metric.better for metric in metrics}
         self._rows = 0
         self._defined: set[str] = set()
         self._run: wandb.Run | None = None
         self.lost = False
         with self._mirroring("open"):
-            folder.mkdir(parents=True, exist_ok=True)  # wandb would silently write to /tmp instead
-            set_aside(folder, trial_id)
+            settings.folder.mkdir(parents=True, exist_ok=True)  # wandb would silently write to /tmp instead
+            set_aside(settings.folder, trial_id)
             self._run = wandb.init(
-                project=project,
-                dir=folder,
-                mode=mode,
+                project=settings.project,
+                dir=settings.folder,
+                mode=settings.mode,
                 id=f"{trial_id}-{secrets.token_hex(ATTEMPT_BYTES)}",
                 name=name,
-                group=group,
+                group=settings.group,
                 job_type="trial",
-                tags=[ablation] if ablation else None,
-                config={**config, "trial_id": trial_id, "ablation": ablation},
+                tags=[settings.ablation] if settings.ablation else None,
+                config={**config, "trial_id": trial_id, "ablation": settings.ablation},
                 reinit="create_new",
                 settings=wandb.Settings(**_known(LEAN)),
             )
@@ -112,14 +128,13 @@ class WandbTracker:
         """Mirror one row of metrics, with ``step`` (optimizer updates so far) as its x axis."""
         if self._run is None:
             return
-        kept = self._rows % self._every == 0 or any(key.startswith("eval/") for key in row)
+        kept = self._rows % self._settings.every == 0 or any(key.startswith("eval/") for key in row)
         self._rows += 1
         if not kept:
             return
         with self._mirroring("log to"):
             for key in row.keys() - self._defined:
-                best = "max,last" if key.endswith("accuracy") else "min,last" if key.endswith("loss") else None
-                self._run.define_metric(key, step_metric=STEP, summary=best)
+                self._run.define_metric(key, step_metric=STEP, summary=SUMMARIES[self._better.get(key)])
                 self._defined.add(key)
             self._run.log({STEP: step, **row})
 
@@ -153,45 +168,35 @@ class WandbTracker:
             log.warning(
                 "W&B: could not %s the run of %s (%s); its local record is whole, "
                 "and `python -m sweep sync %s` uploads what W&B has of it",
-                *(doing, self._name, _one_line(error), self._folder),
+                *(doing, self._name, _one_line(error), self._settings.folder),
             )
 
 
 class WandbSweep:
-    """Opens the trackers of one sweep: the arguments are those of ``WandbTracker`` that its trials share.
+    """Opens the trackers of one sweep.
 
     Once W&B has failed a trial, later ones are written offline: a lost server is waited for once, not once a
     trial.
     """
 
-    def __init__(
-        self, folder: Path, mode: Mode, group: str, ablation: str | None, every: int, project: str = PROJECT
-    ) -> None:
-        self._folder = folder
-        self._mode = mode
-        self._group = group
-        self._ablation = ablation
-        self._every = every
-        self._project = project
+    def __init__(self, settings: WandbSettings) -> None:
+        self._settings = settings
         self._trackers: dict[str, WandbTracker] = {}
 
-    def open(self, trial_id: str, name: str, config: Mapping[str, Any]) -> WandbTracker:
+    def open(
+        self, trial_id: str, name: str, config: Mapping[str, Any], metrics: Collection[Metric] = ()
+    ) -> WandbTracker:
         """Open a trial's tracker; one that is still open from an earlier attempt at it is abandoned."""
         if trial_id in self._trackers:
             self._trackers[trial_id].abandon()
         if any(tracker.lost for tracker in self._trackers.values()):
-            self._mode = "offline"
-        tracker = self._tracker(trial_id, name, config)
-        if tracker.lost and self._mode == "online":
-            self._mode = "offline"
-            tracker = self._tracker(trial_id, name, config)
+            self._settings = replace(self._settings, mode="offline")
+        tracker = WandbTracker(self._settings, trial_id, name, config, metrics)
+        if tracker.lost and self._settings.mode == "online":
+            self._settings = replace(self._settings, mode="offline")
+            tracker = WandbTracker(self._settings, trial_id, name, config, metrics)
         self._trackers[trial_id] = tracker
         return tracker
-
-    def _tracker(self, trial_id: str, name: str, config: Mapping[str, Any]) -> WandbTracker:
-        return WandbTracker(
-            self._folder, self._mode, trial_id, name, self._group, self._ablation, config, self._every, self._project
-        )
 
 
 def finish_all(outcomes: Iterable[tuple[WandbTracker, Record]]) -> None:

@@ -6,44 +6,58 @@ import torch
 from torch import Tensor
 
 from sweep.adapters.fold import Folded
-from sweep.tasks.task import Domain, Task
+from sweep.metrics import of_source
+from sweep.tasks.task import Domain, Task, require_declared
 
 POSITIONS_AT_ONCE = 256
-"""Predictions of each trial in one piece of an evaluation. Bounds the memory; it must not depend on the pack,
+"""Positions of each trial in one batch of an evaluation. Bounds the memory; it must not depend on the pack,
 because a matrix product of other sizes may take another path and differ in its last bits."""
 
 
 @torch.no_grad()
-def evaluate(folded: Folded, task: Task, domain: Domain, prefix: str = "eval/") -> list[dict[str, float]]:
+def evaluate(folded: Folded, task: Task, domain: Domain) -> list[dict[str, float]]:
     """Metrics of each trial on all held-out rows of ``domain``, such as ``{"eval/loss": 0.31}``.
 
-    Each row is scored by itself and averaged at the end, so the values do not depend on the pack.
+    Each row is scored by itself and averaged or summed at the end, so the values do not depend on the pack.
+    Raises ValueError for a metric that the task does not declare.
     """
-    model, trials = folded.model, folded.trials
-    device = next(model.parameters()).device
-    held_out = domain.held_out
-    means: dict[str, list[Tensor]] = defaultdict(list)
-    counts: dict[str, list[Tensor]] = defaultdict(list)
-    rows = max(1, POSITIONS_AT_ONCE // held_out.positions)
-    was_training = model.training
-    model.eval()
-    for inputs, targets in zip(held_out.inputs.split(rows), held_out.targets.split(rows), strict=True):
-        outputs = folded.outputs(inputs.to(device), sees=[0] * trials)
-        scores = task.scores(outputs, targets.to(device).repeat(trials, *[1] * (targets.ndim - 1)))
-        for collected, values in ((means, scores.means), (counts, scores.counts)):
-            for name, value in values.items():
-                collected[name].append(value.view(trials, -1))
-    model.train(was_training)
-    averaged = {name: torch.cat(parts, 1).double().mean(1).float().tolist() for name, parts in means.items()}
-    summed = {name: torch.cat(parts, 1).sum(1).tolist() for name, parts in counts.items()}
-    metrics = [{name: values[trial] for name, values in averaged.items()} for trial in range(trials)]
-    for trial, own in enumerate(metrics):
-        own |= task.derive(own) | {name: values[trial] for name, values in summed.items()}
-    return [{prefix + name: value for name, value in own.items()} for own in metrics]
+    trials, values = folded.trials, _scores(folded, task, domain)
+    require_declared(task, values, "mean", "sum")
+    summed = {metric.name for metric in task.metrics if metric.kind == "sum"}
+    means = {name: rows.double().mean(1).float().tolist() for name, rows in values.items() if name not in summed}
+    sums = {name: rows.sum(1).tolist() for name, rows in values.items() if name in summed}
+    metrics = []
+    for trial in range(trials):
+        own = {name: of_trials[trial] for name, of_trials in means.items()}
+        derived = task.derive(own)
+        require_declared(task, derived, "mean")
+        metrics.append(own | derived | {name: of_trials[trial] for name, of_trials in sums.items()})
+    return metrics
 
 
 def evaluate_both(folded: Folded, task: Task) -> list[dict[str, float]]:
     """Metrics of each trial on the target domain, ``eval/…``, and on the source domain, ``eval/source_…``."""
-    target = evaluate(folded, task, task.target)
-    source = evaluate(folded, task, task.source, "eval/source_")
-    return [here | there for here, there in zip(target, source, strict=True)]
+    names = {metric.name: of_source(metric).name for metric in task.metrics}
+    target, source = evaluate(folded, task, task.target), evaluate(folded, task, task.source)
+    return [
+        here | {names[name]: value for name, value in there.items()}
+        for here, there in zip(target, source, strict=True)
+    ]  # fmt: skip
+
+
+def _scores(folded: Folded, task: Task, domain: Domain) -> dict[str, Tensor]:
+    """What the task scores, (T, rows) for the T trials and all held-out rows."""
+    model, trials = folded.model, folded.trials
+    device = next(model.parameters()).device
+    inputs, targets = domain.held_out
+    rows = max(1, POSITIONS_AT_ONCE // domain.positions)
+    collected: dict[str, list[Tensor]] = defaultdict(list)
+    was_training = model.training
+    model.eval()
+    for batch, expected in zip(inputs.split(rows), targets.split(rows), strict=True):
+        outputs = folded.outputs(batch.to(device), sees=[0] * trials)
+        scores = task.scores(outputs, expected.to(device).repeat(trials, *[1] * (expected.ndim - 1)))
+        for name, value in scores.items():
+            collected[name].append(value.view(trials, -1))
+    model.train(was_training)
+    return {name: torch.cat(parts, 1) for name, parts in collected.items()}

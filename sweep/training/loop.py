@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sweep.adapters.fold import Folded, trainable
+from sweep.metrics import LOSS, TRAIN_LOSS, TRAIN_LR
 from sweep.rng import generator
 from sweep.tasks.task import Batch, Domain, Task
 from sweep.training import optimizer
@@ -19,11 +20,29 @@ from sweep.training.pruning import Pruning
 from sweep.training.schedule import learning_rates
 from sweep.training.speed import Stopwatch
 
-Rows = list[dict[str, float]]
+Row = dict[str, float]
+"""Metrics of one trial by their full names."""
+Rows = Sequence[Row | None]
+"""A row of each trial; None for one that has stopped, because it diverged or was pruned."""
 
 
 class NoGradientError(RuntimeError):
     """No trained parameter received a gradient: the adapter is cut off from the loss."""
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What happens while the loop trains.
+
+    ``evaluate`` gives the metrics of each trial of a model as it stands, every ``eval_every`` updates and after the
+    last one. ``on_rows`` receives the update's number and a row for each trial, ``on_step`` the number of each update.
+    ``pruning`` says which trials stop early, by their ``eval/loss``; with None all of them train to the end.
+    """
+
+    evaluate: Callable[[Folded], Sequence[Row]] | None = None
+    on_rows: Callable[[int, Rows], None] = lambda step, rows: None
+    on_step: Callable[[int], None] = lambda step: None
+    pruning: Pruning | None = None
 
 
 @dataclass(frozen=True)
@@ -48,10 +67,7 @@ def train(
     settings: Sequence[OptimizerOptions],
     training: TrainingOptions,
     seeds: Sequence[int],
-    evaluate: Callable[[Folded], Rows] | None = None,
-    on_rows: Callable[[int, Rows], None] = lambda step, rows: None,
-    on_step: Callable[[int], None] = lambda step: None,
-    pruning: Pruning | None = None,
+    callbacks: Callbacks = Callbacks(),
 ) -> Trained:
     """Train every trial of ``folded`` on its own batches of ``domain``.
 
@@ -62,12 +78,7 @@ def train(
         settings: the optimizer of each trial, of one kind.
         training: steps, batch size and intervals, the same for all.
         seeds: for the order of the data; trials with equal seeds see equal batches.
-        evaluate: metrics of each trial of a model as it stands, taken every ``eval_every`` updates and after
-            the last.
-        on_rows: receives the update's number and a row of metrics for each trial; the row of a trial that
-            has diverged or was pruned is empty.
-        on_step: called after each update, for progress.
-        pruning: which trials stop early, by their ``eval/loss``; None lets all go on.
+        callbacks: evaluation, progress and pruning.
 
     Raises:
         NoGradientError: after a backward pass no trained parameter has a gradient.
@@ -77,58 +88,97 @@ def train(
     folded.model.checkpointing = training.checkpointing
     folded.model.train()
     streams = {seed: domain.batches(generator(seed, "data"), training.batch_size) for seed in dict.fromkeys(seeds)}
-    pack = _Pack(folded, range(folded.trials), settings, seeds, streams, training.steps)
-    stopwatch, received = Stopwatch(device), dict.fromkeys(pack.rows.parameters, False)
-    diverged_at: list[int | None] = [None] * folded.trials
-    pruned_at: list[int | None] = [None] * folded.trials
+    active = _ActiveTrials(folded, range(folded.trials), settings, seeds, streams, training.steps)
+    stopwatch, received = Stopwatch(device), dict.fromkeys(active.rows.parameters, False)
+    stopped = _Stopped([None] * folded.trials, [None] * folded.trials)
     for step in range(1, training.steps + 1):
         stopwatch.start()
-        loss_T = torch.zeros(len(pack.trials), device=device)
-        for _ in range(training.accumulation):
-            inputs, targets = pack.next_batch(device)
-            part_T = task.loss(pack.folded.outputs(inputs, pack.sees), targets).view(len(pack.trials), -1).mean(1)
-            part_T = part_T / training.accumulation
-            if part_T.requires_grad:
-                part_T.sum().backward()
-            loss_T += part_T.detach()
-        collected = pack.rows.collect()
-        if not any(collected.values()):
-            raise NoGradientError("no adapter parameter receives a gradient; is the adapter detached from the loss?")
-        received |= collected
-        pack.update(step, loss_T)
+        loss_T = _backward(active, task, training, device)
+        received |= _collect(active)
+        active.update(step, loss_T)
         stopwatch.stop()
-        on_step(step)
+        callbacks.on_step(step)
         is_last = step == training.steps
-        evaluates = evaluate is not None and (is_last or _is_due(step, training.eval_every))
-        if evaluates or is_last or _is_due(step, training.log_every):
-            metrics = [
-                {"train/loss": loss, "train/lr": lr}
-                for loss, lr in zip(loss_T.tolist(), pack.rates[step - 1, :, 0].tolist(), strict=True)
-            ]
-            if evaluates and evaluate:
-                metrics = [row | extra for row, extra in zip(metrics, evaluate(pack.folded), strict=True)]
-            rows: Rows = [{} for _ in range(folded.trials)]
-            for trial, row, bad in zip(pack.trials, metrics, pack.first_bad.tolist(), strict=True):
-                diverged_at[trial] = bad or None
-                rows[trial] = {} if bad else row
-            on_rows(step, rows)
-            if all(diverged_at[trial] for trial in pack.trials):
-                break
-            if pruning and evaluates and not is_last and pruning.is_rung(step):
-                losses = [rows[trial].get("eval/loss", math.nan) for trial in pack.trials]
-                staying = pruning.staying(pack.trials, losses)
-                for trial in set(pack.trials).difference(staying):
-                    pruned_at[trial] = step
-                pack.restore(folded)
-                pack = pack.smaller(pruning, staying)
-    pack.restore(folded)
+        evaluates = callbacks.evaluate is not None and (is_last or _is_due(step, training.eval_every))
+        if not (evaluates or is_last or _is_due(step, training.log_every)):
+            continue
+        rows = _rows(active, stopped, step, loss_T, callbacks.evaluate if evaluates else None)
+        callbacks.on_rows(step, rows)
+        if all(stopped.diverged_at[trial] for trial in active.trials):
+            break
+        if callbacks.pruning and evaluates and not is_last and callbacks.pruning.is_rung(step):
+            active = _prune(active, stopped, step, rows, callbacks.pruning, folded)
+    active.restore(folded)
     perf = stopwatch.perf(training.batch_size * training.accumulation, folded.trials)
-    if any(pruned_at):
+    if any(stopped.pruned_at):
         del perf["step_ms"], perf["samples_per_second"]
-    return Trained(trainable(folded, received), diverged_at, pruned_at, perf)
+    return Trained(trainable(folded, received), stopped.diverged_at, stopped.pruned_at, perf)
 
 
-class _Pack:
+@dataclass(frozen=True)
+class _Stopped:
+    """The update at which each trial of the loop diverged or was pruned."""
+
+    diverged_at: list[int | None]
+    pruned_at: list[int | None]
+
+
+def _backward(active: "_ActiveTrials", task: Task, training: TrainingOptions, device: torch.device) -> Tensor:
+    """Run the batches of one update forwards and backwards; returns each trial's loss (T,)."""
+    trials = len(active.trials)
+    loss_T = torch.zeros(trials, device=device)
+    for _ in range(training.accumulation):
+        inputs, targets = active.next_batch(device)
+        part_T = task.loss(active.folded.outputs(inputs, active.sees), targets).view(trials, -1).mean(1)
+        part_T = part_T / training.accumulation
+        if part_T.requires_grad:
+            part_T.sum().backward()
+        loss_T += part_T.detach()
+    return loss_T
+
+
+def _collect(active: "_ActiveTrials") -> dict[str, bool]:
+    """Collect the gradients; returns which parameters had one."""
+    collected = active.rows.collect()
+    if not any(collected.values()):
+        raise NoGradientError("no adapter parameter receives a gradient; is the adapter detached from the loss?")
+    return collected
+
+
+def _rows(
+    active: "_ActiveTrials",
+    stopped: _Stopped,
+    step: int,
+    loss_T: Tensor,
+    evaluate: Callable[[Folded], Sequence[Row]] | None,
+) -> list[Row | None]:
+    """The row of every trial after update ``step``; notes in ``stopped`` which of them have diverged."""
+    measured: list[Row] = [
+        {TRAIN_LOSS.name: loss, TRAIN_LR.name: lr}
+        for loss, lr in zip(loss_T.tolist(), active.rates[step - 1, :, 0].tolist(), strict=True)
+    ]
+    if evaluate:
+        measured = [row | extra for row, extra in zip(measured, evaluate(active.folded), strict=True)]
+    rows: list[Row | None] = [None] * len(stopped.diverged_at)
+    for trial, row, diverged_at in zip(active.trials, measured, active.diverged_at.tolist(), strict=True):
+        stopped.diverged_at[trial] = diverged_at or None
+        rows[trial] = None if diverged_at else row
+    return rows
+
+
+def _prune(
+    active: "_ActiveTrials", stopped: _Stopped, step: int, rows: Rows, pruning: Pruning, whole: Folded
+) -> "_ActiveTrials":
+    """Stop the worst trials after update ``step``; returns those that go on."""
+    losses = [math.nan if (row := rows[trial]) is None else row[LOSS.name] for trial in active.trials]
+    survivors = pruning.survivors(active.trials, losses)
+    for trial in set(active.trials).difference(survivors):
+        stopped.pruned_at[trial] = step
+    active.restore(whole)
+    return active.narrow(pruning, survivors)
+
+
+class _ActiveTrials:
     """The trials that are still trained: ``trials`` are their positions among those that the loop began with."""
 
     def __init__(
@@ -146,10 +196,10 @@ class _Pack:
         self._settings, self._seeds, self._streams, self._steps = settings, seeds, streams, steps
         own = [settings[trial] for trial in trials]
         self.rates = learning_rates(own, steps)
-        self._rates_there = self.rates.to(device) * optimizer.lr_ratios(self.rows, own)
+        self._rates_on_device = self.rates.to(device) * optimizer.lr_ratios(self.rows, own)
         self._clip = optimizer.clip_norms(own, device)
         self._optimizer = optimizer.build(self.rows, own)
-        self.first_bad = torch.zeros(folded.trials, dtype=torch.long, device=device)
+        self.diverged_at = torch.zeros(folded.trials, dtype=torch.long, device=device)
         self._distinct = list(dict.fromkeys(seeds[trial] for trial in trials))
         self.sees = [self._distinct.index(seeds[trial]) for trial in trials]
 
@@ -160,21 +210,21 @@ class _Pack:
         return Batch(torch.cat([batch.inputs for batch in drawn]), targets).to(device)
 
     def update(self, step: int, loss_T: Tensor) -> None:
-        """Do update number ``step`` with the collected gradients, and notice losses that are not finite."""
+        """Do update number ``step`` with the collected gradients; remember where a loss was the first not to be finite."""
         if self._clip is not None:
             self.rows.clip(self._clip)
-        self._optimizer.step(self._rates_there[step - 1])
-        self.first_bad = torch.where((self.first_bad == 0) & ~loss_T.isfinite(), step, self.first_bad)
+        self._optimizer.step(self._rates_on_device[step - 1])
+        self.diverged_at = torch.where((self.diverged_at == 0) & ~loss_T.isfinite(), step, self.diverged_at)
 
-    def smaller(self, pruning: Pruning, staying: Sequence[int]) -> "_Pack":
-        """The trials ``staying``, which go on as if the others had never been there."""
-        positions = [self.trials.index(trial) for trial in staying]
-        folded = pruning.smaller(self.folded, self.trials, staying)
-        pack = _Pack(folded, staying, self._settings, self._seeds, self._streams, self._steps)
-        pack.rows.values.copy_(pack.rows.take(self.rows.values, self.rows, positions))
-        self._optimizer.keep(pack.rows, positions)
-        pack._optimizer, pack.first_bad = self._optimizer, self.first_bad[positions]
-        return pack
+    def narrow(self, pruning: Pruning, survivors: Sequence[int]) -> "_ActiveTrials":
+        """The trials ``survivors``, which go on as if the others had never been there."""
+        positions = [self.trials.index(trial) for trial in survivors]
+        folded = pruning.smaller(self.folded, self.trials, survivors)
+        fewer = _ActiveTrials(folded, survivors, self._settings, self._seeds, self._streams, self._steps)
+        fewer.rows.values.copy_(fewer.rows.select(self.rows.values, self.rows, positions))
+        self._optimizer.narrow(fewer.rows, positions)
+        fewer._optimizer, fewer.diverged_at = self._optimizer, self.diverged_at[positions]
+        return fewer
 
     def restore(self, whole: Folded) -> None:
         """Put the trained numbers into the model that the loop began with."""

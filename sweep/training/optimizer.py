@@ -29,7 +29,7 @@ class TrialRows:
             parameter.data = view
 
     def collect(self) -> dict[str, bool]:
-        """Move the parameters' gradients into ``gradients``, and tell which of them there were."""
+        """Move the parameters' gradients into ``gradients``; returns which parameters had one."""
         received = {name: parameter.grad is not None for name, parameter in self.parameters.items()}
         for view, parameter in zip(self._gradient_views, self.parameters.values(), strict=True):
             if parameter.grad is None:
@@ -46,27 +46,27 @@ class TrialRows:
             squares += block.square().sum(1, keepdim=True)
         self.gradients.mul_((max_norm / (squares.sqrt() + 1e-6)).clamp(max=1.0))
 
-    def each(self, factors: Tensor) -> Tensor:
-        """What each trained number is multiplied by, from one factor a trial (T, 1) or one a tensor (T, tensors)."""
+    def broadcast(self, factors: Tensor) -> Tensor:
+        """The factor of each trained number, from one for each trial (T, 1) or one for each tensor (T, tensors)."""
         if factors.shape[1] == 1:
             return factors
         widths = torch.tensor(self._widths, device=factors.device)
         return factors.repeat_interleave(widths, dim=1, output_size=self.values.shape[1])
 
-    def take(self, matrix: Tensor, other: "TrialRows", positions: Sequence[int]) -> Tensor:
-        """The numbers of some of the trials in ``matrix``, which is laid out as the rows of ``other``, laid out as ours.
+    def select(self, matrix: Tensor, other: "TrialRows", positions: Sequence[int]) -> Tensor:
+        """The rows of some of the trials in ``matrix``, moved from the layout of ``other`` to ours.
 
         Args:
-            matrix: (S, P) of the S trials of ``other``.
-            other: rows that have all of our tensors, and perhaps more.
-            positions: our T trials among those S.
+            matrix: (S, P) for the S trials of ``other``.
+            other: rows with all of our tensors, and perhaps more.
+            positions: where our T trials are among those S.
 
         """
         theirs = dict(zip(other.parameters, other._views(matrix), strict=True))
-        taken = torch.empty_like(self.values)
-        for name, view in zip(self.parameters, self._views(taken), strict=True):
+        selected = torch.empty_like(self.values)
+        for name, view in zip(self.parameters, self._views(selected), strict=True):
             view.copy_(theirs[name][list(positions)])
-        return taken
+        return selected
 
     def _views(self, matrix: Tensor) -> list[Tensor]:
         blocks = matrix.split(self._widths, dim=1)
@@ -82,8 +82,8 @@ class Optimizer(Protocol):
     def step(self, lr: Tensor) -> None:
         """Do one update with learning rates ``lr`` in float64, (T, 1) or one for each tensor (T, tensors)."""
 
-    def keep(self, rows: TrialRows, positions: Sequence[int]) -> None:
-        """Go on with ``rows``, which are some of the trials so far: those at ``positions``."""
+    def narrow(self, rows: TrialRows, positions: Sequence[int]) -> None:
+        """Continue with ``rows``, which hold the trials that were at ``positions`` so far."""
 
 
 class Adam:
@@ -102,19 +102,19 @@ class Adam:
         values, gradients = self.rows.values, self.rows.gradients
         if self.decay.any():
             if self.decoupled:
-                values.mul_(self.rows.each((1 - lr * self.decay).to(values.dtype)))
+                values.mul_(self.rows.broadcast((1 - lr * self.decay).to(values.dtype)))
             else:
                 gradients.addcmul_(values, self.decay.to(values.dtype))
         self.mean.lerp_(gradients, 1 - self.beta1)
         self.square.mul_(self.beta2).addcmul_(gradients, gradients, value=1 - self.beta2)
         torch.sqrt(self.square, out=self.scratch)
         self.scratch.div_((1 - self.beta2**self.updates) ** 0.5).add_(self.eps)
-        step_size = self.rows.each((-lr / (1 - self.beta1**self.updates)).to(values.dtype))
+        step_size = self.rows.broadcast((-lr / (1 - self.beta1**self.updates)).to(values.dtype))
         values.add_((self.mean * step_size).div_(self.scratch))
 
-    def keep(self, rows: TrialRows, positions: Sequence[int]) -> None:
-        """Go on with ``rows``, which are some of the trials so far: those at ``positions``."""
-        self.mean, self.square = (rows.take(moment, self.rows, positions) for moment in (self.mean, self.square))
+    def narrow(self, rows: TrialRows, positions: Sequence[int]) -> None:
+        """Continue with ``rows``, which hold the trials that were at ``positions`` so far."""
+        self.mean, self.square = (rows.select(moment, self.rows, positions) for moment in (self.mean, self.square))
         self.rows, self.decay, self.scratch = rows, self.decay[list(positions)], torch.empty_like(rows.values)
 
 
@@ -137,12 +137,12 @@ class SGD:
             else:
                 self.velocity.mul_(self.momentum).add_(update)
             update = self.velocity
-        values.addcmul_(update, self.rows.each((-lr).to(values.dtype)))
+        values.addcmul_(update, self.rows.broadcast((-lr).to(values.dtype)))
 
-    def keep(self, rows: TrialRows, positions: Sequence[int]) -> None:
-        """Go on with ``rows``, which are some of the trials so far: those at ``positions``."""
+    def narrow(self, rows: TrialRows, positions: Sequence[int]) -> None:
+        """Continue with ``rows``, which hold the trials that were at ``positions`` so far."""
         if self.velocity is not None:
-            self.velocity = rows.take(self.velocity, self.rows, positions)
+            self.velocity = rows.select(self.velocity, self.rows, positions)
         self.rows, self.decay = rows, self.decay[list(positions)]
 
 

@@ -1,5 +1,6 @@
-"""Successive halving inside a pack (Jamieson and Talwalkar 2016): the hopeless trials stop, the others go on."""
+"""Successive halving inside a pack (Jamieson and Talwalkar 2016): the worst trials stop early."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ class Pruning:
     """At the rungs ``first``, ``first·factor``, ``first·factor²``, … updates one in ``factor`` cells goes on.
 
     ``cells`` says for each trial which cell it belongs to. Replicates, which differ in nothing but the seed, are
-    judged by their mean and leave together, so that no cell is left with its luckiest seeds. ``refold`` makes the
-    pack of some of the trials as it stood before its first update.
+    judged by their mean and leave together, so that no cell is left with its luckiest seeds. ``refold`` folds some of
+    the trials as they were before the first update.
     """
 
     factor: int
@@ -29,8 +30,8 @@ class Pruning:
             rung *= self.factor
         return rung == step
 
-    def staying(self, alive: Sequence[int], losses: Sequence[float]) -> list[int]:
-        """Those of the trials ``alive`` that go on: the ⌈cells / factor⌉ best by their mean loss.
+    def survivors(self, alive: Sequence[int], losses: Sequence[float]) -> list[int]:
+        """Those of the trials ``alive`` that go on: the ⌈cells / factor⌉ best cells by their mean loss.
 
         A loss that is NaN or infinite is the worst. Ties are decided by the trials' order.
         """
@@ -38,17 +39,17 @@ class Pruning:
         for trial, loss in zip(alive, losses, strict=True):
             of_cell[self.cells[trial]].append(loss)
         mean = {cell: fmean(own) for cell, own in of_cell.items()}
-        ranked = sorted(mean, key=lambda cell: (not mean[cell] < float("inf"), mean[cell]))
-        best = set(ranked[: -(-len(ranked) // self.factor)])
+        ranked = sorted(mean, key=lambda cell: mean[cell] if math.isfinite(mean[cell]) else math.inf)
+        best = set(ranked[: math.ceil(len(ranked) / self.factor)])
         return [trial for trial in alive if self.cells[trial] in best]
 
-    def smaller(self, part: Folded, alive: Sequence[int], staying: Sequence[int]) -> Folded:
-        """The trials ``staying`` of ``part``, which holds ``alive``: the dropout goes on where it was.
+    def smaller(self, part: Folded, alive: Sequence[int], survivors: Sequence[int]) -> Folded:
+        """The trials ``survivors`` of ``part``, which holds ``alive``: their dropout continues where it was.
 
-        Their trained numbers are not copied; see ``training.optimizer.TrialRows.take``.
+        Their trained numbers are not copied; see ``training.optimizer.TrialRows.select``.
         """
-        smaller = self.refold(staying)
-        rows = [alive.index(trial) for trial in staying]
+        smaller = self.refold(survivors)
+        rows = [alive.index(trial) for trial in survivors]
         for name, layer in smaller.layers.items():
             layer.dropout_rng = tuple(part.layers[name].dropout_rng[row] for row in rows)
         smaller.model.checkpointing = part.model.checkpointing

@@ -30,7 +30,7 @@ class Stopwatch:
     def perf(self, samples_per_step: int, pack_size: int) -> dict[str, float]:
         """Speed of the whole pack: the median update in ms, the samples per second of all its trials.
 
-        ``pack_size`` goes with them, because a packed trial's time is not that of a lone one.
+        ``pack_size`` goes with them, because a trial in a pack is not timed alone.
         ``train_seconds`` is the sum over all updates, warm-up included.
         """
         if not self._durations_s:

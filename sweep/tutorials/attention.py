@@ -12,7 +12,7 @@ from sweep.params.account import lora as account
 from sweep.params.shapes import shape_of
 from sweep.rng import generator
 from sweep.training.evaluate import evaluate
-from sweep.training.loop import Rows, train
+from sweep.training.loop import Callbacks, Rows, train
 from sweep.tutorials.report import Row
 from sweep.tutorials.trials import Restored, Trained, Trials, restored
 
@@ -122,13 +122,13 @@ def _kept(trial: Trained) -> tuple[float, float, float]:
 def _start(trial: Trained) -> tuple[float, float]:
     """The evaluation loss at the start, with B = 0 and with B as ``nn.Linear`` draws it."""
     model = restored(trial, untrained=True)
-    [zero] = evaluate(model.folded, model.task, model.task.target, "")
+    [zero] = evaluate(model.folded, model.task, model.task.target)
     rng = torch.Generator().manual_seed(0)
     for layer in model.folded.layers.values():
         bound = layer.lora_B.shape[-1] ** -0.5
         layer.lora_B.data.uniform_(-bound, bound, generator=rng)
-    [drawn] = evaluate(model.folded, model.task, model.task.target, "")
-    return zero["loss"], drawn["loss"]
+    [drawn] = evaluate(model.folded, model.task, model.task.target)
+    return zero["eval/loss"], drawn["eval/loss"]
 
 
 def _accumulation(trial: Trained) -> float:
@@ -142,9 +142,10 @@ def _accumulation(trial: Trained) -> float:
         own: list[float] = []
 
         def keep(step: int, rows: Rows, own: list[float] = own) -> None:
-            own.append(rows[0]["train/loss"])
+            own.extend(row["train/loss"] for row in rows if row is not None)
 
-        train(model.folded, model.task, model.task.target, [how.optimizer], how.training, [how.seed], on_rows=keep)
+        callbacks = Callbacks(on_rows=keep)
+        train(model.folded, model.task, model.task.target, [how.optimizer], how.training, [how.seed], callbacks)
         losses.append(torch.tensor(own))
     return ((losses[0] - losses[1]).abs() / losses[1]).max().item()
 

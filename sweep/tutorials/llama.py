@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sweep.adapters.init import INITS, BaseWeight
+from sweep.adapters.inits import BaseWeight
+from sweep.adapters.inits.random import kaiming
 from sweep.hardware import threads
 from sweep.params.account import full as full_account
 from sweep.params.account import lora as account
@@ -77,8 +78,8 @@ def _step(trials: Trials) -> float:
 def _start_of_A(trial: Trained) -> str:  # noqa: N802
     weight = next(iter(llama_layers(trial).values())).weight
     assert isinstance(weight, Tensor)
-    factors = INITS["kaiming"](BaseWeight(weight), 8, 1.0, torch.Generator().manual_seed(0))
-    return f"uniform: largest entry {factors.lora_A.abs().max() * weight.shape[1] ** 0.5:.2f}/√in"
+    lora_A, _ = kaiming.draw(BaseWeight(weight), 8, 1.0, torch.Generator().manual_seed(0))
+    return f"uniform: largest entry {lora_A.abs().max() * weight.shape[1] ** 0.5:.2f}/√in"
 
 
 def _their_flops() -> float:

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from sweep.adapters.fold import linear_layers
-from sweep.adapters.init import INITS, BaseWeight
+from sweep.adapters.inits import BaseWeight
+from sweep.adapters.inits.from_weights import pissa
+from sweep.metrics import WRONG
 from sweep.training.evaluate import evaluate
 from sweep.training.loop import train
 from sweep.tutorials.report import Row
@@ -70,8 +72,8 @@ class _Again:
         train(folded, task, task.target, [how.optimizer], how.training, [how.seed])
         self.unchanged = before == _hash(model.base.model)
         folded.enable(False)
-        [off] = evaluate(folded, task, task.source, "")
-        self.off = [off[f"wrong_{digit}"] for digit in range(10)]
+        [off] = evaluate(folded, task, task.source)
+        self.off = [off[metric.name] for metric in WRONG]
         folded.enable(True)
         folded.model.eval()
         held_out = task.source.held_out
@@ -99,8 +101,8 @@ def _factorisation(trial: Trained) -> tuple[float, str, str]:
         weight = torch.randn(10, 2) @ torch.randn(2, 10)
         bias, x = torch.randn(10), torch.randn(10)
     base = BaseWeight(weight)
-    factors = INITS["pissa"](base, 2, 1.0, torch.Generator())  # its B·A is the truncated SVD
-    difference = ((factors.lora_B @ factors.lora_A @ x + bias) - (weight @ x + bias)).abs().max().item()
+    lora_A, lora_B = pissa.draw(base, 2, 1.0, torch.Generator())  # B·A is the truncated SVD
+    difference = ((lora_B @ lora_A @ x + bias) - (weight @ x + bias)).abs().max().item()
     layers = linear_layers(restored(trial, untrained=True).base.model).values()
     ranks = ", ".join(f"{torch.linalg.matrix_rank(one.weight)} of {min(one.weight.shape)}" for one in layers)
     return difference, ", ".join(f"{value:.4f}" for value in base.svd[1][:2]), ranks

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from sweep.training.loop import Rows, train
+from sweep.training.loop import Callbacks, Rows, train
 from sweep.tutorials.report import Row
 from sweep.tutorials.trials import Trained, Trials, restored
 
@@ -58,8 +58,9 @@ def _their_own_run(trial: Trained) -> tuple[float, float]:
     losses: list[float] = []
 
     def keep(step: int, rows: Rows) -> None:
-        losses.append(rows[0]["train/loss"])
+        losses.extend(row["train/loss"] for row in rows if row is not None)
 
     settings, how = model.trial.optimizer, model.trial.training
-    train(model.folded, model.task, model.task.target, [settings], how, [model.trial.seed], on_rows=keep)
+    callbacks = Callbacks(on_rows=keep)
+    train(model.folded, model.task, model.task.target, [settings], how, [model.trial.seed], callbacks)
     return losses[0], losses[-1]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from sweep import record
-from sweep.adapters.fold import Folded, fold
+from sweep.adapters.fold import Folded, fold_lora
 from sweep.adapters.peft import import_
 from sweep.config import parse
 from sweep.errors import ConfigError
@@ -17,7 +17,6 @@ from sweep.packs.base import Base
 from sweep.packs.train_pack import base_of
 from sweep.record import Record
 from sweep.resolve import ResolvedTrial, resolve
-from sweep.tasks.registry import build
 from sweep.tasks.task import Task
 
 
@@ -97,8 +96,8 @@ def restored(trained: Trained, untrained: bool = False, **training: Any) -> Rest
     config = parse(composed | {"training": composed["training"] | training})
     trial = resolve(config)
     base = base_of(trial)
-    task = build(trial.task, trial.cache_folder)
-    folded = fold(base.model, [trial.adapter], [trial.targets], [trial.seed], base.weights)
+    task = trial.task.build(trial.cache_folder)
+    folded = fold_lora(base.model, [trial.adapter], [trial.targets], [trial.seed], trial.padded_rank, base.weights)
     if not untrained:
         import_.start(folded, 0, trained.folder / "adapter")
     folded.model.eval()

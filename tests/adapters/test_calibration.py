@@ -10,9 +10,12 @@ from torch import Tensor
 
 from sweep.adapters.calibration import Calibration
 from sweep.adapters.fold import linear_layers
-from sweep.adapters.init import INITS, LORA_GA_GAMMA, BaseWeight, check
+from sweep.adapters.inits import BaseWeight
+from sweep.adapters.inits.check import check_ranks
+from sweep.adapters.inits.from_data import LORA_GA_GAMMA
 from sweep.errors import ConfigError
 from sweep.packs.base import CALIBRATION_POSITIONS, base_weights
+from sweep.registry import INITS
 from sweep.tasks.task import Batch
 from sweep.tasks.toy_regression.task import toy_regression
 from tests.support.builders import attach, bits, equal, llama, lora, mlp, randn, regression, tutorial
@@ -44,8 +47,9 @@ def layer_inputs(model: Any, batches: list[Batch]) -> dict[str, Tensor]:
     return {"layers.0": x, "layers.1": first(x).relu()}
 
 
-def start(init: str, base: BaseWeight, rank: int = 3) -> Any:
-    return INITS[init](base, rank, 2.0, torch.Generator())
+def start(init: str, base: BaseWeight, rank: int = 3) -> tuple[Tensor, Tensor]:
+    lora_A, lora_B = INITS.load(init).draw(base, rank, 2.0, torch.Generator())
+    return lora_A, lora_B
 
 
 def test_covariances_are_those_of_the_inputs_of_each_layer() -> None:
@@ -96,9 +100,8 @@ def test_eva_explains_as_much_variance_as_any_directions_can(name: str) -> None:
     inputs = layer_inputs(model, seen())[name]
     centred = inputs - inputs.mean(0)
     for rank in (1, 3, 5):
-        lora_A, lora_B, moves = start("eva", calibrated(model, seen())[name], rank)
+        lora_A, lora_B = start("eva", calibrated(model, seen())[name], rank)
         assert not lora_B.any()
-        assert not moves
         torch.testing.assert_close(lora_A @ lora_A.T, torch.eye(rank), atol=1e-6, rtol=0)
         best = torch.linalg.svdvals(centred)[:rank].square().sum()
         assert (centred @ lora_A.T.double()).square().sum() == pytest.approx(best.item(), rel=1e-5)
@@ -121,7 +124,7 @@ def test_eva_takes_the_directions_of_peft() -> None:
             prepare_layer_inputs_fn=None, show_progress_bar=False,
         )  # fmt: skip
     for name, base in calibrated(model, [batch]).items():
-        ours = start("eva", base).lora_A
+        ours, _ = start("eva", base)
         found = theirs.base_model.model.get_submodule(name)
         assert found.r["default"] == 3
         assert not found.lora_B["default"].weight.any()
@@ -139,11 +142,10 @@ def gradient_svd(model: Any, name: str) -> tuple[Tensor, Tensor, Tensor]:
 def test_lora_ga_is_the_formula_of_its_authors(name: str) -> None:
     model = mlp(12, 20, 8)
     base = calibrated(model, seen())[name]
-    lora_A, lora_B, moves = start("lora_ga", base)
+    lora_A, lora_B = start("lora_ga", base)
     u, _, vt = gradient_svd(model, name)
     size = base.out_features**0.25 / LORA_GA_GAMMA**0.5
     signs = (vt[:6] * base.gradient_svd[1][:6]).sum(1).sign()
-    assert moves
     torch.testing.assert_close(lora_A, size * vt[:3] * signs[:3, None], atol=1e-4, rtol=0)
     torch.testing.assert_close(lora_B, size * u[:, 3:6] * signs[3:], atol=1e-4, rtol=0)
 
@@ -167,7 +169,7 @@ def test_lora_ga_differs_from_peft_by_the_singular_values_in_b_and_the_size_of_a
         preprocess_loraga(twin, config, step)
         theirs = get_peft_model(twin, config)
     for name, base in calibrated(model, batches).items():
-        lora_A, lora_B, _ = start("lora_ga", base)
+        lora_A, lora_B = start("lora_ga", base)
         found = theirs.base_model.model.get_submodule(name)
         _, s, _ = gradient_svd(model, name)
         size = base.out_features**0.25 / LORA_GA_GAMMA**0.5
@@ -179,18 +181,18 @@ def test_lora_ga_differs_from_peft_by_the_singular_values_in_b_and_the_size_of_a
 
 def test_lora_ga_in_a_narrow_layer_gives_b_what_is_left_and_says_so() -> None:
     base = calibrated(mlp(12, 20, 8), seen())["layers.1"]
-    lora_A, lora_B, _ = start("lora_ga", base, 5)
+    lora_A, lora_B = start("lora_ga", base, 5)
     size = 8**0.25 / 4
     torch.testing.assert_close(lora_B, size * base.gradient_svd[0][:, 3:8], atol=0, rtol=1e-6)
     torch.testing.assert_close(lora_A @ lora_A.T, size**2 * torch.eye(5), atol=1e-6, rtol=0)
-    assert check(lora(init="lora_ga", rank=5), {"wide": (20, 12), "narrow": (8, 20)}) == [
+    assert check_ranks(lora(init="lora_ga", rank=5), {"wide": (20, 12), "narrow": (8, 20)}) == [
         "init lora_ga: narrow has fewer than 10 singular vectors; B takes the last 5"
     ]
 
 
 def test_eva_needs_as_many_inputs_as_its_rank_and_no_more() -> None:
-    assert check(lora(init="eva", rank=9), {"wide": (20, 12), "flat": (4, 12)}) == [
+    assert check_ranks(lora(init="eva", rank=9), {"wide": (20, 12), "flat": (4, 12)}) == [
         "rank 9 is above the full rank 4 of flat"
     ]
     with pytest.raises(ConfigError, match=r"adapter\.rank = 9: init eva takes 9 singular vectors, and tall has only 4"):
-        check(lora(init="eva", rank=9), {"wide": (20, 12), "tall": (12, 4)})
+        check_ranks(lora(init="eva", rank=9), {"wide": (20, 12), "tall": (12, 4)})

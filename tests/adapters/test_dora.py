@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from sweep.adapters.dora import DoRALinear
 from sweep.adapters.fold import Folded
-from sweep.adapters.init import INITS
+from sweep.adapters.lora import TrialFactors
+from sweep.registry import INITS
 from tests.support.builders import (
     InOrder,
     attach,
@@ -42,16 +43,22 @@ def layer(dropout: float = 0.0, moved: bool = False, has_bias: bool = True) -> D
     base = nn.Linear(IN, OUT, bias=has_bias).requires_grad_(False)
     base.weight.data = randn(OUT, IN, seed=1)
     mask = torch.tensor(TARGETED)[:, None, None]
-    adapted = DoRALinear(
-        base,
-        nn.Parameter(randn(TRIALS, RANK, IN, seed=3) * mask),
-        nn.Parameter(randn(TRIALS, OUT, RANK, seed=4) * mask),
-        scaling=torch.tensor(SCALING),
-        dropout=[dropout] * TRIALS,
-        dropout_rng=[torch.Generator().manual_seed(10 + trial) for trial in range(TRIALS)],
-        moved=(randn(TRIALS, RANK, IN, seed=5) * mask, randn(TRIALS, OUT, RANK, seed=6) * mask) if moved else None,
-        targeted=torch.tensor(TARGETED),
-    )
+    trials = [
+        TrialFactors(
+            lora_A[: RANK * is_targeted],
+            lora_B[:, : RANK * is_targeted],
+            scaling=scaling,
+            dropout=dropout,
+            dropout_rng=torch.Generator().manual_seed(seed),
+            moves_base=moved,
+        )
+        for seed, (lora_A, lora_B, is_targeted, scaling) in enumerate(
+            zip(randn(TRIALS, RANK, IN, seed=5), randn(TRIALS, OUT, RANK, seed=6), TARGETED, SCALING, strict=True), 10
+        )
+    ]
+    adapted = DoRALinear(base, trials, RANK)
+    adapted.lora_A.data = randn(TRIALS, RANK, IN, seed=3) * mask
+    adapted.lora_B.data = randn(TRIALS, OUT, RANK, seed=4) * mask
     adapted.lora_magnitude_vector.data *= 1 + 0.3 * randn(TRIALS, OUT, seed=7)
     return adapted
 
@@ -119,7 +126,7 @@ def test_a_start_with_one_zero_factor_is_the_base_bit_for_bit(init: str) -> None
         assert not folded.starts_at_base()
 
 
-@pytest.mark.parametrize("init", sorted(set(INITS) - {"both_random"}))
+@pytest.mark.parametrize("init", sorted({*INITS.names} - {"both_random"}))
 def test_every_start_is_that_of_the_lora(init: str) -> None:
     model, x = mlp(12, 20, 8), randn(6, 12)
     plain, dora = (attach(model, lora(init=init, dora=dora)).outputs(x, sees=[0]) for dora in (False, True))

@@ -7,14 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sweep.adapters.fold import export, fold
-from sweep.adapters.init import INITS
+from sweep.adapters.fold import export, fold_full, fold_lora, fold_none
 from sweep.adapters.rank import bucket, scale_of
 from sweep.errors import ConfigError
 from sweep.models.model import Model
+from sweep.registry import INITS
 from tests.support.builders import (
-    FULL,
-    NONE,
     InOrder,
     attach,
     bits,
@@ -60,7 +58,7 @@ def test_both_random_is_known_not_to_start_from_the_base() -> None:
     assert (attach(model, lora(init="both_random")).outputs(x, sees=[0]) - model(x)).abs().max() > 1
 
 
-@pytest.mark.parametrize("init", sorted(INITS))
+@pytest.mark.parametrize("init", INITS.names)
 def test_folding_and_training_leave_every_bit_of_the_shared_base(init: str) -> None:
     model = mlp(12, 20, 8)
     before, x = bits(model), randn(6, 12)
@@ -77,7 +75,7 @@ def test_folding_and_training_leave_every_bit_of_the_shared_base(init: str) -> N
 
 
 @pytest.mark.parametrize("bias", ["none", "all", "lora_only"])
-@pytest.mark.parametrize("init", sorted(INITS))
+@pytest.mark.parametrize("init", INITS.names)
 def test_merged_equals_unmerged(init: str, bias: str) -> None:
     model, x = mlp(12, 20, 8), randn(6, 12)
     adapters = [
@@ -185,7 +183,7 @@ def test_trained_numbers_are_counted_for_each_trial_by_itself() -> None:
 def test_a_full_fine_tuning_trains_a_copy_of_everything() -> None:
     model = mlp(12, 20, 8)
     before = bits(model)
-    folded = fold(model, [FULL], [()], [0])
+    folded = fold_full(model)
     how = run(folded, squared_error(), InOrder(pairs(12, 8, 4, 3)), [optimizer()], training(steps=2)).trained
     assert how.trainable == [12 * 20 + 20 + 20 * 8 + 8]
     assert equal(bits(model), before)
@@ -205,7 +203,7 @@ def test_trials_that_see_different_rows_are_each_computed_on_their_own() -> None
 
 def test_no_adapter_trains_nothing_and_computes_the_base() -> None:
     model, x = mlp(12, 20, 8), randn(6, 12)
-    folded = fold(model, [NONE, NONE], [(), ()], [0, 1])
+    folded = fold_none(model, 2)
     assert folded.parameters == {}
     assert torch.equal(folded.outputs(x, sees=[0, 0]), model(x).repeat(2, 1))
 
@@ -242,8 +240,8 @@ class WithLayer(Model):
 )
 def test_a_model_that_mixes_rows_or_drops_out_by_itself_is_refused(layer: nn.Module, what: str) -> None:
     with pytest.raises(ConfigError, match=what):
-        fold(WithLayer(layer), [lora()], [["first"]], [0])
-    fold(WithLayer(nn.Dropout(0.0)), [lora()], [["first"]], [0])
+        fold_lora(WithLayer(layer), [lora()], [["first"]], [0], 4)
+    fold_lora(WithLayer(nn.Dropout(0.0)), [lora()], [["first"]], [0], 4)
 
 
 def test_rslora_is_lora_with_alpha_times_root_rank() -> None:

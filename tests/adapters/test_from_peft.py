@@ -7,13 +7,25 @@ from typing import Any
 import pytest
 import torch
 
-from sweep.adapters.fold import Folded, fold, linear_layers
+from sweep.adapters.fold import Folded, fold_lora, linear_layers
 from sweep.adapters.options import AdapterOptions
 from sweep.adapters.peft.export import files
 from sweep.adapters.peft.import_ import check_start, from_peft, resolved, start
 from sweep.adapters.targets import select
 from sweep.errors import ConfigError
-from tests.support.builders import InOrder, attach, lora, mlp, optimizer, pairs, randn, run, squared_error, training
+from tests.support.builders import (
+    InOrder,
+    attach,
+    lora,
+    mlp,
+    optimizer,
+    padded_rank,
+    pairs,
+    randn,
+    run,
+    squared_error,
+    training,
+)
 
 peft = pytest.importorskip("peft")
 
@@ -36,7 +48,8 @@ def started(base: Any, folder: Path) -> Folded:
     adapter = resolved(AdapterOptions(kind="lora", peft=str(folder)))
     targets = select(adapter, list(linear_layers(base)), base.presets)
     check_start(folder, adapter, base, targets)
-    folded = fold(base, [lora(init="mica", rank=3, dora=adapter.dora), adapter], [["layers.0"], targets], [0, 0])
+    pack = [lora(init="mica", rank=3, dora=adapter.dora), adapter]
+    folded = fold_lora(base, pack, [["layers.0"], targets], [0, 0], padded_rank(pack))
     start(folded, 1, folder)
     return folded
 
@@ -66,7 +79,7 @@ def test_modules_that_peft_has_trained_in_full_start_a_trial_too(tmp_path: Path)
     adapter = resolved(AdapterOptions(kind="lora", peft=str(tmp_path)))
     assert adapter.save == ("layers.1",)
     check_start(tmp_path, adapter, base, ["layers.0"], ["layers.1"])
-    folded = fold(base, [adapter], [["layers.0"]], [0], saved=["layers.1"])
+    folded = fold_lora(base, [adapter], [["layers.0"]], [0], padded_rank([adapter]), saved=["layers.1"])
     start(folded, 0, tmp_path)
     torch.testing.assert_close(folded.outputs(x, sees=[0]), theirs(x), atol=1e-6, rtol=1e-6)
     with pytest.raises(ConfigError, match="belongs to nothing that is adapted"):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sweep.adapters.lora import LoRALinear
+from sweep.adapters.lora import LoRALinear, TrialFactors
 from tests.support.builders import randn
 
 TRIALS, ROWS, IN, OUT, RANK = 3, 7, 6, 5, 2
@@ -15,17 +15,24 @@ SCALING = [0.5, 1.0, 4.0]
 def layer(dropout: list[float] | None = None, moved: bool = False, bias: list[bool] | None = None) -> LoRALinear:
     base = nn.Linear(IN, OUT).requires_grad_(False)
     base.weight.data, base.bias.data = randn(OUT, IN, seed=1), randn(OUT, seed=2)
-    return LoRALinear(
-        base,
-        nn.Parameter(randn(TRIALS, RANK, IN, seed=3)),
-        nn.Parameter(randn(TRIALS, OUT, RANK, seed=4)),
-        scaling=torch.tensor(SCALING),
-        dropout=dropout or [0.0] * TRIALS,
-        dropout_rng=[torch.Generator().manual_seed(10 + trial) for trial in range(TRIALS)],
-        moved=(randn(TRIALS, RANK, IN, seed=5), randn(TRIALS, OUT, RANK, seed=6)) if moved else None,
-        bias=nn.Parameter(randn(TRIALS, OUT, seed=8)) if bias else None,
-        trains_bias=torch.tensor(bias) if bias else None,
-    )
+    trials = [
+        TrialFactors(
+            *factors,
+            scaling=SCALING[trial],
+            dropout=dropout[trial] if dropout else 0.0,
+            dropout_rng=torch.Generator().manual_seed(10 + trial),
+            moves_base=moved,
+            trains_bias=bias is not None and bias[trial],
+        )
+        for trial, factors in enumerate(
+            zip(randn(TRIALS, RANK, IN, seed=5), randn(TRIALS, OUT, RANK, seed=6), strict=True)
+        )
+    ]
+    adapted = LoRALinear(base, trials, RANK)
+    adapted.lora_A.data, adapted.lora_B.data = randn(TRIALS, RANK, IN, seed=3), randn(TRIALS, OUT, RANK, seed=4)
+    if adapted.bias is not None:
+        adapted.bias.data = randn(TRIALS, OUT, seed=8)
+    return adapted
 
 
 def reference(adapted: LoRALinear, x: Tensor) -> Tensor:
@@ -106,3 +113,50 @@ def test_dropout_zeroes_inputs_of_the_lora_path_and_scales_the_rest() -> None:
     trained = [adapted.lora_A, adapted.lora_B, x]
     for own, their in zip(torch.autograd.grad(ours, trained, pull), torch.autograd.grad(theirs, trained, pull), strict=True):  # fmt: skip
         torch.testing.assert_close(own, their, atol=1e-4, rtol=1e-5)
+
+
+def trial(lora_A: Tensor, lora_B: Tensor, **traits: bool) -> TrialFactors:
+    return TrialFactors(lora_A, lora_B, scaling=1.0, dropout=0.0, dropout_rng=torch.Generator(), **traits)
+
+
+def plain(lora_A: Tensor, lora_B: Tensor, **traits: bool) -> LoRALinear:
+    """Two trials on one layer: one with these factors, and one that trains both of its own."""
+    base = nn.Linear(IN, OUT).requires_grad_(False)
+    other = trial(randn(RANK, IN, seed=3), randn(OUT, RANK, seed=4))
+    return LoRALinear(base, [trial(lora_A, lora_B, **traits), other], RANK)
+
+
+def test_layer_keeps_a_b_frozen_that_is_all_zeros() -> None:
+    adapted = plain(randn(RANK, IN), torch.zeros(OUT, RANK), trains_B=False)
+    adapted(randn(2 * ROWS, IN, seed=9)).square().sum().backward()
+    assert adapted.lora_B.grad is not None
+    assert not adapted.lora_B.grad[0].any()
+    assert adapted.lora_B.grad[1].all()
+    assert adapted.trained_numbers(0) == {"lora_A": RANK * IN}
+    assert adapted.trained_numbers(1) == {"lora_A": RANK * IN, "lora_B": RANK * OUT}
+    assert torch.equal(adapted.factors(0)["lora_B"], torch.zeros(OUT, RANK))
+
+
+def test_layer_counts_a_base_moved_by_zeros_as_moved() -> None:
+    adapted = plain(torch.zeros(RANK, IN), torch.zeros(OUT, RANK), moves_base=True)
+    moved_A, moved_B = adapted.moved_factors(0) or pytest.fail("it was moved")
+    assert moved_A.shape == (RANK, IN)
+    assert moved_B.shape == (OUT, RANK)
+    assert adapted.moved_factors(1) is None
+    assert not adapted.moved(1).any()
+
+
+def test_layer_gives_each_trial_its_own_tensors_without_padding() -> None:
+    base = nn.Linear(IN, OUT).requires_grad_(False)
+    none = trial(torch.empty(0, IN), torch.empty(OUT, 0), trains_bias=True)
+    one = trial(randn(1, IN), randn(OUT, 1))
+    adapted = LoRALinear(base, [none, one], padded_rank=4)
+    assert adapted.lora_A.shape == (2, 4, IN)
+    assert adapted.ranks == (0, 1)
+    assert {name: tuple(tensor.shape) for name, tensor in adapted.tensors(0).items()} == {"bias": (OUT,)}
+    assert {name: tuple(tensor.shape) for name, tensor in adapted.tensors(1).items()} == {
+        "lora_A": (1, IN),
+        "lora_B": (OUT, 1),
+    }
+    assert torch.equal(adapted.factors(1)["lora_A"], one.lora_A)
+    assert list(adapted.trained_parameters()) == ["lora_A", "lora_B", "bias"]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sweep.adapters.fold import Folded
-from sweep.adapters.init import INITS
 from sweep.adapters.options import AdapterOptions
 from sweep.adapters.peft import export
+from sweep.registry import INITS
 from tests.support.builders import (
     FULL,
     NONE,
@@ -81,7 +81,7 @@ def assert_same_in_peft(base: Any, x: Tensor, adapters: list[AdapterOptions], tm
 
 
 @pytest.mark.parametrize("scaling", ["alpha/rank", "alpha/sqrt_rank", "alpha"])
-@pytest.mark.parametrize("init", sorted(INITS))
+@pytest.mark.parametrize("init", INITS.names)
 def test_every_initialisation_and_scaling_is_loaded_onto_the_untouched_base(
     init: str, scaling: str, tmp_path: Path
 ) -> None:

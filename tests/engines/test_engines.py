@@ -7,34 +7,36 @@ import pytest
 
 from sweep.config import parse
 from sweep.engines.choose import engine_of
-from sweep.engines.engine import Cluster
+from sweep.engines.engine import requested_gb, room_on_node
+from sweep.engines.local import LocalEngine
+from sweep.engines.options import LaunchOptions
 from sweep.engines.parcel import parcel_of, train_parcel
 from sweep.errors import ConfigError
-from sweep.launch.launch import Limits, run
-from sweep.launch.plan import plan
+from sweep.launch.launch import run
+from sweep.launch.packing import into_packs
 from sweep.packs.pack import Pack
-from sweep.packs.train_pack import lose
+from sweep.packs.train_pack import record_failure
 from sweep.record import Record
 from sweep.resolve import resolve
 from sweep.store.store import Store
 from tests.support.commands import TOY, records, resolved, untimed
 
 
-def test_this_machine_needs_no_engine() -> None:
-    assert engine_of(Cluster()) is None
+def test_engine_of_this_machine_is_its_processes() -> None:
+    assert isinstance(engine_of(LaunchOptions()), LocalEngine)
 
 
 @pytest.mark.parametrize(
     ("cluster", "says"),
     [
-        (Cluster("dask"), "hydra.launcher.engine = 'dask': must be one of local, ray, slurm"),
-        (Cluster(address="h:1"), "hydra.launcher.address = 'h:1': engine=local has no such setting; it is of ray"),
-        (Cluster(gpus=1), "hydra.launcher.gpus = 1: engine=local has no such setting; it is of ray and slurm"),
-        (Cluster("ray", minutes=9), "hydra.launcher.minutes = 9: engine=ray has no such setting; it is of slurm"),
-        (Cluster("slurm", address="h:1"), "hydra.launcher.address = 'h:1': engine=slurm has no such setting; it is of ray"),
+        (LaunchOptions(engine="dask"), "hydra.launcher.engine = 'dask': must be one of local, ray, slurm"),
+        (LaunchOptions(address="h:1"), "hydra.launcher.address = 'h:1': engine=local has no such setting; it is of ray"),
+        (LaunchOptions(gpus=1), "hydra.launcher.gpus = 1: engine=local has no such setting; it is of ray and slurm"),
+        (LaunchOptions(engine="ray", minutes=9), "hydra.launcher.minutes = 9: engine=ray has no such setting; it is of slurm"),
+        (LaunchOptions(engine="slurm", address="h:1"), "hydra.launcher.address = 'h:1': engine=slurm has no such setting; it is of ray"),
     ],
 )  # fmt: skip
-def test_a_setting_that_an_engine_does_not_have_is_refused(cluster: Cluster, says: str) -> None:
+def test_a_setting_that_an_engine_does_not_have_is_refused(cluster: LaunchOptions, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         engine_of(cluster)
     assert caught.value.faults == (says,)
@@ -44,23 +46,23 @@ def test_slurm_is_refused_where_its_commands_are_not(monkeypatch: pytest.MonkeyP
     pytest.importorskip("submitit", reason="pip install lora-sweep[slurm]")
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(ConfigError, match="there is no sinfo here"):
-        engine_of(Cluster("slurm"))
+        engine_of(LaunchOptions(engine="slurm")).connect()
 
 
 def test_memory_is_what_the_plan_estimates_unless_it_is_given() -> None:
     pack = Pack((), step_s=0.1, memory_bytes=3_000_000_000)
-    assert Cluster("ray").memory_of(pack) == 7.0  # twice the estimate, and one for the process
-    assert Cluster("ray", memory_gb=4.0).memory_of(pack) == 4.0
-    assert Cluster("ray", memory_gb=4.0).room == 1.5e9
+    assert requested_gb(LaunchOptions(engine="ray"), pack) == 7.0  # twice the estimate, and one for the process
+    assert requested_gb(LaunchOptions(engine="ray", memory_gb=4.0), pack) == 4.0
+    assert room_on_node(LaunchOptions(engine="ray", memory_gb=4.0)) == 1.5e9
 
 
 def test_a_pack_is_kept_in_its_room_and_is_worth_its_start(tmp_path: Path) -> None:
     wanted = resolved(*(f"seed={seed} training.steps=200000" for seed in range(8)), cache=tmp_path)
-    [whole] = plan(wanted, max_pack=256, workers=1)
+    [whole] = into_packs(wanted, max_pack=256, workers=1)
     each = whole.memory_bytes // 8
-    assert [len(pack.trials) for pack in plan(wanted, max_pack=256, workers=1, room=3 * each)] == [3, 3, 2]
-    assert len(plan(wanted, max_pack=256, workers=8, start_s=0.0)) == 8
-    assert len(plan(wanted, max_pack=256, workers=8, start_s=1e9)) == 1
+    assert [len(pack.trials) for pack in into_packs(wanted, max_pack=256, workers=1, room=3 * each)] == [3, 3, 2]
+    assert len(into_packs(wanted, max_pack=256, workers=8, start_s=0.0)) == 8
+    assert len(into_packs(wanted, max_pack=256, workers=8, start_s=1e9)) == 1
 
 
 @pytest.mark.parametrize(
@@ -92,8 +94,8 @@ def test_paths_in_a_parcel_hold_from_anywhere(tmp_path: Path, monkeypatch: pytes
 
 def test_losing_a_pack_loses_nothing_that_is_finished(tmp_path: Path) -> None:
     wanted, store = resolved("seed=0", "seed=1", cache=tmp_path), Store(tmp_path / "s", None)
-    [done] = run(wanted[:1], store, Limits(workers=1))
-    found = lose(wanted, store, RuntimeError("the node is gone"))
+    [done] = run(wanted[:1], store, LaunchOptions(workers=1))
+    found = record_failure(wanted, store, RuntimeError("the node is gone"))
     assert [one.status for one in found] == ["finished", "failed"]
     assert found[0] == done
     assert list(records(store.folder).values()) == found
@@ -101,7 +103,7 @@ def test_losing_a_pack_loses_nothing_that_is_finished(tmp_path: Path) -> None:
 
 def test_a_parcel_trains_as_the_pack_does_and_refuses_to_be_another(tmp_path: Path) -> None:
     wanted = resolved("seed=0", "seed=1", cache=tmp_path)
-    expected = run(wanted, Store(tmp_path / "here", None), Limits(workers=1))
+    expected = run(wanted, Store(tmp_path / "here", None), LaunchOptions(workers=1))
     parcel = parcel_of(wanted, Store(tmp_path / "there", None), None)
     found = [Record.of(values) for values in json.loads(json.dumps(train_parcel(parcel)))]
     assert [untimed(one) for one in found] == [untimed(one) for one in expected]

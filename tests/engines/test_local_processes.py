@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sweep.launch.launch import Limits, run
+from sweep.engines.options import LaunchOptions
+from sweep.launch.launch import run
 from sweep.record import read
 from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store
@@ -19,10 +20,10 @@ EACH = ["seed=0", "seed=1", "seed=2", "adapter.rank=2"]
 def test_two_processes_leave_what_one_leaves_and_survive_a_killed_child(tmp_path: Path) -> None:
     wanted = resolved(*EACH, common=LONG, cache=tmp_path)
     one, two = Store(tmp_path / "one", None), Store(tmp_path / "two", None)
-    expected = run(wanted, one, Limits(workers=1))
+    expected = run(wanted, one, LaunchOptions(workers=1))
     victim = wanted[1]
     with killing_whoever_trains(victim, two) as kills:
-        found = run(wanted, two, Limits(workers=2))
+        found = run(wanted, two, LaunchOptions(workers=2))
     assert len(kills) >= 2  # in the common pack, and again alone
     assert [each.status for each in found] == ["finished", "failed", "finished", "finished"]
     for number in (0, 2, 3):
@@ -33,7 +34,7 @@ def test_two_processes_leave_what_one_leaves_and_survive_a_killed_child(tmp_path
     assert error["type"] == "WorkerKilledError"
     assert "killed from outside" in error["message"]
     assert read(two.trial_folder(victim)) == found[1]
-    again = run(wanted, two, Limits(workers=2))
+    again = run(wanted, two, LaunchOptions(workers=2))
     assert [untimed(each) for each in again] == [untimed(each) for each in expected]
     assert multiprocessing.active_children() == []
 

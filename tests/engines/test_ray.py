@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from sweep.launch.launch import Limits, run
-from sweep.launch.plan import plan
+from sweep.engines.options import LaunchOptions
+from sweep.launch.launch import run
+from sweep.launch.packing import into_packs
 from sweep.store.store import Store
 from tests.support.commands import command, history, records, resolved, start, untimed
 from tests.support.loopback_ray import ENVIRONMENT, ray_cluster
@@ -87,8 +88,8 @@ def test_what_another_launch_has_finished_since_the_plan_was_made_is_passed_over
     from sweep.engines.ray import RayEngine
 
     wanted, store = resolved("seed=0", "seed=1", cache=tmp_path), Store(tmp_path / "s", None)
-    packs = plan(wanted, max_pack=1, workers=2)
-    run(wanted, store, Limits(workers=1))
+    packs = into_packs(wanted, max_pack=1, workers=2)
+    run(wanted, store, LaunchOptions(workers=1))
     without_a_cluster = RayEngine.__new__(RayEngine)
     assert list(without_a_cluster.run(packs, store, None, 2, lambda steps: None)) == []
 

@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from sweep import record
-from sweep.launch import cost, launch
-from sweep.launch.launch import Limits, TooManyFailuresError, make_plan, run, summary
+from sweep.engines.local import LocalEngine
+from sweep.engines.options import LaunchOptions
+from sweep.launch import cost
+from sweep.launch.launch import TooManyFailuresError, run
+from sweep.launch.plan import make_plan, summary
 from sweep.packs import base, rows, run_pack, train_pack
 from sweep.record import Record
 from sweep.resolve import ResolvedTrial
@@ -20,8 +23,8 @@ from sweep.store.store import Store, UnwritableError
 from sweep.trackers.local import LocalTracker
 from tests.support.commands import history, records, resolved, untimed
 
-ALONE = Limits(max_pack=1, workers=1)
-TOGETHER = Limits(workers=1)
+ALONE = LaunchOptions(max_pack=1, workers=1)
+TOGETHER = LaunchOptions(workers=1)
 MIXED = [
     *(f"seed={seed} optimizer.lr={lr}" for seed in (0, 1, 2) for lr in (0.01, 0.02)),
     "adapter.rank=2 adapter.init=pissa",
@@ -305,10 +308,10 @@ def test_a_trial_that_ends_worse_than_it_began_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("tracker", "largest"), [("none", 600), ("wandb", (1024 - 128) // 4)])
 def test_packs_leave_room_for_the_open_files_of_their_runs(tracker: str, largest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setattr("sweep.launch.launch.resource.getrlimit", lambda which: (1024, 4096))
+    monkeypatch.setattr("sweep.engines.local.resource.getrlimit", lambda which: (1024, 4096))
     wanted = resolved(*(f"seed={seed} tracker={tracker}" for seed in range(3)), cache=tmp_path)
-    limits = Limits(max_pack=600, workers=1)
-    assert launch._most_in_a_pack(wanted, limits) == largest
+    limits = LaunchOptions(max_pack=600, workers=1)
+    assert LocalEngine(limits).max_pack(wanted) == largest
 
 
 @pytest.mark.parametrize(("pruning", "sizes"), [("null", [2, 2, 1, 1]), ("2", [2, 2, 2, 2])])

@@ -1,19 +1,23 @@
 """Which trials train together, by what they share, what fits and what gains."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
-from sweep.launch import plan as plan_module
+from sweep.engines.local import LocalEngine
+from sweep.engines.options import LaunchOptions
+from sweep.launch import packing
 from sweep.launch.cost import trainable_of
-from sweep.launch.launch import Limits, Plan, describe, make_plan
-from sweep.launch.plan import plan
+from sweep.launch.packing import into_packs
+from sweep.launch.plan import Plan, describe, make_plan, skipped
 from sweep.packs.pack import Pack
 from sweep.record import Record, write
 from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store
+from sweep.tasks.task import Task
 from tests.support.commands import resolved
 
 GIB = 2**30
@@ -23,8 +27,8 @@ GIB = 2**30
 def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Pretend measurements: a fixed time for an update and some for each trial, and a large memory."""
     figures = {"fixed_s": 1.0, "trial_s": 0.001, "memory": 64 * GIB}
-    monkeypatch.setattr(plan_module, "update_s", lambda group, task, device: figures["fixed_s"] + figures["trial_s"] * len(group))  # fmt: skip
-    monkeypatch.setattr(plan_module, "available_memory", lambda device: figures["memory"])
+    monkeypatch.setattr(packing, "update_s", lambda group, task: figures["fixed_s"] + figures["trial_s"] * len(group))  # fmt: skip
+    monkeypatch.setattr(packing, "available_memory", lambda device: figures["memory"])
     return figures
 
 
@@ -38,7 +42,7 @@ def seeds(count: int, *overrides: str) -> list[str]:
 
 def planned(each: list[str], cache: Path, max_pack: int = 256, workers: int = 1) -> list[Pack]:
     wanted = resolved(*each, cache=cache)
-    packs = plan(wanted, max_pack, workers)
+    packs = into_packs(wanted, max_pack, workers)
     assert sorted(id(trial) for one in packs for trial in one.trials) == sorted(map(id, wanted))  # each exactly once
     return packs
 
@@ -88,7 +92,7 @@ def test_what_is_left_of_a_pruned_sweep_falls_into_the_packs_that_were_planned(t
     for done in packs:
         left = [pack for pack in packs if pack is not done]
         wanted = sorted((trial for pack in left for trial in pack.trials), key=lambda trial: trial.seed)
-        assert {pack.trials for pack in plan(wanted, 8, 2)} == {plan.trials for pack in left}
+        assert {pack.trials for pack in into_packs(wanted, 8, 2)} == {pack.trials for pack in left}
 
 
 def test_packs_fit_the_memory_of_all_workers_together(tmp_path: Path, measured: dict[str, float]) -> None:
@@ -110,9 +114,7 @@ def test_a_pack_that_gains_nothing_stays_small(tmp_path: Path, measured: dict[st
 
 def test_what_gained_nothing_is_not_tried_again_at_another_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     tried: list[int] = []
-    monkeypatch.setattr(
-        plan_module, "update_s", lambda group, task, device: tried.append(len(group)) or float(len(group))
-    )
+    monkeypatch.setattr(packing, "update_s", lambda group, task: tried.append(len(group)) or float(len(group)))
     assert sizes(planned([*seeds(6), *seeds(6, "adapter.rank=2")], tmp_path)) == [1] * 12
     assert tried == [1, 4, 1]
 
@@ -161,8 +163,8 @@ def test_a_plan_leaves_out_what_is_finished_and_what_is_twice(tmp_path: Path) ->
     store = Store(tmp_path / "sweep", None)
     finish(store, two, "finished")
     finish(store, three, "failed")
-    whole = make_plan([one, two, again, three], store, Limits(workers=1))
-    assert list(whole.settled) == [two.id]
+    whole = make_plan([one, two, again, three], store, LaunchOptions(workers=1))
+    assert list(whole.records) == [two.id]
     assert {trial.id for pack in whole.packs for trial in pack.trials} == {one.id, three.id}
     first, *rest = describe(whole, [one, two, again, three]).splitlines()
     assert first == "4 trials: 1 exact duplicates dropped, 1 already finished, 2 to train"
@@ -177,20 +179,54 @@ def finish(store: Store, trial: ResolvedTrial, status: str) -> None:
 
 
 def test_the_estimate_is_shared_by_the_workers(tmp_path: Path) -> None:
-    packs = planned(seeds(4), tmp_path, max_pack=2)
-    assert Plan({}, packs, 2).seconds == pytest.approx(20 * (2 * 1.002) / 2)
-    assert math.isnan(Plan({}, planned(["seed=0"], tmp_path), 1).seconds)
+    packs, engine = planned(seeds(4), tmp_path, max_pack=2), LocalEngine(LaunchOptions())
+    assert Plan([], packs, 2, engine).seconds == pytest.approx(20 * (2 * 1.002) / 2)
+    assert math.isnan(Plan([], planned(["seed=0"], tmp_path), 1, engine).seconds)
 
 
 @pytest.mark.parametrize(("wanted", "packs", "expected"), [(None, 256, 1), (1, 2, 1), (2, 2, 2), (8, 2, 2)])
 def test_processes(wanted: int | None, packs: int, expected: int, tmp_path: Path, measured: dict[str, float]) -> None:
     measured.update(fixed_s=1e-6)
-    chosen = make_plan(resolved(*seeds(4), cache=tmp_path), Store(tmp_path, None), Limits(packs, wanted))
+    chosen = make_plan(
+        resolved(*seeds(4), cache=tmp_path), Store(tmp_path, None), LaunchOptions(max_pack=packs, workers=wanted)
+    )
     assert chosen.workers == expected
 
 
 def test_one_process_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where ``device=auto`` finds it."""
     waiting = resolved(*seeds(4), cache=tmp_path)
-    monkeypatch.setattr("sweep.launch.launch.device_of", lambda name: torch.device("cuda"))
-    assert make_plan(waiting, Store(tmp_path, None), Limits(max_pack=1)).workers == 1
+    monkeypatch.setattr("sweep.engines.local.device_of", lambda name: torch.device("cuda"))
+    assert make_plan(waiting, Store(tmp_path, None), LaunchOptions(max_pack=1)).workers == 1
+
+
+def test_plan_names_every_reason_to_skip_a_trial(tmp_path: Path) -> None:
+    common = ("adapter=full", "adapter=full adapter.kind=full", *seeds(5))
+    trials = resolved(*common, cache=tmp_path)
+    store = Store(tmp_path / "sweep", None)
+    for trial, status in zip(trials[2:], ("finished", "finished", "finished", "finished", "failed"), strict=True):
+        finish(store, trial, status)
+    plan = make_plan(trials, store, LaunchOptions(workers=1, retry_failed=False))
+    labels = [trial.label for trial in trials]
+    assert list(skipped(plan)) == [
+        f"  exact duplicate: {labels[0]}",
+        f"  already finished: {', '.join(labels[2:5])} and 1 more",
+        f"  failed before: {labels[6]}",
+    ]
+    assert f"  already finished: {', '.join(labels[2:6])}" in describe(plan, trials).splitlines()
+
+
+def test_plan_names_what_kept_a_pack_from_being_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(trials: Sequence[ResolvedTrial], task: Task) -> float:
+        raise TypeError("a mistake in the code")
+
+    def too_large(trials: Sequence[ResolvedTrial], task: Task) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trials = resolved(*seeds(2), cache=tmp_path)
+    monkeypatch.setattr(packing, "update_s", broken)
+    plan = make_plan(trials, Store(tmp_path / "sweep", None), LaunchOptions(workers=1))
+    assert plan.unmeasured == [f"{trials[0].label}: TypeError: a mistake in the code"]
+    assert f"  not measured: {plan.unmeasured[0]}" in describe(plan, trials).splitlines()
+    monkeypatch.setattr(packing, "update_s", too_large)
+    assert make_plan(trials, Store(tmp_path / "sweep", None), LaunchOptions(workers=1)).unmeasured == []

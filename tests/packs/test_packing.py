@@ -15,18 +15,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from sweep.adapters.fold import export, fold, linear_layers
-from sweep.adapters.init import INITS
+from sweep.adapters.fold import export, fold, fold_none, linear_layers
 from sweep.adapters.options import AdapterOptions
 from sweep.adapters.rank import bucket, widest
 from sweep.adapters.targets import select
 from sweep.models.model import Model
 from sweep.packs.base import base_weights
+from sweep.registry import INITS
 from sweep.tasks.registry import build
 from sweep.tasks.task import Task
 from sweep.training.evaluate import evaluate
 from sweep.training.options import OptimizerOptions, TrainingOptions
-from tests.support.builders import FULL, NONE, NOWHERE, digits, lora, optimizer, regression, run, text, training
+from tests.support.builders import FULL, NOWHERE, digits, lora, optimizer, padded_rank, regression, run, text, training
 
 EXACT = torch.backends.mkl.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 TOLERANCE = 0.0 if EXACT else 1e-4
@@ -75,15 +75,15 @@ def train(name: str, trials: Sequence[One], how: TrainingOptions, task_and_model
     adapters = [trial.adapter for trial in trials]
     names = list(linear_layers(model))
     targets = [select(adapter, names, model.presets) if adapter.kind == "lora" else [] for adapter in adapters]
-    folded = fold(model, adapters, targets, [trial.seed for trial in trials], base_weights(model, task))
+    seeds = [trial.seed for trial in trials]
+    folded = fold(model, adapters, targets, seeds, padded_rank(adapters), base_weights(model, task))
 
     def measure() -> list[dict[str, float]]:
         both = evaluate(folded, task, task.target), evaluate(folded, task, task.source, "eval/source_")
         return [here | there for here, there in zip(*both, strict=True)]
 
     done = run(
-        folded, task, task.target, [trial.optimizer for trial in trials], how, [trial.seed for trial in trials],
-        evaluate=lambda _: measure(),
+        folded, task, task.target, [trial.optimizer for trial in trials], how, seeds, evaluate=lambda _: measure(),
     )  # fmt: skip
     closing = task.closing(folded, adapters)
     return [
@@ -131,7 +131,7 @@ SOME = r".*(0|v_proj|up_proj|c_proj|fc1)"  # of the layers that a preset or an e
 
 def grid(name: str, rank: int, bias: str, dropout: float, optimizer_name: str, dora: bool = False) -> list[One]:
     """Every initialisation once, with everything else that may differ within a pack taken in turn."""
-    inits = [init for init in sorted(INITS) if init != "orthogonal" or rank % 2 == 0]
+    inits = [init for init in sorted(INITS.names) if init != "orthogonal" or rank % 2 == 0]
     targets = TARGETS[name]
     trials = []
     for number, init in enumerate(inits):
@@ -219,7 +219,7 @@ def test_packed_is_alone_beside_trials_that_diverge() -> None:
 def test_untouched_bases_are_packed_like_one(name: str) -> None:
     """Without an adapter nothing is trained; the evaluation of three is that of one."""
     task, model = prepared(name)
-    three, one = (evaluate(fold(model, [NONE] * n, [()] * n, [0] * n), task, task.target) for n in (3, 1))
+    three, one = (evaluate(fold_none(model, n), task, task.target) for n in (3, 1))
     assert three == one * 3 if EXACT else three == [pytest.approx(one[0], rel=TOLERANCE)] * 3
 
 

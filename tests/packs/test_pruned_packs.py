@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from sweep.launch.launch import Limits, run
+from sweep.engines.options import LaunchOptions
+from sweep.launch.launch import run
 from sweep.record import Record
 from sweep.store.store import Store
 from tests.support.commands import ROOT, TOY, history, records, resolved, untimed
 
-ALONE, TOGETHER = Limits(max_pack=1, workers=1), Limits(workers=1)
+ALONE, TOGETHER = LaunchOptions(max_pack=1, workers=1), LaunchOptions(workers=1)
 RATES = ("1e-5", "1e-2", "1e-4", "2e-2", "1e-3")
 HOW = ("training.steps=40", "training.eval_every=10", "training.log_every=5")
 TINY = ("task=transformer_tiny", "tracker=none", "task.pretraining.steps=5", "task.eval_windows=16")
@@ -106,7 +107,8 @@ KILLED_AT_THE_FOURTH_RECORD = """
 import itertools, os, signal, sys, threading
 from pathlib import Path
 from sweep import record
-from sweep.launch.launch import Limits, run
+from sweep.engines.options import LaunchOptions
+from sweep.launch.launch import run
 from sweep.store.store import Store
 from tests.support.commands import resolved
 own, number, one_by_one = record.write, itertools.count(), threading.Lock()
@@ -117,7 +119,7 @@ def write(*what):
         own(*what)
 record.write = write
 folder, common, each = Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3].split(",")
-run(resolved(*each, common=tuple(common), cache=folder), Store(folder / "killed", None), Limits(max_pack=8, workers=1))
+run(resolved(*each, common=tuple(common), cache=folder), Store(folder / "killed", None), LaunchOptions(max_pack=8, workers=1))
 """
 
 
@@ -126,7 +128,7 @@ def test_a_pack_whose_process_was_killed_between_two_records_stays_as_it_was_dec
     each = [
         f"optimizer.lr={lr} seed={seed}" for lr in ("1e-2", "2e-2", "3e-2", "1e-3", "1e-4", "1e-5") for seed in (0, 1)
     ]  # packs of 8 and 4
-    wanted, killed, limits = resolved(*each, common=common, cache=tmp_path), Store(tmp_path / "killed", None), Limits(max_pack=8, workers=1)  # fmt: skip
+    wanted, killed, limits = resolved(*each, common=common, cache=tmp_path), Store(tmp_path / "killed", None), LaunchOptions(max_pack=8, workers=1)  # fmt: skip
     expected = run(wanted, Store(tmp_path / "whole", None), limits)
     line = [sys.executable, "-c", KILLED_AT_THE_FOURTH_RECORD, str(tmp_path), ",".join(common), ",".join(each)]
     assert subprocess.run(line, cwd=ROOT, check=False).returncode == -signal.SIGKILL

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import wandb
 
-from sweep.packs.rows import PackSinks, tracking_mode, wandb_sweep
+from sweep.packs.rows import PackRows, tracking_mode, wandb_sweep
 from sweep.record import Record
 from sweep.store.store import Store
 from tests.support.commands import history, records, resolved
@@ -36,7 +36,7 @@ def test_the_project_that_is_asked_for(
     if environment:
         monkeypatch.setenv("WANDB_PROJECT", environment)
     [trial] = resolved(overrides, common=WANDB, cache=tmp_path)
-    PackSinks([trial], store := Store(tmp_path, None), wandb_sweep(trial, store, tracking_mode(trial)))
+    PackRows([trial], store := Store(tmp_path, None), wandb_sweep(trial, store, tracking_mode(trial)))
     assert opened["project"] == project
     assert opened["group"] == "toy_regression"
 
@@ -44,9 +44,9 @@ def test_the_project_that_is_asked_for(
 def test_rows_go_to_their_own_trial_and_an_empty_one_to_none(tmp_path: Path) -> None:
     pack = resolved("seed=0", "seed=1", cache=tmp_path)
     store = Store(tmp_path / "sweep", None)
-    sinks = PackSinks(pack, store, mirror=None)
-    sinks.rows(0, [{"eval/loss": 0.0}, {"eval/loss": 1.0}])
-    sinks.rows(1, [{"train/loss": 0.5}, {}])
+    sinks = PackRows(pack, store, mirror=None)
+    sinks.log(0, [{"eval/loss": 0.0}, {"eval/loss": 1.0}])
+    sinks.log(1, [{"train/loss": 0.5}, {}])
     sinks.finish([Record(trial.id, "n", "finished", trial=trial.science()) for trial in pack])
     rows = [history(store.trial_folder(trial)) for trial in pack]
     assert rows == [
@@ -61,8 +61,8 @@ def test_rows_are_on_disk_within_a_second(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("sweep.packs.rows.time.monotonic", lambda: now)
     [trial] = resolved("seed=0", cache=tmp_path)
     store = Store(tmp_path / "sweep", None)
-    sinks = PackSinks([trial], store, mirror=None)
-    sinks.rows(0, [{"eval/loss": 0.0}])
+    sinks = PackRows([trial], store, mirror=None)
+    sinks.log(0, [{"eval/loss": 0.0}])
     sinks.flush()
     assert history(store.trial_folder(trial)) == []
     now = 101.0

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sweep.launch.launch import Limits, run
+from sweep.engines.options import LaunchOptions
+from sweep.launch.launch import run
 from sweep.store.claim import claim, claimed, wait_for
 from sweep.store.store import Store
 from tests.support.commands import ROOT, history, resolved, untimed
@@ -71,7 +72,8 @@ OTHER_LAUNCH = """
 import sys, threading, time
 from pathlib import Path
 from sweep.packs import train_pack as train
-from sweep.launch.launch import Limits, run
+from sweep.engines.options import LaunchOptions
+from sweep.launch.launch import run
 from sweep.store.store import Store
 from tests.support.commands import resolved
 own = train.run_pack
@@ -81,7 +83,7 @@ def slow(pack, *rest):
     return own(pack, *rest)
 train.run_pack = slow
 folder = Path(sys.argv[1])
-run(resolved(*sys.argv[2:], cache=folder), Store(folder / "sweep", None), Limits(workers=1))
+run(resolved(*sys.argv[2:], cache=folder), Store(folder / "sweep", None), LaunchOptions(workers=1))
 """
 
 
@@ -89,7 +91,7 @@ run(resolved(*sys.argv[2:], cache=folder), Store(folder / "sweep", None), Limits
 def test_what_another_launch_trains_is_awaited_or_taken_over(dies: bool, tmp_path: Path) -> None:
     store = Store(tmp_path / "sweep", None)
     wanted = resolved("seed=0", "seed=1", "seed=2", cache=tmp_path)
-    alone = run(wanted, Store(tmp_path / "alone", None), Limits(workers=1))
+    alone = run(wanted, Store(tmp_path / "alone", None), LaunchOptions(workers=1))
     line = [sys.executable, "-c", OTHER_LAUNCH, str(tmp_path), "seed=1", "seed=2"]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as other:
         assert other.stdout is not None
@@ -109,7 +111,7 @@ def test_what_another_launch_trains_is_awaited_or_taken_over(dies: bool, tmp_pat
                     other.stdin.flush()  # type: ignore[union-attr]
                 super().wait_for(waited)  # type: ignore[arg-type]
 
-        found = run(wanted, WaitsOnce(store.folder, None), Limits(workers=1))
+        found = run(wanted, WaitsOnce(store.folder, None), LaunchOptions(workers=1))
         assert other.wait(60) == (-9 if dies else 0)
     assert [untimed(one) for one in found] == [untimed(one) for one in alone]
     for trial in wanted:

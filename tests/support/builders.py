@@ -10,8 +10,9 @@ from torch import Generator, Tensor, nn
 
 from sweep.adapters.calibration import Calibration
 from sweep.adapters.fold import Folded, fold, linear_layers
-from sweep.adapters.init import BaseWeight
+from sweep.adapters.inits import BaseWeight
 from sweep.adapters.options import AdapterOptions
+from sweep.adapters.rank import bucket, widest
 from sweep.adapters.targets import select, select_saved
 from sweep.models.llama import Llama
 from sweep.models.mlp import MLP
@@ -140,7 +141,12 @@ def attach(base: Model, *adapters: AdapterOptions, seeds: Sequence[int] | None =
     names = list(linear_layers(base))
     saved = select_saved(adapters[0], [name for name, module in base.named_modules() if list(module.parameters())])
     chosen = [select(adapter, names, base.presets) if adapter.kind == "lora" else [] for adapter in adapters]
-    return fold(base, adapters, chosen, seeds or [0] * len(adapters), calibrated(base), saved)
+    return fold(base, adapters, chosen, seeds or [0] * len(adapters), padded_rank(adapters), calibrated(base), saved)
+
+
+def padded_rank(adapters: Sequence[AdapterOptions]) -> int:
+    """The rank that all of ``adapters``, which are of one bucket or smaller, are padded to."""
+    return bucket(max(widest(adapter) for adapter in adapters))
 
 
 def calibrated(base: Model) -> dict[str, BaseWeight]:

@@ -2,19 +2,22 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
 from sweep import record
 from sweep.cli.app import Application, plain
@@ -71,17 +74,25 @@ def hydra_loader() -> Iterator[ConfigLoaderImpl]:
         yield loader
 
 
-def config(*overrides: str) -> Config:
-    """The validated configuration that the command line would make of ``overrides``."""
+@cache
+def composed(choices: tuple[str, ...]) -> bytes:
+    """The pickle of what Hydra makes of choices of groups, such as ``task=mnist``; composed once."""
     with hydra_loader():
-        return parse(plain(compose("config", list(overrides))))
+        return pickle.dumps(compose("config", list(choices)))
+
+
+def config(*overrides: str) -> Config:
+    """The validated configuration of ``overrides``: Hydra composes the choices of groups, plain values are put in."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    choices = [one for one in parsed if (CONF / str(one.key_or_group)).is_dir() and isinstance(one.value(), str)]
+    whole: DictConfig = pickle.loads(composed(tuple(str(one.input_line) for one in choices)))
+    ConfigLoaderImpl._apply_overrides_to_config([one for one in parsed if one not in choices], whole)
+    return parse(plain(whole))
 
 
 def resolved(*each: str, common: tuple[str, ...] = TOY, cache: Path) -> list[ResolvedTrial]:
     """A trial for each string of overrides, separated by spaces, on top of ``common``."""
-    with hydra_loader():
-        composed = [compose("config", [*common, f"cache={cache}", *overrides.split()]) for overrides in each]
-    return [resolve(parse(plain(one))) for one in composed]
+    return [resolve(config(*common, f"cache={cache}", *overrides.split())) for overrides in each]
 
 
 def records(folder: Path) -> dict[str, Record]:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sweep.adapters.fold import fold
+from sweep.adapters.fold import fold_full, fold_none
 from sweep.adapters.options import AdapterOptions
 from sweep.tasks.toy_regression.oracle import best_mse, population_risks
 from sweep.tasks.toy_regression.task import ToyRegression, toy_regression
@@ -109,12 +109,12 @@ def test_a_free_bias_has_a_lower_floor() -> None:
 
 def test_regret_is_one_for_the_base_and_zero_for_full_fine_tuning() -> None:
     task = toy_regression(regression())
-    [row] = task.closing(fold(task.base(), [NONE], [()], [0]), [NONE])
+    [row] = task.closing(fold_none(task.base(), 1), [NONE])
     assert math.isnan(row["eval/regret"])  # of rank 0 the base is the best there is
     assert row["eval/oracle_mse"] == pytest.approx(row["eval/train_mse"], rel=1e-6)
     untrained = attach(task.base(), lora())
     assert task.closing(untrained, [lora()])[0]["eval/regret"] == pytest.approx(1, abs=1e-6)
-    full = fold(task.base(), [FULL], [()], [0])
+    full = fold_full(task.base())
     settings = [optimizer(name="adam", lr=0.03, schedule="cosine")]
     run(full, task, task.target, settings, training(steps=600, batch_size=64))
     assert abs(task.closing(full, [FULL])[0]["eval/regret"]) < 1e-4
@@ -146,8 +146,8 @@ def test_dropout_does_not_touch_the_closing_figures() -> None:
 def test_hidden_layers_have_no_oracle() -> None:
     task = toy_regression(regression(hidden=(10,)))
     assert task.closing(attach(task.base(), lora(rank=2)), [lora(rank=2)]) == [{}]
-    source = evaluate(fold(task.base(), [NONE], [()], [0]), task, task.source)[0]["eval/loss"]
-    target = evaluate(fold(task.base(), [NONE], [()], [0]), task, task.target)[0]["eval/loss"]
+    source = evaluate(fold_none(task.base(), 1), task, task.source)[0]["eval/loss"]
+    target = evaluate(fold_none(task.base(), 1), task, task.target)[0]["eval/loss"]
     assert source == pytest.approx(0.01, rel=0.3)  # the noise's variance
     assert target > 2 * source
 

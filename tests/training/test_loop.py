@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from sweep.adapters.fold import fold
+from sweep.adapters.fold import fold_full
 from sweep.tasks.task import Batch, Examples
 from sweep.tasks.toy_regression.task import toy_regression
 from sweep.training.loop import NoGradientError
 from tests.support.builders import (
-    FULL,
     InOrder,
     attach,
     bits,
@@ -194,7 +193,7 @@ class Endless:
 
 
 def test_full_fine_tuning_learns_a_linear_map_exactly() -> None:
-    folded = fold(mlp(12, 8), [FULL], [()], [0])
+    folded = fold_full(mlp(12, 8))
     settings = [optimizer(name="adam", lr=0.1, schedule="cosine")]
     done = run(folded, TASK, Endless(), settings, training(steps=300, batch_size=64))
     assert done.losses()[0] > 1

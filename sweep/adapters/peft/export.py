@@ -50,15 +50,13 @@ def to_peft(folded: Folded, trial: int, adapter: AdapterOptions) -> tuple[dict[s
     [B, −B₀] and the same s, so that the base stays as it was and nothing is decomposed again at loading.
     """
     own = _as_in_files(export(folded, trial), folded.model)
-    targets = [name for name in folded.layers if f"{name}.lora_A" in own]
+    targets = targets_of(folded, trial)
     growth = 1
     for name in targets:
-        layer = folded.layers[name]
-        if layer.moved_A is not None and layer.moved_B is not None and layer.moved_A[trial].any():
-            lora_A, lora_B = own[f"{name}.lora_A"], own[f"{name}.lora_B"]
-            growth, rank = 2, len(lora_A)
-            own[f"{name}.lora_A"] = torch.cat([lora_A, layer.moved_A[trial, :rank]])
-            own[f"{name}.lora_B"] = torch.cat([lora_B, -layer.moved_B[trial, :, :rank]], dim=1)
+        if moved := folded.layers[name].moved_factors(trial):
+            growth, (moved_A, moved_B) = 2, moved
+            own[f"{name}.lora_A"] = torch.cat([own[f"{name}.lora_A"], moved_A])
+            own[f"{name}.lora_B"] = torch.cat([own[f"{name}.lora_B"], -moved_B], dim=1)
     tensors = {key_of(name, targets): tensor for name, tensor in own.items()}
     sizes = {name: _rank_and_alpha(adapter, name, growth) for name in targets}
     rank, alpha = _rank_and_alpha(adapter.model_copy(update={"rank_pattern": None, "alpha_pattern": None}), "", growth)
@@ -83,6 +81,11 @@ def to_peft(folded: Folded, trial: int, adapter: AdapterOptions) -> tuple[dict[s
     return config, tensors
 
 
+def targets_of(folded: Folded, trial: int) -> list[str]:
+    """The names of the layers that a trial adapts."""
+    return [name for name, layer in folded.layers.items() if layer.ranks[trial]]
+
+
 def key_of(name: str, targets: Collection[str]) -> str:
     """The key under which PEFT keeps the trained tensor ``name`` of a trial that adapts ``targets``."""
     layer, part = name.rsplit(".", 1)
@@ -92,12 +95,12 @@ def key_of(name: str, targets: Collection[str]) -> str:
 
 
 def _as_in_files(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """``tensors`` with whole weights turned as they are in the model's own files."""
-    turned = turned_in_files(model)
-    return {name: tensor.T if name in turned else tensor for name, tensor in tensors.items()}
+    """``tensors``, with whole weights transposed where the model's own files hold them so."""
+    transposed = transposed_in_files(model)
+    return {name: tensor.T if name in transposed else tensor for name, tensor in tensors.items()}
 
 
-def turned_in_files(model: nn.Module) -> set[str]:
+def transposed_in_files(model: nn.Module) -> set[str]:
     """The whole weights that the model's own files, and so PEFT's, hold transposed."""
     return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, FromConv1D)}
 

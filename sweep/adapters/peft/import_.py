@@ -10,12 +10,13 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
 
-from sweep.adapters.fold import Folded, fold, linear_layers, views
-from sweep.adapters.init import BaseWeight
+from sweep.adapters.fold import Folded, fold_lora, views
 from sweep.adapters.options import AdapterOptions
-from sweep.adapters.peft.export import CONFIG_FILE, WEIGHTS_FILE, key_of, turned_in_files
+from sweep.adapters.peft.export import CONFIG_FILE, WEIGHTS_FILE, key_of, targets_of, transposed_in_files
+from sweep.adapters.rank import widest
 from sweep.errors import ConfigError
 from sweep.models.model import Model
+from sweep.registry import INITS
 
 RENAMED = {
     "r": "rank",
@@ -28,7 +29,7 @@ RENAMED = {
     "alpha_pattern": "alpha_pattern",
 }
 DEFAULTS: dict[str, Any] = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0, "bias": "none", "init_lora_weights": True}
-INITS = {
+PEFT_INITS: dict[Any, str] = {
     True: "kaiming",
     "gaussian": "gaussian",
     "orthogonal": "orthogonal",
@@ -36,8 +37,9 @@ INITS = {
     "olora": "olora",
     "mica": "mica",
 }
-NO_START = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
-"""Initialisations that change the base or freeze B, so that their weights are no plain LoRA's."""
+"""PEFT's value of ``init_lora_weights`` for those of our initialisations that PEFT has."""
+OTHERS_THAT_MOVE_THE_BASE = ("corda", "loftq", "lora_ga")
+"""PEFT's initialisations that rewrite the base and that we do not have; its ``lora_ga`` is not ours."""
 TRANSLATED = {
     *RENAMED,
     "peft_type",
@@ -67,8 +69,8 @@ def from_peft(config: Any) -> AdapterOptions:
         faults.append(f"peft_type = {_plain(values['peft_type'])!r}: must be LORA")
     if not targets:
         faults.append(f"target_modules = {_plain(targets)!r}: must name the layers; PEFT's defaults for each kind of model are not known here")  # fmt: skip
-    if init not in INITS:
-        faults.append(f"init_lora_weights = {init!r}: must be one of {', '.join(map(str, INITS))}")
+    if init not in PEFT_INITS:
+        faults.append(f"init_lora_weights = {init!r}: must be one of {', '.join(map(str, PEFT_INITS))}")
     if faults:
         raise ConfigError(faults)
     adapter = {ours: values.get(theirs) for theirs, ours in RENAMED.items()}
@@ -81,7 +83,7 @@ def from_peft(config: Any) -> AdapterOptions:
         "targets": "all_linear" if str(targets).lower() == "all-linear" else _names(targets),
         "layers": ([layers] if isinstance(layers, int) else layers) or None,
         "scaling": "alpha/sqrt_rank" if values.get("use_rslora") else "alpha/rank",
-        "init": INITS[init],
+        "init": PEFT_INITS[init],
         "dora": bool(values.get("use_dora")),
     }
     try:
@@ -125,11 +127,11 @@ def check_start(
 
     Raises ConfigError when any is missing, unknown or of another shape; only the file's header is read.
     """
-    untrained = {name: BaseWeight(layer.weight) for name, layer in linear_layers(base).items()}
-    own = views(fold(base, [adapter], [targets], [0], untrained, saved), trial=0)
-    turned = turned_in_files(base)
+    own = views(fold_lora(base, [adapter], [targets], [0], widest(adapter), saved=saved), trial=0)
+    transposed = transposed_in_files(base)
     expected = {
-        key_of(name, targets): tuple(tensor.T.shape if name in turned else tensor.shape) for name, tensor in own.items()
+        key_of(name, targets): tuple(tensor.T.shape if name in transposed else tensor.shape)
+        for name, tensor in own.items()
     }
     try:
         with safe_open(folder / WEIGHTS_FILE["lora"], framework="pt") as file:
@@ -147,20 +149,37 @@ def check_start(
 def start(folded: Folded, trial: int, folder: Path) -> None:
     """Put the tensors in ``folder`` into one trial of ``folded``, in place."""
     tensors = load((folder / WEIGHTS_FILE["lora"]).read_bytes())
-    own = views(folded, trial)
-    targets = [name.removesuffix(".lora_A") for name in own if name.endswith(".lora_A")]
-    turned = turned_in_files(folded.model)
-    for name, numbers in own.items():
+    targets, transposed = targets_of(folded, trial), transposed_in_files(folded.model)
+    for name, numbers in views(folded, trial).items():
         tensor = tensors[key_of(name, targets)]
-        numbers.copy_(tensor.T if name in turned else tensor)
+        numbers.copy_(tensor.T if name in transposed else tensor)
 
 
 def _without_init(values: dict[str, Any]) -> dict[str, Any]:
     """The fields of a trained adapter, whose initialisation no longer matters unless it has changed the base."""
     init = values.get("init_lora_weights", True)
-    if isinstance(init, str) and init.startswith(NO_START):
-        raise ConfigError([f"init_lora_weights = {init!r}: no trial can start from these weights, since the initialisation has changed the base or freezes B; save them as a plain LoRA, where PEFT can with path_initial_model_for_weight_conversion"])  # fmt: skip
+    if isinstance(init, str) and not _leaves_a_plain_lora(init):
+        raise ConfigError(
+            [
+                f"init_lora_weights = {init!r}: no trial can start from these weights, since the initialisation has "
+                "changed the base or freezes B; save them as a plain LoRA, where PEFT can with "
+                "path_initial_model_for_weight_conversion"
+            ]
+        )
     return values | {"init_lora_weights": True}
+
+
+def _leaves_a_plain_lora(init: str) -> bool:
+    """Whether the weights of an adapter that PEFT started so mean the same on the base as it was.
+
+    ``init`` may have settings behind its name, as in ``pissa_niter_4``.
+    """
+    if init.startswith(OTHERS_THAT_MOVE_THE_BASE):
+        return False
+    ours = (
+        INITS.load(ours) for theirs, ours in PEFT_INITS.items() if isinstance(theirs, str) and init.startswith(theirs)
+    )
+    return all(init.trains_B and not init.moves_base for init in ours)
 
 
 def _names(value: Any) -> Any:

@@ -1,11 +1,18 @@
 """The options of the digits."""
 
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from sweep import registry
 from sweep.options import WholeNumbers
-from sweep.tasks.options import PretrainingOptions, TaskOptions
+from sweep.tasks.mnist import files
+from sweep.tasks.options import TaskOptions
+from sweep.tasks.pretraining import PretrainingOptions
+
+if TYPE_CHECKING:
+    from sweep.tasks.task import Task
 
 
 class MnistOptions(TaskOptions):
@@ -28,3 +35,15 @@ class MnistOptions(TaskOptions):
     def own_paths(self) -> set[str]:
         """The folder with the digits, if it is the user's."""
         return set() if self.data in ("embedded", "full") else {"data"}
+
+    def cached_files(self, cache_folder: Path) -> list[Path]:
+        """The IDX files, where they were fetched."""
+        return files.cached_files(cache_folder) if self.data == "full" else []
+
+    def fingerprint(self, cache_folder: Path) -> str:
+        """The SHA-256 of the digits, which are fetched where need be."""
+        return files.fingerprint(self.data, cache_folder)
+
+    def make(self, cache_folder: Path) -> "Task":
+        """Read the digits and make both domains."""
+        return registry.load("sweep.tasks.mnist.task:mnist")(self, cache_folder)

@@ -1,18 +1,20 @@
 """Digits: an MLP that knows upright digits adapts to rotated or inverted ones, or to a single digit."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor
 
+from sweep.metrics import ACCURACY, LOSS, WRONG
 from sweep.models.mlp import MLP
-from sweep.tasks.data import digits
+from sweep.rng import drawing_from
+from sweep.tasks.mnist.digits import digits
 from sweep.tasks.mnist.options import MnistOptions
-from sweep.tasks.task import Batch, Examples, Scores, Task
+from sweep.tasks.task import Batch, Examples, Task
 
 MEAN, STD = 0.1307, 0.3081  # of all training pixels scaled to 0…1
 
@@ -21,47 +23,50 @@ MEAN, STD = 0.1307, 0.3081  # of all training pixels scaled to 0…1
 class Mnist(Task):
     """Ten-way classification of 28 × 28 pixels."""
 
+    metrics = (LOSS, ACCURACY, *WRONG)
+
     hidden: Sequence[int]
 
-    def new_model(self) -> MLP:
+    def new_model(self, rng: Generator) -> MLP:
         """784 inputs, the hidden layers, 10 classes."""
-        return MLP([28 * 28, *self.hidden, 10])
+        with drawing_from(rng):
+            return MLP([28 * 28, *self.hidden, 10])
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy of each row, in nats."""
         return F.cross_entropy(outputs, targets, reduction="none")
 
-    def scores(self, outputs: Tensor, targets: Tensor) -> Scores:
+    def scores(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """Loss, accuracy, and for each digit how many of it were wrong."""
         right = outputs.argmax(1) == targets
-        counts = {f"wrong_{digit}": ~right & (targets == digit) for digit in range(10)}
-        return Scores({"loss": self.loss(outputs, targets), "accuracy": right.float()}, counts)
+        wrong = {metric.name: ~right & (targets == digit) for digit, metric in enumerate(WRONG)}
+        return {LOSS.name: self.loss(outputs, targets), ACCURACY.name: right.float()} | wrong
 
 
-def mnist(config: MnistOptions, cache_folder: Path) -> Mnist:
+def mnist(options: MnistOptions, cache_folder: Path) -> Mnist:
     """Read the digits and make both domains."""
-    train, test = (_pixels(*part) for part in digits(config.data, cache_folder))
-    target_train, target_test = (_shift(part, config) for part in (train, test))
+    train, test = (_pixels(*part) for part in digits(options.data, cache_folder))
+    target_train, target_test = (_shift(part, options) for part in (train, test))
     source, target = (
         Examples(_standardise(*pair[0]), _standardise(*pair[1]))
         for pair in ((train, test), (target_train, target_test))
     )
-    return Mnist(source, target, config.hidden, pretraining=config.pretraining)
+    return Mnist(source, target, options.hidden, pretraining=options.pretraining)
 
 
 def _pixels(images: object, labels: object) -> tuple[Tensor, Tensor]:
     return torch.tensor(images).float() / 255, torch.tensor(labels).long()
 
 
-def _shift(part: tuple[Tensor, Tensor], config: MnistOptions) -> tuple[Tensor, Tensor]:
+def _shift(part: tuple[Tensor, Tensor], options: MnistOptions) -> tuple[Tensor, Tensor]:
     images, labels = part
-    match config.shift:
+    match options.shift:
         case "rotate":
-            return rotate(images, config.angle), labels
+            return rotate(images, options.angle), labels
         case "invert":
             return 1 - images, labels
         case "digit":
-            chosen = labels == config.digit
+            chosen = labels == options.digit
             return images[chosen], labels[chosen]
 
 

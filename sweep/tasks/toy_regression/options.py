@@ -1,11 +1,16 @@
 """The options of the toy regression."""
 
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
+from sweep import registry
 from sweep.options import WholeNumbers
 from sweep.tasks.options import TaskOptions
+
+if TYPE_CHECKING:
+    from sweep.tasks.task import Task
 
 
 class ToyRegressionOptions(TaskOptions):
@@ -27,6 +32,14 @@ class ToyRegressionOptions(TaskOptions):
     noise: float = Field(ge=0)
     inputs: Literal["white", "anisotropic"]
     data_seed: int = Field(ge=0)
+
+    def fingerprint(self, cache_folder: Path) -> str:
+        """Which of the two kinds is drawn; nothing is read."""
+        return f"generated:{self.data}"
+
+    def make(self, cache_folder: Path) -> "Task":
+        """Draw the data of both domains."""
+        return registry.load("sweep.tasks.toy_regression.task:toy_regression")(self)
 
     @model_validator(mode="after")
     def _check(self) -> "ToyRegressionOptions":

@@ -1,10 +1,17 @@
 """The options of the character-level transformer."""
 
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from sweep.tasks.options import PretrainingOptions, TaskOptions
+from sweep import registry
+from sweep.tasks import texts
+from sweep.tasks.options import TaskOptions
+from sweep.tasks.pretraining import PretrainingOptions
+
+if TYPE_CHECKING:
+    from sweep.tasks.task import Task
 
 
 class TransformerOptions(TaskOptions):
@@ -31,6 +38,21 @@ class TransformerOptions(TaskOptions):
     def own_paths(self) -> set[str]:
         """The texts that are the user's."""
         return {name for name in ("source_text", "target_text") if getattr(self, name) is not None}
+
+    def read_texts(self) -> tuple[str, str]:
+        """The source and the target text. Raises ConfigError for a file that is missing, not UTF-8 or too short."""
+        source, target = ("\n".join(part) for part in texts.documents_of(self.source_text, self.target_text))
+        for key, text in (("source_text", source), ("target_text", target)):
+            texts.require_windows(text, self.context, key, "characters")
+        return source, target
+
+    def fingerprint(self, cache_folder: Path) -> str:
+        """The SHA-256 of both texts."""
+        return texts.fingerprint(self.read_texts())
+
+    def make(self, cache_folder: Path) -> "Task":
+        """Read both texts and number their characters."""
+        return registry.load("sweep.tasks.transformer.task:transformer")(self)
 
     @model_validator(mode="after")
     def _check(self) -> "TransformerOptions":

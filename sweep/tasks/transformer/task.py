@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from sweep.models.llama import Llama
-from sweep.tasks.data import texts_of
-from sweep.tasks.text import NextToken, Text
+from sweep.rng import drawing_from
+from sweep.tasks.next_token import NextToken, Text
 from sweep.tasks.transformer.options import TransformerOptions
 
 
@@ -15,23 +15,24 @@ from sweep.tasks.transformer.options import TransformerOptions
 class Transformer(NextToken):
     """Next-character prediction, in nats per character."""
 
-    config: TransformerOptions
+    options: TransformerOptions
     vocabulary: int
 
-    def new_model(self) -> Llama:
-        """The decoder that the configuration describes."""
-        config = self.config
-        return Llama(self.vocabulary, config.layers, config.width, config.heads, config.hidden, config.context)
+    def new_model(self, rng: Generator) -> Llama:
+        """The decoder that the options describe."""
+        options = self.options
+        with drawing_from(rng):
+            return Llama(self.vocabulary, options.layers, options.width, options.heads, options.hidden, options.context)
 
 
-def transformer(config: TransformerOptions) -> Transformer:
+def transformer(options: TransformerOptions) -> Transformer:
     """Read both texts and number their characters."""
-    texts = texts_of(config)
+    texts = options.read_texts()
     characters = sorted(set(texts[0]) | set(texts[1]))
     number = torch.zeros(ord(characters[-1]) + 1, dtype=torch.long)
     number[[ord(character) for character in characters]] = torch.arange(len(characters))
-    source, target = (Text.of(number[_code_points(text)], config.context, config.eval_windows) for text in texts)
-    return Transformer(source, target, config, len(characters), pretraining=config.pretraining)
+    source, target = (Text.of(number[_code_points(text)], options.context, options.eval_windows) for text in texts)
+    return Transformer(source, target, options, len(characters), pretraining=options.pretraining)
 
 
 def _code_points(text: str) -> Tensor:

@@ -6,9 +6,8 @@ position of the job that stands for it: its own, or that of an equal one, which 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, configure_log, setup_globals
@@ -18,25 +17,14 @@ from omegaconf import DictConfig, open_dict
 
 from hydra_plugins.lora_sweep.quick_job import run_job
 from hydra_plugins.lora_sweep.quick_loader import QuickLoader
+from sweep.engines.options import LaunchOptions
 
 
 @dataclass
-class PackedLauncherConfig:
-    """``dry_run`` plans and trains nothing; the other settings bound the launch and say where it runs."""
+class PackedLauncherConfig(LaunchOptions):
+    """The launcher's settings as Hydra's choice ``hydra/launcher=packed``."""
 
     _target_: str = "hydra_plugins.lora_sweep.packed_launcher.PackedLauncher"
-    dry_run: bool = False
-    max_pack: int = 256
-    workers: int | None = None
-    max_failures: int | None = None
-    retry_failed: bool = True
-    engine: str = "local"
-    address: str | None = None
-    cpus: int = 1
-    gpus: int = 0
-    memory_gb: float | None = None
-    minutes: int | None = None
-    slurm: dict[str, Any] = field(default_factory=dict)
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="packed", node=PackedLauncherConfig, provider="lora_sweep")

@@ -1,16 +1,20 @@
 """Running text as numbered tokens: windows of it, and the loss of predicting each next token."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from sweep.tasks.task import Batch, Scores, Task
+from sweep.metrics import LOSS, PERPLEXITY
+from sweep.tasks.task import Batch, Task
 
-HELD_OUT = 0.1  # the last part of each text
+HELD_OUT = 0.1
+"""The fraction at the end of each text that training never sees."""
+LARGEST_EXPONENT = 700.0
+"""e to it is nearly the largest float."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,11 @@ class Text:
     train: Tensor
     held_out: Batch
     context: int
+
+    @property
+    def positions(self) -> int:
+        """Tokens of a window."""
+        return self.context
 
     @classmethod
     def of(cls, tokens: Tensor, context: int, eval_windows: int) -> "Text":
@@ -38,18 +47,20 @@ class Text:
 class NextToken(Task):
     """Next-token prediction, in nats per token."""
 
+    metrics = (LOSS, PERPLEXITY)
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy averaged over the tokens of each window."""
         per_token = F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
         return per_token.view(targets.shape).mean(1)
 
-    def scores(self, outputs: Tensor, targets: Tensor) -> Scores:
+    def scores(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """The loss alone; perplexity follows from its mean."""
-        return Scores({"loss": self.loss(outputs, targets)})
+        return {LOSS.name: self.loss(outputs, targets)}
 
-    def derive(self, metrics: dict[str, float]) -> dict[str, float]:
+    def derive(self, means: Mapping[str, float]) -> dict[str, float]:
         """Perplexity per token, e to the loss."""
-        return {"perplexity": math.exp(min(metrics["loss"], 700.0))}
+        return {PERPLEXITY.name: math.exp(min(means[LOSS.name], LARGEST_EXPONENT))}
 
 
 def windows(tokens: Tensor, starts: Tensor, context: int) -> Batch:

@@ -1,0 +1,77 @@
+"""Why a trial is not trained now: the one place that decides it, for a launch, a pack, a cluster and ``status``."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from sweep.errors import ConfigError
+from sweep.record import Record
+from sweep.resolve import ResolvedTrial
+from sweep.store.state import look
+from sweep.store.store import Store
+
+Why = Literal[
+    "exact duplicate",
+    "already finished",
+    "already pruned",
+    "failed before",
+    "trained by another launch",
+    "its base failed",
+]
+
+
+@dataclass(frozen=True)
+class Skip:
+    """The reason for which a trial is not trained, and the record that stands for it where there is one."""
+
+    trial: ResolvedTrial
+    why: Why
+    detail: str = ""
+    record: Record | None = None
+
+
+def decide(
+    trial: ResolvedTrial,
+    store: Store,
+    retry_failed: bool = True,
+    planned: Collection[str] = (),
+    claimed: Collection[str] = (),
+    bases: Mapping[str, Exception] | None = None,
+) -> Skip | None:
+    """Why ``trial`` is not trained now; None where it is to be trained.
+
+    A finished trial that left all that is asked for, and its whole history, is not trained again; a pruned one as long
+    as pruning is asked for; a failed one without ``retry_failed``.
+
+    Args:
+        trial: what a launch asks for.
+        store: the sweep's folder.
+        retry_failed: whether a failure of an earlier launch is tried again.
+        planned: ids of trials that this launch trains anyway.
+        claimed: ids of trials that another launch is training.
+        bases: the errors of bases that could not be made, by the id of a trial that needs one.
+
+    Raises:
+        ConfigError: the trial's record cannot be read.
+
+    """
+    if trial.id in planned:
+        return Skip(trial, "exact duplicate")
+    if trial.id in claimed:
+        return Skip(trial, "trained by another launch")
+    if bases and trial.id in bases:
+        return Skip(trial, "its base failed", str(bases[trial.id]))
+    found = look(store.trial_folder(trial))
+    if found.state == "damaged" and found.record is None:
+        raise ConfigError([found.detail])
+    if found.record is None or found.record.trial_id != trial.id:
+        return None
+    match found.state:
+        case "finished":
+            return None if store.lacks_adapter(trial) else Skip(trial, "already finished", record=found.record)
+        case "pruned":
+            return Skip(trial, "already pruned", record=found.record) if trial.config.pruning else None
+        case "damaged":
+            return None
+        case _:
+            return None if retry_failed else Skip(trial, "failed before", found.detail, found.record)
