@@ -10,7 +10,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sweep.config import unknown_key
 from sweep.errors import ConfigError
-from sweep.text import printable
+from sweep.text import masked, printable
 
 EXTRAS = ("optuna",)
 """Choices that an optional installation brings."""
@@ -68,8 +68,8 @@ def _unknown_to_hydra(path: Sequence[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """``text`` on one line, printable, and cut where it repeats what somebody has put into a file."""
-    line = printable(" ".join(text.split()))
+    """``text`` on one line, printable, without secrets, and cut where it repeats what somebody has put into a file."""
+    line = printable(masked(" ".join(text.split())))
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}… ({len(line):,} characters)"
 
 

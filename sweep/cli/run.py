@@ -25,9 +25,7 @@ from sweep.cli.app import Application, TrialFailedError
 from sweep.cli.messages import readable
 from sweep.cli.safety import CheckedLoader
 from sweep.errors import ConfigError
-
-SHORTEST_SECRET = 8
-"""Shortest environment value that is masked in messages, in characters."""
+from sweep.text import SHORTEST_SECRET, masked
 
 _PACKAGE = Path(__file__).parents[1]
 if not (_PACKAGE / "conf").is_dir():  # a bare checkout, where nothing has put the launcher on the path
@@ -74,14 +72,14 @@ def _run(trusted: Sequence[Path]) -> None:
     hydra_internals.ConfigLoaderImpl = partial(CheckedLoader, trusted=trusted)  # type: ignore[assignment,misc]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF.absolute()), config_name="config")(application)()
-    except BrokenPipeError:  # whoever read our output has enough of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt:
         print("lora-sweep: interrupted; the same command goes on with what is not finished", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if wants_traceback:
-            raise
+            sys.exit(masked("".join(traceback.format_exception(error))))
         text = readable(error)
         for secret, name in secrets.items():
             text = text.replace(secret, name)
