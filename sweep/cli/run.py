@@ -14,6 +14,7 @@ from typing import Any
 
 import hydra
 import hydra._internal.hydra as hydra_internals
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -62,7 +63,7 @@ def _run(trusted: Sequence[Path]) -> None:
         """Hydra's resolver ``${oc.env:…}``; what it gives is not repeated in a message."""
         value = oc.env(key, *default)
         if value and key in os.environ and len(value) >= SHORTEST_SECRET:
-            secrets[value] = f"${{oc.env:{key}}}"
+            secrets[value] = f"${key}"
         return value
 
     application = Application()
@@ -84,6 +85,8 @@ def _run(trusted: Sequence[Path]) -> None:
         for secret, name in secrets.items():
             text = text.replace(secret, name)
         sys.exit(f"lora-sweep: {_prefix(error)}{text}")
+    finally:
+        hydra_internals.ConfigLoaderImpl = ConfigLoaderImpl  # type: ignore[misc]
 
 
 def _prefix(error: Exception) -> str:

@@ -57,7 +57,7 @@ ABLATIONS = ", ".join(sorted(path.stem for path in (ROOT / "conf" / "ablation").
         (("--experimental-rerun=x",), "--experimental-rerun would read a pickle, which can run code; write the command again"),
         (("hydra.launcher.workers=2",), "hydra.launcher.workers: a setting of the packed launcher; add -m, or hydra/launcher=packed"),
         (("-m", "hydra.launcher.wokers=2"), "hydra.launcher.wokers: unknown key; did you mean hydra.launcher.workers?"),
-        (("adapter.rank=${oc.env:USER_SECRET}",), "adapter.rank = '${oc.env:USER_SECRET}': must be a valid integer"),
+        (("adapter.rank=${oc.env:USER_SECRET}",), "adapter.rank = '$USER_SECRET': must be a valid integer"),
         (("name='\x1b[31m'",), "name = '\\x1b[31m': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two"),
         (("adapter.\x1b=1",), "'adapter.\\x1b=1': is not of the form key=value1,value2 without spaces, or a value needs quotes"),
         (("+hydra.callbacks.x._target_=builtins.open",), "hydra.callbacks: a configuration names no code to run; leave it out"),
