@@ -125,7 +125,9 @@ def test_damaged_adapter_config_names_file_and_field(changes: dict[str, Any], fi
     assert len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "[" * 100_000, "1" + "0" * 5000, '{"r": ' + "1" * 5000 + "}", "\udcff"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", "[" * 100_000, "1" + "0" * 5000, '{"r": ' + "1" * 5000 + "}", "\udcff"]
+)
 def test_adapter_config_that_is_no_json_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     said = plan([*TOY, "adapter=peft", "adapter.peft=adapter_config.json"], tmp_path)
@@ -136,7 +138,10 @@ def test_adapter_weights_that_are_no_floating_point_numbers_are_refused(tmp_path
     import numpy as np
 
     prefix = "base_model.model.0"
-    tensors = {f"{prefix}.lora_A.weight": np.ones((4, 64), np.int32), f"{prefix}.lora_B.weight": np.ones((10, 4), np.int32)}
+    tensors = {
+        f"{prefix}.lora_A.weight": np.ones((4, 64), np.int32),
+        f"{prefix}.lora_B.weight": np.ones((10, 4), np.int32),
+    }
     save_file(tensors, adapter(tmp_path / "own") / "adapter_model.safetensors")
     said = plan([*TOY, "adapter=peft", "adapter.peft=own"], tmp_path)
     assert "lora_A.weight is of type I32, not of floating-point numbers" in said
@@ -180,16 +185,21 @@ def test_model_refuses_what_is_no_file(make: Callable[[Path], None], name: str, 
     assert said.startswith(f"lora-sweep: task.model = 'model': {name}: ")
 
 
+def options(**changes: Any) -> AdapterOptions:
+    plain = {"rank": 4, "alpha": 4, "init": "kaiming", "scaling": "alpha/rank", "dropout": 0, "bias": "none"}
+    return AdapterOptions.model_validate({"kind": "lora"} | plain | changes)
+
+
 SLOW = "(x+x+)+y"
 
 
 @pytest.mark.parametrize(
     "adapter",
     [
-        AdapterOptions(kind="lora", targets=SLOW),
-        AdapterOptions(kind="lora", targets=".*", exclude=SLOW),
-        AdapterOptions(kind="lora", targets=".*", rank_pattern={SLOW: 4}),
-        AdapterOptions(kind="lora", targets=".*", alpha_pattern={SLOW: 4.0}),
+        options(targets=SLOW),
+        options(targets=".*", exclude=SLOW),
+        options(targets=".*", rank_pattern={SLOW: 4}),
+        options(targets=".*", alpha_pattern={SLOW: 4.0}),
     ],
     ids=["targets", "exclude", "rank_pattern", "alpha_pattern"],
 )
@@ -203,4 +213,4 @@ def test_select_stops_an_expression_that_backtracks_without_end(adapter: Adapter
 @pytest.mark.parametrize("expression", ["(" * 5000 + ")" * 5000, "a{99999999999999}", "(?P<a", "[z-a]"])
 def test_select_refuses_what_is_no_expression(expression: str) -> None:
     with pytest.raises(ConfigError, match="not a valid regular expression"):
-        select(AdapterOptions(kind="lora", targets=expression), ["layer"], {})
+        select(options(targets=expression), ["layer"], {})

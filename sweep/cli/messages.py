@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from sweep.config import unknown_key
 from sweep.errors import ConfigError
@@ -49,6 +49,8 @@ def _said(error: BaseException, causes: Sequence[BaseException]) -> str:
         return f"{unreadable.override!r}: is not of the form key=value1,value2 without spaces, or a value needs quotes"
     if any(isinstance(cause, RecursionError) for cause in causes):
         return "a value or a file refers to itself, or is nested too deeply"
+    if isinstance(error, InterpolationResolutionError) and not isinstance(causes[-1], OmegaConfBaseException):
+        return f"{type(causes[-1]).__name__}: {causes[-1]}"  # not the key for whose sake it was asked
     values = [cause for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key]
     if values:
         key, missing = values[-1].full_key, isinstance(values[-1], MissingMandatoryValue)
