@@ -15,11 +15,13 @@ def main() -> None:
 
 
 def _command() -> int | None:
+    """What ``sys.argv`` asks for."""
     if sys.argv[1:2] and sys.argv[1] in FOLLOW_UPS:
-        return import_module(f"sweep.cli.{sys.argv[1]}").main(sys.argv[2:])  # type: ignore[no-any-return]
+        return import_module(f"sweep.cli.{sys.argv[1]}").main(sys.argv[2:])
     from sweep.cli.run import run
 
-    return run()
+    run()
+    return None
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ import errno
 import os
 import secrets
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -15,7 +15,7 @@ _KINDS = {
 }
 
 
-def open_foreign(path: Path, largest: int, *, links: bool = True) -> BinaryIO:
+def open_foreign(path: Path, largest: int, *, links: bool = True) -> BufferedReader:
     """Open a regular file that somebody else may have made for reading; never wait for a pipe or a device.
 
     Args:

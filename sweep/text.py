@@ -68,17 +68,22 @@ def failure(error: BaseException) -> dict[str, str]:
     }
 
 
+def for_terminal(text: str) -> str:
+    """The same text with its line breaks, without secrets, and printable."""
+    return "\n".join(printable(line) for line in masked(text).split("\n"))
+
+
 def say(text: str, file: TextIO | None = None) -> None:
-    """Print for a terminal: secrets are masked, and of control characters only the line breaks are left."""
-    print("\n".join(printable(line) for line in masked(text).split("\n")), file=file)
+    """Print ``text`` as it is fit for a terminal."""
+    print(for_terminal(text), file=file)
 
 
 class PrintableRecord(logging.LogRecord):
-    """A log record whose message is fit for a terminal, as ``say`` prints it."""
+    """A log record whose message is fit for a terminal."""
 
     def getMessage(self) -> str:  # noqa: N802
         """The message with its arguments."""
-        return "\n".join(printable(line) for line in masked(super().getMessage()).split("\n"))
+        return for_terminal(super().getMessage())
 
 
 def run_command(command: Callable[[], int | None], name: str) -> None:
@@ -95,7 +100,7 @@ def run_command(command: Callable[[], int | None], name: str) -> None:
             unwritten.append(error)
 
     logging.setLogRecordFactory(PrintableRecord)
-    logging.Handler.handleError = remember  # type: ignore[method-assign]
+    logging.Handler.handleError = remember  # type: ignore[assignment,method-assign]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     code: Any = None

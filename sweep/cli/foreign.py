@@ -32,8 +32,9 @@ SWEPT = re.compile(r"(?!(?:hydra|tracker|cache)\b)[a-z_]\w*(?:[./]\w+)*")
 FILES = ("task.source_text", "task.target_text", "task.data", "task.model", "adapter.peft")
 """Keys that may name a file or a folder to read."""
 OUTSIDE = re.compile(r"(?:^|[^\w.-])/|\.\.|\$\{")
-REFERENCE = re.compile(r"\$\{(?!hydra\b)(?!\.+hydra\b)\.*\w[\w.]*\}|\$\{oc\.env:WANDB_PROJECT(?:,[\w.-]*)?\}")
-"""Interpolations that a file may hold: another key of the trial, or the one environment variable that ours read."""
+_KEY = r"\$\{(?!\.*hydra\b)\.*\w[\w.]*\}"
+REFERENCE = re.compile(rf"{_KEY}|\$\{{times:(?:[\w.,+ -]|{_KEY})*\}}|\$\{{oc\.env:WANDB_PROJECT(?:,[\w.-]*)?\}}")
+"""Interpolations that a file may hold: a key of the trial, a product of keys, the one variable that ours read."""
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
