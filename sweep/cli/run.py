@@ -2,6 +2,8 @@
 
 import atexit
 import gc
+import logging
+import math
 import os
 import signal
 import sys
@@ -66,9 +68,11 @@ def _run(trusted: Sequence[Path]) -> None:
             secrets[value] = f"${key}"
         return value
 
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # optuna's database would announce each of its plug-ins
     application = Application()
     OmegaConf.register_new_resolver("trial_folder", application.trial_folder, replace=True)
     OmegaConf.register_new_resolver("sweep_folder", application.sweep_folder, replace=True)
+    OmegaConf.register_new_resolver("times", times, replace=True)
     OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
     hydra_internals.ConfigLoaderImpl = partial(CheckedLoader, trusted=trusted)  # type: ignore[assignment,misc]
     try:
@@ -79,14 +83,24 @@ def _run(trusted: Sequence[Path]) -> None:
         print("lora-sweep: interrupted; the same command goes on with what is not finished", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
+        application.clean_up()
         if wants_traceback:
             sys.exit(masked("".join(traceback.format_exception(error))))
-        text = readable(error)
+        text = application.explained(error) or readable(error)
         for secret, name in secrets.items():
             text = text.replace(secret, name)
         sys.exit(f"lora-sweep: {_prefix(error)}{text}")
     finally:
         hydra_internals.ConfigLoaderImpl = ConfigLoaderImpl  # type: ignore[misc]
+
+
+def times(*factors: float) -> float:
+    """The resolver ``${times:2,${adapter.rank}}``: the product of numbers. Raises ConfigError for anything else."""
+    if not all(isinstance(factor, int | float) for factor in factors):
+        raise ConfigError(
+            [f"${{times:{','.join(map(str, factors))}}}: must be numbers, as in ${{times:2,${{adapter.rank}}}}"]
+        )
+    return math.prod(factors)
 
 
 def _prefix(error: Exception) -> str:

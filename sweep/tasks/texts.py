@@ -47,7 +47,7 @@ def _documents(path: str | None, key: str, package: str) -> Documents:
     if path is None:
         return (import_module(f"{package}.plain_text_readers_bible").bible.scripture_content,)
     try:
-        content = read_foreign(Path(path), LARGEST_TEXT).decode()
+        content = read_foreign(Path(path), LARGEST_TEXT).decode("utf-8-sig")
     except OSError as error:
         raise ConfigError([f"{key} = {path!r}: {error.strerror}"]) from None
     except UnicodeDecodeError:
