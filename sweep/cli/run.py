@@ -109,6 +109,8 @@ def _prefix(error: Exception) -> str:
     if any(isinstance(one, expected) for one in (error, error.__cause__, error.__context__)):
         return ""
     frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
-    if any(name.startswith("sweep.") and name not in (__name__, "sweep.cli.safety") for name in frames):
+    if any(
+        name.startswith("sweep.") and name not in (__name__, "sweep.cli.safety", "sweep.cli.foreign") for name in frames
+    ):
         return f"{type(error).__name__} (HYDRA_FULL_ERROR=1 shows where): "
     return f"the configuration cannot be composed: {type(error).__name__}: "

@@ -81,7 +81,9 @@ def from_peft(config: Any) -> AdapterOptions:
     """
     values = DEFAULTS | dict(config if isinstance(config, Mapping) else config.to_dict())
     if wrong := [field for field in values if not _has_right_type(field, values[field])]:
-        raise ConfigError([f"{field} = {_plain(values[field])!r}: is of the wrong type or too large" for field in wrong])
+        raise ConfigError(
+            [f"{field} = {_plain(values[field])!r}: is of the wrong type or too large" for field in wrong]
+        )
     known = TRANSLATED | NOT_OF_TRAINING
     faults = [
         f"{field} = {_plain(value)!r}: is not supported"
