@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from sweep.config import unknown_key
 from sweep.errors import ConfigError
-from sweep.text import printable
+from sweep.text import masked, printable
 
 EXTRAS = ("optuna",)
 """Choices that an optional installation brings."""
@@ -54,6 +54,8 @@ def _said(error: BaseException, causes: Sequence[BaseException]) -> str:
         return "a grid has no intervals: give values, as in optimizer.lr=1e-4,1e-3,1e-2, or search with hydra/sweeper=optuna"
     if any(isinstance(cause, RecursionError) for cause in causes):
         return "a value or a file refers to itself, or is nested too deeply"
+    if isinstance(error, InterpolationResolutionError) and not isinstance(causes[-1], OmegaConfBaseException):
+        return f"{type(causes[-1]).__name__}: {causes[-1]}"  # not the key for whose sake it was asked
     values = [cause for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key]
     if values:
         key, missing = values[-1].full_key, isinstance(values[-1], MissingMandatoryValue)
@@ -90,8 +92,8 @@ def _unknown_to_hydra(path: Sequence[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """``text`` on one line, printable, and cut where it repeats what somebody has put into a file."""
-    line = printable(" ".join(text.split()))
+    """``text`` on one line, printable, without secrets, and cut where it repeats what somebody has put into a file."""
+    line = printable(masked(" ".join(text.split())))
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}… ({len(line):,} characters)"
 
 
