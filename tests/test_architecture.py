@@ -136,7 +136,12 @@ def test_trackers_see_records_and_metrics_alone() -> None:
 
 def test_training_hands_rows_on_and_sees_no_tracker() -> None:
     sources = modules("sweep")
-    users = {part(module) for module, source in sources.items() for name in imports(source, module) if part(name) == "sweep.trackers"}  # fmt: skip
+    users = {
+        part(module)
+        for module, source in sources.items()
+        for name in imports(source, module)
+        if part(name) == "sweep.trackers"
+    }
     assert users <= {"sweep.cli", "sweep.config", "sweep.launch", "sweep.engines", "sweep.packs", "sweep.trackers"}
 
 

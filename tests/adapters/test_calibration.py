@@ -114,15 +114,23 @@ def test_eva_takes_the_directions_of_peft() -> None:
 
     model, [batch] = mlp(12, 20, 8), seen(batches=1, rows=256)
     config = LoraConfig(
-        r=3, lora_alpha=6, target_modules=["layers.0", "layers.1"], init_lora_weights="eva", eva_config=EvaConfig(rho=1.0)
-    )  # fmt: skip
+        r=3,
+        lora_alpha=6,
+        target_modules=["layers.0", "layers.1"],
+        init_lora_weights="eva",
+        eva_config=EvaConfig(rho=1.0),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = get_peft_model(copy.deepcopy(model), config)
         initialize_lora_eva_weights(
-            theirs, [batch.inputs], forward_fn=lambda peft, inputs: peft(inputs), prepare_model_inputs_fn=None,
-            prepare_layer_inputs_fn=None, show_progress_bar=False,
-        )  # fmt: skip
+            theirs,
+            [batch.inputs],
+            forward_fn=lambda peft, inputs: peft(inputs),
+            prepare_model_inputs_fn=None,
+            prepare_layer_inputs_fn=None,
+            show_progress_bar=False,
+        )
     for name, base in calibrated(model, [batch]).items():
         ours, _ = start("eva", base)
         found = theirs.base_model.model.get_submodule(name)
@@ -134,7 +142,9 @@ def test_eva_takes_the_directions_of_peft() -> None:
 
 
 def gradient_svd(model: Any, name: str) -> tuple[Tensor, Tensor, Tensor]:
-    u, s, vt = torch.linalg.svd(Calibration(model, linear_layers(model), squared, seen).gradients[name].double(), full_matrices=False)  # fmt: skip
+    u, s, vt = torch.linalg.svd(
+        Calibration(model, linear_layers(model), squared, seen).gradients[name].double(), full_matrices=False
+    )
     return u.float(), s.float(), vt.float()
 
 
@@ -156,8 +166,12 @@ def test_lora_ga_differs_from_peft_by_the_singular_values_in_b_and_the_size_of_a
 
     model, batches = mlp(12, 20, 8), seen()
     config = LoraConfig(
-        r=3, lora_alpha=6, target_modules=["layers.0", "layers.1"], init_lora_weights="lora_ga", lora_ga_config=LoraGAConfig()
-    )  # fmt: skip
+        r=3,
+        lora_alpha=6,
+        target_modules=["layers.0", "layers.1"],
+        init_lora_weights="lora_ga",
+        lora_ga_config=LoraGAConfig(),
+    )
     twin = copy.deepcopy(model)
 
     def step() -> None:

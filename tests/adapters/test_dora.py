@@ -90,7 +90,9 @@ def test_dora_outputs_and_gradients_are_those_of_the_formula(changes: dict[str, 
     ours, theirs = adapted(x), reference(adapted, x)
     # sums of at most 28 products of normal numbers times 4: values up to some 100 in float32, as in test_lora.py
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-5)
-    for own, their in zip(torch.autograd.grad(ours, trained, pull), torch.autograd.grad(theirs, trained, pull), strict=True):  # fmt: skip
+    for own, their in zip(
+        torch.autograd.grad(ours, trained, pull), torch.autograd.grad(theirs, trained, pull), strict=True
+    ):
         torch.testing.assert_close(own, their, atol=1e-4, rtol=1e-5)
 
 
@@ -202,8 +204,10 @@ def peft_twin(base: Any, folded: Folded, targets: list[str], **settings: Any) ->
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"dropout": 0.3}, {"init": "pissa"}, {"init": "pissa", "dropout": 0.3}, {"init": "orthogonal"}], ids=str
-)  # fmt: skip
+    "settings",
+    [{}, {"dropout": 0.3}, {"init": "pissa"}, {"init": "pissa", "dropout": 0.3}, {"init": "orthogonal"}],
+    ids=str,
+)
 @pytest.mark.parametrize("case", CASES, ids=["mlp", "llama"])
 def test_dora_outputs_and_twenty_steps_of_adamw_are_those_of_peft(case: Any, settings: dict[str, Any]) -> None:
     base, targets, task, domain = case
@@ -228,5 +232,8 @@ def test_dora_outputs_and_twenty_steps_of_adamw_are_those_of_peft(case: Any, set
     assert done.losses() == pytest.approx(losses, rel=TRACE)
     assert done.trained.trainable == [sum(p.numel() for p in theirs.parameters() if p.requires_grad)]
     trained = {name: layer.lora_magnitude_vector[0] for name, layer in folded.layers.items()}
-    moved = [(m - theirs.base_model.model.get_submodule(name).lora_magnitude_vector["default"].weight).abs().max() for name, m in trained.items()]  # fmt: skip
+    moved = [
+        (m - theirs.base_model.model.get_submodule(name).lora_magnitude_vector["default"].weight).abs().max()
+        for name, m in trained.items()
+    ]
     assert max(moved) < 1e-4  # lengths near 4 after twenty steps of 1e-3

@@ -152,7 +152,10 @@ def test_mica_trains_a_alone_and_nothing_moves_b(name: str) -> None:
     assert how.trainable == [4 * (12 + 20), 4 * (12 + 20) + 4 * (20 + 8), 3 * 20]
     assert [folded.added_params(trial) for trial in range(3)] == [4 * (12 + 20) + 4 * (20 + 8)] * 2 + [3 * (20 + 8)]
     own = export(folded, 2)
-    assert {name: tuple(tensor.shape) for name, tensor in own.items()} == {"layers.1.lora_A": (3, 20), "layers.1.lora_B": (8, 3)}  # fmt: skip
+    assert {name: tuple(tensor.shape) for name, tensor in own.items()} == {
+        "layers.1.lora_A": (3, 20),
+        "layers.1.lora_B": (8, 3),
+    }
     assert torch.equal(own["layers.1.lora_B"], before[1][2, :, :3])
     alone = attach(mlp(12, 20, 8), lora(init="mica"))
     assert set(alone.parameters) == {"layers.0.lora_A", "layers.1.lora_A"}
@@ -162,9 +165,13 @@ def test_export_has_the_trials_own_rank_and_layers_alone() -> None:
     folded = attach(mlp(12, 20, 8), lora(rank=4, bias="all"), lora(rank=3, targets=["layers.1"], bias="lora_only"))
     shapes = [{name: tuple(tensor.shape) for name, tensor in export(folded, trial).items()} for trial in range(2)]
     assert shapes[0] == {
-        "layers.0.lora_A": (4, 12), "layers.0.lora_B": (20, 4), "layers.0.bias": (20,),
-        "layers.1.lora_A": (4, 20), "layers.1.lora_B": (8, 4), "layers.1.bias": (8,),
-    }  # fmt: skip
+        "layers.0.lora_A": (4, 12),
+        "layers.0.lora_B": (20, 4),
+        "layers.0.bias": (20,),
+        "layers.1.lora_A": (4, 20),
+        "layers.1.lora_B": (8, 4),
+        "layers.1.bias": (8,),
+    }
     assert shapes[1] == {"layers.1.lora_A": (3, 20), "layers.1.lora_B": (8, 3), "layers.1.bias": (8,)}
 
 

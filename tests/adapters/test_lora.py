@@ -59,7 +59,9 @@ def test_lora_outputs_and_gradients_are_those_of_the_formula(
     ours, theirs = adapted(x), reference(adapted, x)
     # sums of at most 28 products of normal numbers times 4: values up to some 100 in float32
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-5)
-    for own, their in zip(torch.autograd.grad(ours, trained, pull), torch.autograd.grad(theirs, trained, pull), strict=True):  # fmt: skip
+    for own, their in zip(
+        torch.autograd.grad(ours, trained, pull), torch.autograd.grad(theirs, trained, pull), strict=True
+    ):
         torch.testing.assert_close(own, their, atol=1e-4, rtol=1e-5)
 
 
@@ -113,7 +115,9 @@ def test_lora_dropout_zeroes_inputs_and_scales_the_rest() -> None:
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-5)
     pull = randn(TRIALS * ROWS, OUT, seed=12)
     trained = [adapted.lora_A, adapted.lora_B, x]
-    for own, their in zip(torch.autograd.grad(ours, trained, pull), torch.autograd.grad(theirs, trained, pull), strict=True):  # fmt: skip
+    for own, their in zip(
+        torch.autograd.grad(ours, trained, pull), torch.autograd.grad(theirs, trained, pull), strict=True
+    ):
         torch.testing.assert_close(own, their, atol=1e-4, rtol=1e-5)
 
 

@@ -112,9 +112,15 @@ def test_save_trains_the_modules_that_peft_trains(case: int, settings: dict[str,
     before = bits(base)
     folded = attach(base, lora(rank=6, alpha=9.0, **settings))
     theirs = peft_twin(
-        base, folded, 6, 9.0, settings["targets"], modules_to_save=settings["save"], bias=settings.get("bias", "none"),
+        base,
+        folded,
+        6,
+        9.0,
+        settings["targets"],
+        modules_to_save=settings["save"],
+        bias=settings.get("bias", "none"),
         use_dora=settings.get("dora", False),
-    )  # fmt: skip
+    )
     inputs = domain.ordered[0].inputs
     assert folded.starts_at_base()
     assert torch.equal(folded.outputs(inputs, sees=[0]), base(inputs))
@@ -142,13 +148,19 @@ LLAMA = ["q_proj", "v_proj", "down_proj", "head"]
 CHOICES = [
     ({"exclude": ["v_proj"]}, {"exclude_modules": ["v_proj"]}),
     ({"exclude": r".*\.1\..*"}, {"exclude_modules": r".*\.1\..*"}),
-    ({"rank_pattern": {"0.attention.q_proj": 2, "[qv]_proj": 3}}, {"rank_pattern": {"0.attention.q_proj": 2, "[qv]_proj": 3}}),
-    ({"alpha_pattern": {"head": 30.0, r"blocks\.1\..*": 1.0}}, {"alpha_pattern": {"head": 30.0, r"blocks\.1\..*": 1.0}}),
+    (
+        {"rank_pattern": {"0.attention.q_proj": 2, "[qv]_proj": 3}},
+        {"rank_pattern": {"0.attention.q_proj": 2, "[qv]_proj": 3}},
+    ),
+    (
+        {"alpha_pattern": {"head": 30.0, r"blocks\.1\..*": 1.0}},
+        {"alpha_pattern": {"head": 30.0, r"blocks\.1\..*": 1.0}},
+    ),
     (
         {"rank_pattern": {"q_proj": 9}, "alpha_pattern": {"q_proj": 0.2}, "scaling": "alpha/sqrt_rank"},
         {"rank_pattern": {"q_proj": 9}, "alpha_pattern": {"q_proj": 0.2}, "use_rslora": True},
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("ours", "theirs"), CHOICES)
@@ -192,7 +204,13 @@ def test_lora_plus_is_that_of_peft(case: Any) -> None:
     setting = optimizer(lr=1e-3, lr_ratio=8.0)
     our_losses = run(folded, task, domain, [setting], training()).losses()
     assert our_losses == pytest.approx(their_trace(theirs, task, domain, 20, update), rel=TRACE)
-    plain = run(attach(base, lora(rank=6, alpha=9.0, targets=targets, bias="all")), task, domain, [optimizer(lr=1e-3)], training())  # fmt: skip
+    plain = run(
+        attach(base, lora(rank=6, alpha=9.0, targets=targets, bias="all")),
+        task,
+        domain,
+        [optimizer(lr=1e-3)],
+        training(),
+    )
     assert abs(our_losses[-1] - plain.losses()[-1]) > 100 * TRACE
 
 

@@ -50,7 +50,9 @@ def test_folded_hugging_face_model_computes_what_it_did(family: str) -> None:
 def test_targets_all_linear_are_those_of_peft(family: str) -> None:
     theirs = on_peft(family, r=4, target_modules="all-linear")
     folded = attach(ours(family), lora(rank=4))
-    adapted = {name.removeprefix("base_model.model.") for name, module in theirs.named_modules() if hasattr(module, "lora_A")}  # fmt: skip
+    adapted = {
+        name.removeprefix("base_model.model.") for name, module in theirs.named_modules() if hasattr(module, "lora_A")
+    }
     assert set(folded.layers) == adapted
     how = run(folded, next_token(1), BATCHES, [optimizer()], training(steps=1)).trained
     trainable, total = theirs.get_nb_trainable_parameters()
@@ -68,9 +70,12 @@ def test_lora_outputs_and_twenty_steps_are_those_of_peft_packed_and_alone(family
     for trial, adapter in enumerate(PACK):
         alone = attach(ours(family), adapter, seeds=[seeds[trial]])
         theirs = on_peft(
-            family, r=adapter.rank, lora_alpha=adapter.alpha, use_rslora=adapter.scaling == "alpha/sqrt_rank",
+            family,
+            r=adapter.rank,
+            lora_alpha=adapter.alpha,
+            use_rslora=adapter.scaling == "alpha/sqrt_rank",
             target_modules=list(alone.layers),
-        )  # fmt: skip
+        )
         for name, layer in alone.layers.items():
             twin = theirs.base_model.model.get_submodule(name)
             twin.lora_A["default"].weight.data.copy_(layer.lora_A[0, : adapter.rank].detach())

@@ -67,8 +67,10 @@ def test_select_layers_keeps_only_those_indices() -> None:
 
 def test_select_exclude_leaves_out_by_name_or_by_expression() -> None:
     assert select(lora(targets="qv", exclude=["blocks.0.attention.q_proj"]), LLAMA, PRESETS) == [
-        "blocks.0.attention.v_proj", "blocks.1.attention.q_proj", "blocks.1.attention.v_proj",
-    ]  # fmt: skip
+        "blocks.0.attention.v_proj",
+        "blocks.1.attention.q_proj",
+        "blocks.1.attention.v_proj",
+    ]
     assert (
         last_parts(select(lora(targets="mlp", exclude=["up_proj"]), LLAMA, PRESETS)) == ["gate_proj", "down_proj"] * 2
     )
@@ -79,7 +81,9 @@ def test_select_exclude_leaves_out_by_name_or_by_expression() -> None:
 
 
 def test_select_leaves_out_what_is_trained_in_full() -> None:
-    assert select(lora(targets=["head", "q_proj"], save=["head"]), LLAMA, PRESETS) == select(lora(targets=["q_proj"]), LLAMA, PRESETS)  # fmt: skip
+    assert select(lora(targets=["head", "q_proj"], save=["head"]), LLAMA, PRESETS) == select(
+        lora(targets=["q_proj"]), LLAMA, PRESETS
+    )
     assert select(lora(targets="qv", save=["blocks.0"]), LLAMA, PRESETS) == [
         "blocks.1.attention.q_proj",
         "blocks.1.attention.v_proj",
@@ -90,7 +94,10 @@ def test_select_saved_takes_the_outermost_of_nested_modules() -> None:
     modules = [name for name, module in llama().named_modules() if list(module.parameters())]
     assert select_saved(lora(), modules) == []
     assert select_saved(lora(save=["norm", "head"]), modules) == ["norm", "head"]
-    assert select_saved(lora(save=["q_proj", "0.attention"]), modules) == ["blocks.0.attention", "blocks.1.attention.q_proj"]  # fmt: skip
+    assert select_saved(lora(save=["q_proj", "0.attention"]), modules) == [
+        "blocks.0.attention",
+        "blocks.1.attention.q_proj",
+    ]
     with pytest.raises(
         ConfigError, match=r"adapter\.save = \['hea'\]: 'hea' matches no layer; this model's modules are"
     ):
@@ -100,7 +107,10 @@ def test_select_saved_takes_the_outermost_of_nested_modules() -> None:
 def test_rank_of_and_alpha_of_take_the_first_expression_that_matches() -> None:
     pattern = {"0.attention.q_proj": 2, "q_proj": 3, r"mlp\..*": 5}
     adapter = lora(rank=4, alpha=8.0, rank_pattern=pattern, alpha_pattern={"q_proj": 1.0})
-    ranks = [rank_of(adapter, f"blocks.{layer}") for layer in ("0.attention.q_proj", "1.attention.q_proj", "1.mlp.up_proj", "1.attention.xq_proj")]  # fmt: skip
+    ranks = [
+        rank_of(adapter, f"blocks.{layer}")
+        for layer in ("0.attention.q_proj", "1.attention.q_proj", "1.mlp.up_proj", "1.attention.xq_proj")
+    ]
     assert ranks == [2, 3, 5, 4]
     assert widest(adapter) == 5
     assert scale_of(adapter, "blocks.0.attention.q_proj") == 1 / 2
@@ -110,18 +120,33 @@ def test_rank_of_and_alpha_of_take_the_first_expression_that_matches() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"targets": "atention"}, "adapter.targets = 'atention': matches no layer; this model's layers are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, head; its presets are all_linear, attention, mlp, qv"),
-        ({"targets": ["q_proj", "w_proj"]}, "adapter.targets = ['q_proj', 'w_proj']: 'w_proj' matches no layer; this model's layers are q_proj, k_proj"),
+        (
+            {"targets": "atention"},
+            "adapter.targets = 'atention': matches no layer; this model's layers are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, head; its presets are all_linear, attention, mlp, qv",
+        ),
+        (
+            {"targets": ["q_proj", "w_proj"]},
+            "adapter.targets = ['q_proj', 'w_proj']: 'w_proj' matches no layer; this model's layers are q_proj, k_proj",
+        ),
         ({"targets": []}, "adapter.targets = []: an empty list; this model's layers are"),
         ({"targets": "(q_proj"}, "adapter.targets = '(q_proj': not a valid regular expression"),
-        ({"targets": "qv", "exclude": ["up_proj"]}, "adapter.exclude = ['up_proj']: 'up_proj' matches no layer; the targeted layers are q_proj, v_proj"),
-        ({"targets": "qv", "exclude": "up"}, "adapter.exclude = 'up': matches no layer; the targeted layers are q_proj, v_proj"),
+        (
+            {"targets": "qv", "exclude": ["up_proj"]},
+            "adapter.exclude = ['up_proj']: 'up_proj' matches no layer; the targeted layers are q_proj, v_proj",
+        ),
+        (
+            {"targets": "qv", "exclude": "up"},
+            "adapter.exclude = 'up': matches no layer; the targeted layers are q_proj, v_proj",
+        ),
         ({"targets": "qv", "save": ["attention"]}, "adapter.save = ['attention']: leaves no layer to adapt"),
         ({"targets": "qv", "exclude": ".*"}, "adapter.exclude = '.*': leaves no layer to adapt"),
-        ({"targets": "qv", "rank_pattern": {"q": 2}}, "adapter.rank_pattern = {'q': 2}: 'q' matches no layer; the targeted layers are q_proj, v_proj"),
+        (
+            {"targets": "qv", "rank_pattern": {"q": 2}},
+            "adapter.rank_pattern = {'q': 2}: 'q' matches no layer; the targeted layers are q_proj, v_proj",
+        ),
         ({"targets": "qv", "layers": [0, 2]}, "adapter.layers = [0, 2]: no targeted layer has index 2; there are 0, 1"),
     ],
-)  # fmt: skip
+)
 def test_select_fault_names_the_value_and_what_is_allowed(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         select(lora(**changes), LLAMA, PRESETS)

@@ -76,9 +76,14 @@ def train(name: str, trials: Sequence[One], how: TrainingOptions, task_and_model
     folded = fold(model, adapters, targets, seeds, padded_rank(adapters), base_weights(model, task))
 
     done = run(
-        folded, task, task.target, [trial.optimizer for trial in trials], how, seeds,
+        folded,
+        task,
+        task.target,
+        [trial.optimizer for trial in trials],
+        how,
+        seeds,
         evaluate=lambda _: evaluate_both(folded, task),
-    )  # fmt: skip
+    )
     closing = task.closing(folded, adapters)
     return [
         Left(done.rows[trial], export(folded, trial), closing[trial], done.trained.diverged_at[trial])
@@ -134,10 +139,15 @@ def grid(name: str, rank: int, bias: str, dropout: float, optimizer_name: str, d
         own_rank = lower if number % 3 == 1 and not needs_even_rank[init] else rank
         assert bucket(own_rank) == bucket(rank)
         adapter = lora(
-            init=init, dora=dora, rank=own_rank, alpha=[8.0, 1.0, 16.0][number % 3], bias=bias,
+            init=init,
+            dora=dora,
+            rank=own_rank,
+            alpha=[8.0, 1.0, 16.0][number % 3],
+            bias=bias,
             dropout=dropout * (1 + number % 2),
-            targets=targets[number % len(targets)], scaling=["alpha/rank", "alpha/sqrt_rank", "alpha"][number % 3],
-        )  # fmt: skip
+            targets=targets[number % len(targets)],
+            scaling=["alpha/rank", "alpha/sqrt_rank", "alpha"][number % 3],
+        )
         if number % 4 == 3:  # some layers have a smaller rank, or all the others have
             some = SOME if isinstance(adapter.targets, str) else ".*"
             smaller = 2 if needs_even_rank[init] else 1
@@ -147,10 +157,15 @@ def grid(name: str, rank: int, bias: str, dropout: float, optimizer_name: str, d
             assert bucket(widest(adapter)) == bucket(rank)
         scale = 1e-4 if init == "both_random" else 1.0  # its start is far off; a small rate keeps it finite
         setting = optimizer(
-            name=optimizer_name, lr=[1e-2, 3e-3, 1e-3][number % 3] * scale, weight_decay=[0.0, 0.1][number % 2],
-            clip_norm=[None, 0.5, 2.0][number % 3], schedule=["constant", "linear", "cosine"][number % 3],
-            warmup_steps=number % 4, lr_ratio=[1.0, 4.0][number % 5 // 3], momentum=0.9 if optimizer_name == "sgd" else 0.0,
-        )  # fmt: skip
+            name=optimizer_name,
+            lr=[1e-2, 3e-3, 1e-3][number % 3] * scale,
+            weight_decay=[0.0, 0.1][number % 2],
+            clip_norm=[None, 0.5, 2.0][number % 3],
+            schedule=["constant", "linear", "cosine"][number % 3],
+            warmup_steps=number % 4,
+            lr_ratio=[1.0, 4.0][number % 5 // 3],
+            momentum=0.9 if optimizer_name == "sgd" else 0.0,
+        )
         trials.append(One(adapter, setting, seed=number % 3))
     return trials
 

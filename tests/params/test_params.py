@@ -59,14 +59,20 @@ LLAMA_3 = {"vocab_size": 128_256, "num_key_value_heads": 8}
 CONFIGS: dict[str, PretrainedConfig] = {
     "Llama-2-7B": LlamaConfig(),
     "Llama-3.1-8B": LlamaConfig(**LLAMA_3, intermediate_size=14_336),
-    "Llama-3.2-1B": LlamaConfig(**LLAMA_3, hidden_size=2048, num_hidden_layers=16, intermediate_size=8192, tie_word_embeddings=True),
+    "Llama-3.2-1B": LlamaConfig(
+        **LLAMA_3, hidden_size=2048, num_hidden_layers=16, intermediate_size=8192, tie_word_embeddings=True
+    ),
     "Mistral-7B": MistralConfig(),
     "opt-125m": OPTConfig(),
     "opt-350m": OPTConfig(
-        hidden_size=1024, num_hidden_layers=24, ffn_dim=4096, num_attention_heads=16, word_embed_proj_dim=512,
+        hidden_size=1024,
+        num_hidden_layers=24,
+        ffn_dim=4096,
+        num_attention_heads=16,
+        word_embed_proj_dim=512,
         do_layer_norm_before=False,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -93,10 +99,26 @@ def test_a_task_is_its_own_model(task: str) -> None:
 
 
 TINY: dict[str, PretrainedConfig] = {
-    "llama": LlamaConfig(vocab_size=40, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48),
-    "opt": OPTConfig(vocab_size=40, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, ffn_dim=64, word_embed_proj_dim=16, do_layer_norm_before=False, dropout=0.0),
+    "llama": LlamaConfig(
+        vocab_size=40,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=48,
+    ),
+    "opt": OPTConfig(
+        vocab_size=40,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        ffn_dim=64,
+        word_embed_proj_dim=16,
+        do_layer_norm_before=False,
+        dropout=0.0,
+    ),
     "gpt2": GPT2Config(vocab_size=40, n_embd=32, n_layer=3, n_head=4, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
-}  # fmt: skip
+}
 
 
 def counted(model: nn.Module, inputs: Any, tokens: int) -> float:

@@ -34,18 +34,31 @@ NOWHERE = Path("/nonexistent")  # a cache folder that must not be needed
 def lora(**changes: Any) -> AdapterOptions:
     """A LoRA of rank 4 and alpha 8 on every layer, with ``changes``."""
     defaults = {
-        "kind": "lora", "rank": 4, "alpha": 8.0, "init": "kaiming", "targets": "all_linear",
-        "scaling": "alpha/rank", "dropout": 0.0, "bias": "none",
-    }  # fmt: skip
+        "kind": "lora",
+        "rank": 4,
+        "alpha": 8.0,
+        "init": "kaiming",
+        "targets": "all_linear",
+        "scaling": "alpha/rank",
+        "dropout": 0.0,
+        "bias": "none",
+    }
     return AdapterOptions.model_validate(defaults | changes)
 
 
 def optimizer(**changes: Any) -> OptimizerOptions:
     """AdamW at 1e-3 without weight decay, with ``changes``."""
     defaults = {
-        "name": "adamw", "lr": 1e-3, "weight_decay": 0.0, "betas": (0.9, 0.999), "eps": 1e-8, "momentum": 0.0,
-        "schedule": "constant", "warmup_steps": 0, "clip_norm": None,
-    }  # fmt: skip
+        "name": "adamw",
+        "lr": 1e-3,
+        "weight_decay": 0.0,
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "momentum": 0.0,
+        "schedule": "constant",
+        "warmup_steps": 0,
+        "clip_norm": None,
+    }
     return OptimizerOptions.model_validate(defaults | changes)
 
 
@@ -65,10 +78,19 @@ def training(**changes: Any) -> TrainingOptions:
 def regression(**changes: Any) -> ToyRegressionOptions:
     """The planted shift of rank 3 on a linear map 12 → 8, with ``changes``."""
     defaults = {
-        "name": "toy_regression", "data": "planted", "in_features": 12, "out_features": 8, "hidden": (),
-        "samples": 64, "held_out": 32, "shift_rank": 3, "shift_scale": 1.0, "noise": 0.1, "inputs": "white",
+        "name": "toy_regression",
+        "data": "planted",
+        "in_features": 12,
+        "out_features": 8,
+        "hidden": (),
+        "samples": 64,
+        "held_out": 32,
+        "shift_rank": 3,
+        "shift_scale": 1.0,
+        "noise": 0.1,
+        "inputs": "white",
         "data_seed": 0,
-    }  # fmt: skip
+    }
     return ToyRegressionOptions.model_validate(defaults | changes)
 
 
@@ -81,9 +103,14 @@ def digits(**changes: Any) -> MnistOptions:
     """Embedded digits turned by 60 degrees, and a small network, with ``changes``."""
     pretraining = {"steps": 20, "batch_size": 16, "lr": 1e-3, "schedule": "cosine", "seed": 0}
     defaults = {
-        "name": "mnist", "data": "embedded", "hidden": (24, 16), "shift": "rotate", "angle": 60.0, "digit": 9,
+        "name": "mnist",
+        "data": "embedded",
+        "hidden": (24, 16),
+        "shift": "rotate",
+        "angle": 60.0,
+        "digit": 9,
         "pretraining": pretraining,
-    }  # fmt: skip
+    }
     return MnistOptions.model_validate(defaults | changes)
 
 
@@ -91,9 +118,17 @@ def text(**changes: Any) -> TransformerOptions:
     """The built-in texts and a decoder of two narrow layers, with ``changes``."""
     pretraining = {"steps": 5, "batch_size": 4, "lr": 1e-2, "schedule": "cosine", "seed": 0}
     defaults = {
-        "name": "transformer", "layers": 2, "width": 16, "heads": 2, "hidden": 24, "context": 12,
-        "eval_windows": 24, "source_text": None, "target_text": None, "pretraining": pretraining,
-    }  # fmt: skip
+        "name": "transformer",
+        "layers": 2,
+        "width": 16,
+        "heads": 2,
+        "hidden": 24,
+        "context": 12,
+        "eval_windows": 24,
+        "source_text": None,
+        "target_text": None,
+        "pretraining": pretraining,
+    }
     return TransformerOptions.model_validate(defaults | changes)
 
 

@@ -114,7 +114,7 @@ def test_with_domains_by_hand() -> None:
     assert [metric.name for metric in with_domains([ece, end, wrong])] == [
         *("eval/ece", "eval/wrong", "eval/source_ece", "eval/source_wrong"),
         *("eval/base_ece", "eval/base_source_ece", "eval/regret"),
-    ]  # fmt: skip
+    ]
 
 
 def test_metrics_come_back_from_what_a_record_holds() -> None:

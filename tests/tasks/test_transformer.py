@@ -93,13 +93,22 @@ def test_the_decoder_is_hugging_faces_llama() -> None:
         torch.manual_seed(0)
         ours = Llama(vocabulary=13, layers=2, width=16, heads=4, hidden=24, context=12)
     config = transformers.LlamaConfig(
-        vocab_size=13, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=12, rms_norm_eps=1e-6, tie_word_embeddings=False, rope_theta=10000.0,
-    )  # fmt: skip
+        vocab_size=13,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=12,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=False,
+        rope_theta=10000.0,
+    )
     theirs = transformers.LlamaForCausalLM(config)
     renamed = {
-        "model.embed_tokens.weight": "embedding.weight", "model.norm.weight": "norm.weight", "lm_head.weight": "head.weight",
-    }  # fmt: skip
+        "model.embed_tokens.weight": "embedding.weight",
+        "model.norm.weight": "norm.weight",
+        "lm_head.weight": "head.weight",
+    }
     # larger weights, so that every layer matters, but not norms of 5 on top, which would amplify rounding
     state = {name: tensor * (1.5 if "norm" in name else 5) for name, tensor in ours.state_dict().items()}
     for name in theirs.state_dict():

@@ -22,7 +22,10 @@ def test_rows_wait_for_a_flush_and_then_are_on_disk(tmp_path: Path) -> None:
     assert history(tmp_path / "sweep" / "trial") == []
     tracker.flush()
     tracker.flush()
-    assert history(tmp_path / "sweep" / "trial") == [{"step": 0, "eval/loss": 1.0}, {"step": 10, "train/loss": 0.1 + 0.2}]  # fmt: skip
+    assert history(tmp_path / "sweep" / "trial") == [
+        {"step": 0, "eval/loss": 1.0},
+        {"step": 10, "train/loss": 0.1 + 0.2},
+    ]
 
 
 def test_what_is_no_number_is_null(tmp_path: Path) -> None:

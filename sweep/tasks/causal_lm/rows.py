@@ -1,6 +1,7 @@
 """The rows of a data set: running text, prompts with completions, or chats; and the files that hold them."""
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sweep.errors import ConfigError
+from sweep.files import open_foreign, read_foreign
+from sweep.tasks.texts import LARGEST_TEXT
 
 EXPECTED = '{"text": …}, {"prompt": …, "completion": …} or {"messages": [{"role": …, "content": …}, …]}'
 INSTRUCTION = "Write the verse in Middle English."
@@ -48,8 +51,8 @@ def read(path: str, key: str) -> Rows:
     """The rows of a file or folder, all of one kind.
 
     Args:
-        path: a file, ``.txt`` (one passage), ``.jsonl``, ``.csv`` or ``.parquet``, or a folder that the library
-            ``datasets`` has saved.
+        path: a ``.jsonl``, ``.csv`` or ``.parquet``, a folder that the library ``datasets`` has saved, or any other
+            file, which is one passage.
         key: the setting that names it, for messages.
 
     Raises:
@@ -96,10 +99,8 @@ def verses() -> tuple[Rows, Rows]:
 
 def _records(path: Path, where: str) -> Iterator[tuple[str, Any]]:
     """What a file holds, record by record, each with its place in words: ``line 3``."""
-    readers = {".txt": _text, ".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}
-    reader = _saved_data_set if path.is_dir() else readers.get(path.suffix)
-    if reader is None:
-        raise ConfigError([f"{where}: must be a file, {', '.join(readers)}, or a folder that datasets has saved"])
+    readers = {".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}
+    reader = _saved_data_set if path.is_dir() else readers.get(path.suffix, _text)
     try:
         yield from reader(path, where)
     except UnicodeDecodeError:
@@ -108,32 +109,33 @@ def _records(path: Path, where: str) -> Iterator[tuple[str, Any]]:
         raise ConfigError([f"{where}: {error.strerror or str(error).splitlines()[0]}"]) from None
 
 
+def _content(path: Path) -> str:
+    return read_foreign(path, LARGEST_TEXT).decode("utf-8-sig")
+
+
 def _text(path: Path, _where: str) -> Iterator[tuple[str, Any]]:
-    yield "line 1", {"text": path.read_text(encoding="utf-8")}
+    yield "line 1", {"text": _content(path)}
 
 
 def _json_lines(path: Path, where: str) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield f"line {number}", json.loads(line)
-                except ValueError as error:
-                    raise ConfigError(
-                        [f"{where}: line {number} is not JSON ({error}); expected is {EXPECTED}"]
-                    ) from None
+    for number, line in enumerate(_content(path).split("\n"), 1):
+        if line.strip():
+            try:
+                yield f"line {number}", json.loads(line)
+            except (ValueError, RecursionError) as error:
+                said = f"line {number} is not JSON ({error}); expected is {EXPECTED}"
+                raise ConfigError([f"{where}: {said}"]) from None
 
 
 def _csv(path: Path, where: str) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines, strict=True)
-        try:
-            for values in reader:
-                if None in values or None in values.values():
-                    raise csv.Error("it has more or fewer fields than the first line names")
-                yield f"line {reader.line_num}", values
-        except csv.Error as error:
-            raise ConfigError([f"{where}: line {reader.line_num} is not CSV: {error}"]) from None
+    reader = csv.DictReader(io.StringIO(_content(path), newline=""), strict=True)
+    try:
+        for values in reader:
+            if None in values or None in values.values():
+                raise csv.Error("it has more or fewer fields than the first line names")
+            yield f"line {reader.line_num}", values
+    except csv.Error as error:
+        raise ConfigError([f"{where}: line {reader.line_num} is not CSV: {error}"]) from None
 
 
 def _parquet(path: Path, where: str) -> Iterator[tuple[str, Any]]:
@@ -141,9 +143,10 @@ def _parquet(path: Path, where: str) -> Iterator[tuple[str, Any]]:
     from pyarrow.lib import ArrowInvalid
 
     try:
-        batches = pyarrow.parquet.ParquetFile(path).iter_batches()
-        records = (record for batch in batches for record in batch.to_pylist())
-        yield from ((f"row {number}", record) for number, record in enumerate(records, 1))
+        with open_foreign(path, LARGEST_TEXT) as file:
+            batches = pyarrow.parquet.ParquetFile(file).iter_batches()
+            records = (record for batch in batches for record in batch.to_pylist())
+            yield from ((f"row {number}", record) for number, record in enumerate(records, 1))
     except ArrowInvalid as error:
         raise ConfigError([f"{where}: not a Parquet file ({str(error).splitlines()[0]})"]) from None
 

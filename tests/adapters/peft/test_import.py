@@ -60,12 +60,18 @@ def started(base: Any, folder: Path) -> Folded:
     [
         {"target_modules": ["layers.0", "layers.1"], "r": 3, "lora_alpha": 5},
         {"target_modules": ["layers.1"], "r": 4, "use_rslora": True, "bias": "lora_only"},
-        {"target_modules": r"layers\.\d", "r": 2, "bias": "all", "rank_pattern": {"layers.1": 4}, "alpha_pattern": {"layers.0": 1.5}},
+        {
+            "target_modules": r"layers\.\d",
+            "r": 2,
+            "bias": "all",
+            "rank_pattern": {"layers.1": 4},
+            "alpha_pattern": {"layers.0": 1.5},
+        },
         {"target_modules": ["layers.0", "layers.1"], "use_dora": True, "r": 4, "bias": "lora_only"},
         {"target_modules": "all-linear", "exclude_modules": ["layers.0"], "init_lora_weights": "gaussian"},
     ],
     ids=["plain", "rslora", "patterns", "dora", "all-linear"],
-)  # fmt: skip
+)
 def test_start_from_peft_has_the_same_outputs(settings: dict[str, Any], tmp_path: Path) -> None:
     theirs = saved_by_peft(mlp(12, 20, 8), tmp_path, **settings)
     x = randn(6, 12)
@@ -107,17 +113,38 @@ def test_start_from_a_trials_own_adapter_is_where_it_ended(tmp_path: Path) -> No
     ("settings", "same"),
     [
         ({"r": 4, "target_modules": ["b", "a"]}, {"rank": 4, "alpha": 8.0, "targets": ["a", "b"]}),
-        ({"target_modules": "all-linear", "lora_alpha": 3, "lora_dropout": 0.5}, {"rank": 8, "alpha": 3.0, "dropout": 0.5}),
-        ({"target_modules": r".*\.(q|v)_proj", "use_rslora": True}, {"rank": 8, "targets": r".*\.(q|v)_proj", "scaling": "alpha/sqrt_rank"}),
-        ({"target_modules": ["a"], "layers_to_transform": 2, "bias": "all"}, {"rank": 8, "targets": ["a"], "layers": [2], "bias": "all"}),
-        ({"target_modules": ["a"], "layers_to_transform": [1, 2], "init_lora_weights": "pissa"}, {"rank": 8, "targets": ["a"], "layers": [1, 2], "init": "pissa"}),
+        (
+            {"target_modules": "all-linear", "lora_alpha": 3, "lora_dropout": 0.5},
+            {"rank": 8, "alpha": 3.0, "dropout": 0.5},
+        ),
+        (
+            {"target_modules": r".*\.(q|v)_proj", "use_rslora": True},
+            {"rank": 8, "targets": r".*\.(q|v)_proj", "scaling": "alpha/sqrt_rank"},
+        ),
+        (
+            {"target_modules": ["a"], "layers_to_transform": 2, "bias": "all"},
+            {"rank": 8, "targets": ["a"], "layers": [2], "bias": "all"},
+        ),
+        (
+            {"target_modules": ["a"], "layers_to_transform": [1, 2], "init_lora_weights": "pissa"},
+            {"rank": 8, "targets": ["a"], "layers": [1, 2], "init": "pissa"},
+        ),
         ({"target_modules": ["a"], "init_lora_weights": "mica"}, {"rank": 8, "targets": ["a"], "init": "mica"}),
         ({"target_modules": ["a"], "use_dora": True}, {"rank": 8, "targets": ["a"], "dora": True}),
-        ({"target_modules": ["a"], "rank_pattern": {"a": 2}, "alpha_pattern": {"a": 4}}, {"rank": 8, "targets": ["a"], "rank_pattern": {"a": 2}, "alpha_pattern": {"a": 4.0}}),
-        ({"target_modules": ["a"], "modules_to_save": ["head", "b"]}, {"rank": 8, "targets": ["a"], "save": ["b", "head"]}),
-        ({"target_modules": ["a"], "exclude_modules": ["z", "b"], "fan_in_fan_out": True}, {"rank": 8, "targets": ["a"], "exclude": ["b", "z"]}),
+        (
+            {"target_modules": ["a"], "rank_pattern": {"a": 2}, "alpha_pattern": {"a": 4}},
+            {"rank": 8, "targets": ["a"], "rank_pattern": {"a": 2}, "alpha_pattern": {"a": 4.0}},
+        ),
+        (
+            {"target_modules": ["a"], "modules_to_save": ["head", "b"]},
+            {"rank": 8, "targets": ["a"], "save": ["b", "head"]},
+        ),
+        (
+            {"target_modules": ["a"], "exclude_modules": ["z", "b"], "fan_in_fan_out": True},
+            {"rank": 8, "targets": ["a"], "exclude": ["b", "z"]},
+        ),
     ],
-)  # fmt: skip
+)
 def test_from_peft_is_the_adapter_with_the_same_settings(
     settings: dict[str, Any], same: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -155,7 +182,7 @@ def test_from_peft_names_all_that_is_not_supported_at_once(tmp_path: Path) -> No
         f"{FOLDER}{str(path)!r}: trainable_token_indices = [1]: is not supported",
         f"{FOLDER}{str(path)!r}: target_modules = None: must name the layers; PEFT's defaults for each kind of model are not known here",
         f"{FOLDER}{str(path)!r}: init_lora_weights = 'pissa_niter_4': must be one of True, gaussian, orthogonal, pissa, olora, mica",
-    )  # fmt: skip
+    )
     with pytest.raises(ConfigError, match=r"peft_type = 'IA3': must be LORA"):
         from_peft(peft.IA3Config(target_modules=["a"], feedforward_modules=[]))
     with pytest.raises(ConfigError, match="r: Input should be greater than or equal to 1"):
@@ -165,13 +192,28 @@ def test_from_peft_names_all_that_is_not_supported_at_once(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda folder: (folder / "adapter_model.safetensors").unlink(), "adapter_model.safetensors: No such file or directory; give an adapter_config.json, or a folder"),
-        (lambda folder: (folder / "adapter_config.json").unlink(), "adapter_config.json: No such file or directory; give an adapter_config.json, or a folder"),
-        (lambda folder: (folder / "adapter_config.json").write_text("{"), "adapter_config.json is not the JSON of a LoraConfig (Expecting"),
-        (lambda folder: (folder / "adapter_config.json").write_text("[]"), "adapter_config.json is not the JSON of a LoraConfig (it holds no fields)"),
-        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"no"), "adapter_model.safetensors is damaged ("),
+        (
+            lambda folder: (folder / "adapter_model.safetensors").unlink(),
+            "adapter_model.safetensors: No such file or directory; give an adapter_config.json, or a folder",
+        ),
+        (
+            lambda folder: (folder / "adapter_config.json").unlink(),
+            "adapter_config.json: No such file or directory; give an adapter_config.json, or a folder",
+        ),
+        (
+            lambda folder: (folder / "adapter_config.json").write_text("{"),
+            "adapter_config.json is not the JSON of a LoraConfig (Expecting",
+        ),
+        (
+            lambda folder: (folder / "adapter_config.json").write_text("[]"),
+            "adapter_config.json is not the JSON of a LoraConfig (it holds no fields)",
+        ),
+        (
+            lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"no"),
+            "adapter_model.safetensors is damaged (",
+        ),
     ],
-)  # fmt: skip
+)
 def test_resolved_says_in_one_line_why_a_folder_cannot_be_read(change: Any, says: str, tmp_path: Path) -> None:
     saved_by_peft(mlp(12, 20, 8), tmp_path, target_modules=["layers.0"])
     change(tmp_path)

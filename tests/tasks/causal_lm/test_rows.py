@@ -78,7 +78,6 @@ def test_rows_of_a_text_file_are_one_passage(tmp_path: Path) -> None:
         ("h.csv", "prompt,completion\na,b\nc\n", "line 3 is not CSV: it has more or fewer fields than the first line names"),
         ("i.csv", "question,answer\na,b\n", "line 2 is none of {"),
         ("j.parquet", "text", "not a Parquet file ("),
-        ("k.docx", "text", "must be a file, .txt, .jsonl, .csv, .parquet, or a folder that datasets has saved"),
     ],
 )  # fmt: skip
 def test_rows_that_cannot_be_read_are_one_message(
