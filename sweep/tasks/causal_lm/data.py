@@ -71,13 +71,14 @@ def _rows(path: str | None, name: str) -> Rows:
 def fingerprint(options: CausalLMOptions, cache_folder: Path) -> str:
     """A short name for the rows and the model's files, by their SHA-256."""
     folder = folder_of(options.model, cache_folder)
+    model = sha256_of(folder)[:16]
     parts = splits(options)
     named = texts.fingerprint(tuple(_content(split.train) for split in parts))
     if parts[1].held_out is not None:
         named += f" test:{_sha256(_content(parts[1].held_out))}"
     if any(isinstance(split.train[0], Chat) for split in parts):
         named += f" template:{_sha256(hugging_face.tokenizer_of(folder).chat_template or '')}"
-    return f"{named} model:{sha256_of(folder)[:16]}"
+    return f"{named} model:{model}"
 
 
 @cache
