@@ -12,6 +12,7 @@ from sweep.errors import ConfigError
 from sweep.metrics import EXACT_MATCH, LOSS, PERPLEXITY, TOKEN_ACCURACY
 from sweep.models import hugging_face
 from sweep.models.folder import folder_of
+from sweep.models.gguf import SMOLLM2
 from sweep.models.model import Model
 from sweep.rng import drawing_from
 from sweep.tasks.causal_lm.blocks import NO_TARGET, target_values
@@ -58,8 +59,9 @@ class CausalLM(NextToken):
 
     @property
     def peft_base(self) -> dict[str, str]:
-        """The model's name on the hub; nothing for a local folder: its path means nothing on another machine."""
-        named = {} if self.options.is_local else {"base_model_name_or_path": self.options.model}
+        """The model's name on the hub; nothing for a local one: its path means nothing on another machine."""
+        is_on_hub = not self.options.is_local and self.options.model != SMOLLM2
+        named = {"base_model_name_or_path": self.options.model} if is_on_hub else {}
         return {"task_type": "CAUSAL_LM", **named}
 
     def new_model(self, rng: Generator) -> Model:
