@@ -6,6 +6,8 @@ import pytest
 
 from tests.support.commands import TOY, records, sweep, untimed
 
+pytestmark = pytest.mark.slow
+
 SWEEP = ("-m", *TOY, "name=s", "seed=0,1")
 
 

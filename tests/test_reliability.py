@@ -14,6 +14,8 @@ from tests.support.fuzz import try_command_lines, try_yaml_files
 from tests.support.kills import LAUNCHERS, kill_at_random
 from tests.support.sweeps import grid
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     survived = kill_at_random(LAUNCHERS["packed, two processes"], grid(64, 500), kills=2, place=tmp_path / "kills")

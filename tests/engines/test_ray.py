@@ -17,6 +17,7 @@ from tests.support.commands import command, history, records, resolved, start, u
 from tests.support.loopback_ray import ENVIRONMENT, ray_cluster
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(
         importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install lora-sweep[ray]"
     ),

@@ -12,6 +12,8 @@ from sweep.tasks.causal_lm.blocks import NO_TARGET, in_blocks, padded, target_va
 from sweep.tasks.causal_lm.rows import verses
 from sweep.tasks.causal_lm.targets import Examples, tokenise
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("gguf")
 CONTEXT = 256
 
