@@ -79,9 +79,10 @@ def _divide(
     skips: list[Skip] = []
     faults: list[str] = []
     met: set[str] = set()
+    claimed = store.claimed(trials)
     for trial in trials:
         try:
-            skip = decide(trial, store, retry_failed, planned=met)
+            skip = decide(trial, store, retry_failed, planned=met, claimed=claimed)
         except ConfigError as error:
             faults += error.faults
             continue

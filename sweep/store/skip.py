@@ -1,6 +1,6 @@
 """Why a trial is not trained now: the one place that decides it, for a launch, a pack, a cluster and ``status``."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,14 +10,7 @@ from sweep.resolve import ResolvedTrial
 from sweep.store.state import look
 from sweep.store.store import Store
 
-Why = Literal[
-    "exact duplicate",
-    "already finished",
-    "already pruned",
-    "failed before",
-    "trained by another launch",
-    "its base failed",
-]
+Why = Literal["exact duplicate", "already finished", "already pruned", "failed before", "trained by another launch"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +29,6 @@ def decide(
     retry_failed: bool = True,
     planned: Collection[str] = (),
     claimed: Collection[str] = (),
-    bases: Mapping[str, Exception] | None = None,
 ) -> Skip | None:
     """Why ``trial`` is not trained now; None where it is to be trained.
 
@@ -49,7 +41,6 @@ def decide(
         retry_failed: whether a failure of an earlier launch is tried again.
         planned: ids of trials that this launch trains anyway.
         claimed: ids of trials that another launch is training.
-        bases: the errors of bases that could not be made, by the id of a trial that needs one.
 
     Raises:
         ConfigError: the trial's record cannot be read.
@@ -59,8 +50,6 @@ def decide(
         return Skip(trial, "exact duplicate")
     if trial.id in claimed:
         return Skip(trial, "trained by another launch")
-    if bases and trial.id in bases:
-        return Skip(trial, "its base failed", str(bases[trial.id]))
     found = look(store.trial_folder(trial))
     if found.state == "damaged" and found.record is None:
         raise ConfigError([found.detail])

@@ -56,6 +56,10 @@ class Store:
         with claim.claim(self.folder, [trial.id for trial in trials]) as ours:
             yield [trial for trial in trials if trial.id in ours]
 
+    def claimed(self, trials: Sequence[ResolvedTrial]) -> set[str]:
+        """The ids of those of ``trials`` that another launch is training now."""
+        return claim.claimed(self.folder, [trial.id for trial in trials])
+
     def wait_for(self, trials: Sequence[ResolvedTrial]) -> None:
         """Return when no other launch trains one of ``trials`` any more."""
         claim.wait_for(self.folder, [trial.id for trial in trials])
