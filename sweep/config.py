@@ -22,16 +22,41 @@ from pydantic_core import CoreSchema, core_schema
 from sweep.adapters.options import AdapterOptions
 from sweep.errors import ConfigError
 from sweep.options import Options
-from sweep.registry import TASKS
+from sweep.registry import TASKS, TRACKERS
 from sweep.tasks.options import TaskOptions
 from sweep.trackers.options import TrackerOptions
 from sweep.training.options import OptimizerOptions, TrainingOptions
 
 
 def _options_by_name(_: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-    """The options of the task that ``task.name`` names in the registry."""
-    choices = {name: handler.generate_schema(TASKS.load(name)) for name in TASKS.names}
+    """The options of the task that ``task.name`` names in the registry: ours, and of plug-ins those that were asked for."""
+    choices = {name: handler.generate_schema(options) for name, options in _task_options().items()}
     return core_schema.tagged_union_schema(choices, discriminator="name")
+
+
+_plugin_options: dict[str, type[TaskOptions]] = {}
+"""The options of the plug-ins' tasks that this process has been asked for, by name."""
+
+
+def _task_options() -> dict[str, type[TaskOptions]]:
+    return {name: TASKS.load(name) for name in TASKS.places} | _plugin_options
+
+
+def load_task(name: str) -> None:
+    """Import the plug-in that gives the task ``name``, so that its keys are known. Raises PluginError."""
+    plugin = TASKS.plugin(name)
+    if plugin is None or name in _plugin_options:
+        return
+    options = TASKS.load(name)
+    if not (isinstance(options, type) and issubclass(options, TaskOptions)):
+        raise plugin.error("must be a class of options, derived from TaskOptions")
+    _plugin_options[name] = options
+    try:
+        Config.model_rebuild(force=True)
+    except Exception as error:
+        del _plugin_options[name]
+        Config.model_rebuild(force=True)
+        raise plugin.error("its options cannot be read", error) from error
 
 
 class Config(Options):
@@ -57,6 +82,17 @@ class Config(Options):
             raise ValueError(f"needs a training.eval_every below training.steps={training.steps}, to judge trials by")
         return value
 
+    @field_validator("tracker")
+    @classmethod
+    def _known_trackers(cls, value: TrackerOptions) -> TrackerOptions:
+        for name in value.also:
+            if name not in TRACKERS.names:
+                known = ", ".join(map(TRACKERS.shown, TRACKERS.names)) or "none: no plug-in that gives one is installed"
+                raise ValueError(f"also: {name!r} is no tracker; known here: {known}")
+            if conflict := TRACKERS.conflict(name):
+                raise ValueError(f"also: {name!r} is {conflict}")
+        return value
+
     @field_validator("name", mode="before")
     @classmethod
     def _plain_name(cls, value: Any) -> Any:
@@ -77,6 +113,11 @@ def parse(values: dict[str, Any]) -> Config:
 
     Raises ConfigError with one line for every fault, each naming the key, the value and what is allowed.
     """
+    task = values.get("task")
+    if isinstance(task, dict) and isinstance(name := task.get("name"), str):
+        if conflict := TASKS.conflict(name):
+            raise ConfigError([f"task.name = {name!r}: {conflict}"])
+        load_task(name)
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -86,7 +127,7 @@ def parse(values: dict[str, Any]) -> Config:
 
 def _fault(detail: Any, values: dict[str, Any]) -> str:
     path = [str(part) for part in detail["loc"]]
-    if path[0] == "task" and path[1:2] and path[1] in TASKS.names:
+    if path[0] == "task" and path[1:2] and path[1] in _task_options():
         del path[1]  # pydantic names the union's branch there
     if path[:2] in (["adapter", "targets"], ["adapter", "exclude"]):
         path = path[:2]
@@ -99,7 +140,8 @@ def _fault(detail: Any, values: dict[str, Any]) -> str:
         case "model_type" | "dict_type":
             return f"{key} = {detail['input']!r}: must hold keys and values, as in {key}.NAME=VALUE"
         case "union_tag_invalid":
-            return f"task.name = {values['task']['name']!r}: must be one of {', '.join(TASKS.names)}"
+            allowed = ", ".join(map(TASKS.shown, TASKS.names))
+            return f"task.name = {values['task']['name']!r}: must be one of {allowed}"
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     return f"{key}: {message}" if isinstance(detail["input"], dict) else f"{key} = {detail['input']!r}: {message}"
 
@@ -141,5 +183,5 @@ def _models(parent: type[BaseModel], name: str) -> list[type[BaseModel]]:
     field = parent.model_fields.get(name)
     candidates = (field.annotation, *get_args(field.annotation)) if field else ()
     if TaskOptions in candidates:
-        return [TASKS.load(task) for task in TASKS.names]
+        return list(_task_options().values())
     return [model for model in candidates if isinstance(model, type) and issubclass(model, BaseModel)]

@@ -25,6 +25,7 @@ SWEEP = [
     {"adapters"},
     {"models"},
     {"trackers"},
+    {"guard"},
     {"rng", "hardware", "options", "registry"},
     {"record", "wandb_log"},
     {"metrics", "files", "text", "errors"},

@@ -8,8 +8,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from sweep.cli.plugin_tasks import refusal
 from sweep.config import unknown_key
 from sweep.errors import ConfigError
+from sweep.registry import TASKS
 from sweep.text import printable
 
 EXTRAS = ("optuna",)
@@ -33,7 +35,10 @@ def _said(error: BaseException, causes: Sequence[BaseException]) -> str:
             return text.partition("\nConfig search path")[0]
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
         extra = f"; for {choice}: pip install 'lora-sweep[{choice}]'" if choice in EXTRAS else ""
-        return f"{group} = {choice!r}: must be one of {', '.join(error.options)}{extra}"
+        if group == "task" and (fault := refusal(choice)):
+            return f"{group} = {choice!r}: {fault}"
+        options = map(TASKS.shown, error.options) if group == "task" else error.options
+        return f"{group} = {choice!r}: must be one of {', '.join(options)}{extra}"
     if addable := re.search(r"'([\w/]+)'\. No match in the defaults list.*use (\S+)", text, re.DOTALL):
         return f"{addable[1]}: has no default choice to replace; write {addable[2]}"
     if unknown := re.match(r"Could not override '([\w.]+)'", text):

@@ -22,6 +22,7 @@ from yaml import YAMLError
 from sweep.cli import arguments
 from sweep.cli.app import Application, TrialFailedError
 from sweep.cli.messages import readable
+from sweep.cli.plugin_tasks import offer_tasks
 from sweep.cli.safety import CheckedLoader, check_files
 from sweep.errors import ConfigError
 
@@ -73,6 +74,7 @@ def _run() -> None:
     try:
         for folder in _config_folders():
             check_files(folder)
+        offer_tasks()
         hydra.main(version_base="1.3", config_path=str(CONF.absolute()), config_name="config")(application)()
     except BrokenPipeError:  # whoever read our output has enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
