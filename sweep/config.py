@@ -6,6 +6,7 @@ The YAML files in ``conf/`` hold the defaults; the options hold the meaning and 
 import difflib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -22,7 +23,7 @@ from pydantic_core import CoreSchema, core_schema
 from sweep.adapters.options import AdapterOptions
 from sweep.errors import ConfigError
 from sweep.options import Options
-from sweep.registry import TASKS, TRACKERS
+from sweep.registry import TASKS
 from sweep.tasks.options import TaskOptions
 from sweep.trackers.options import TrackerOptions
 from sweep.training.options import OptimizerOptions, TrainingOptions
@@ -82,17 +83,6 @@ class Config(Options):
             raise ValueError(f"needs a training.eval_every below training.steps={training.steps}, to judge trials by")
         return value
 
-    @field_validator("tracker")
-    @classmethod
-    def _known_trackers(cls, value: TrackerOptions) -> TrackerOptions:
-        for name in value.also:
-            if name not in TRACKERS.names:
-                known = ", ".join(map(TRACKERS.shown, TRACKERS.names)) or "none: no plug-in that gives one is installed"
-                raise ValueError(f"also: {name!r} is no tracker; known here: {known}")
-            if conflict := TRACKERS.conflict(name):
-                raise ValueError(f"also: {name!r} is {conflict}")
-        return value
-
     @field_validator("name", mode="before")
     @classmethod
     def _plain_name(cls, value: Any) -> Any:
@@ -147,7 +137,13 @@ def _fault(detail: Any, values: dict[str, Any]) -> str:
 
 
 def unknown_key(path: Sequence[str]) -> str:
-    """One line about a key that does not exist: the nearest that does, where it would be, or all that stand beside it."""
+    """One line about a key that does not exist: the nearest that does, where it would be, or all that stand beside it.
+
+    The tasks of plug-ins are imported for that; one that cannot be has no keys.
+    """
+    for plugin in TASKS.plugins:
+        with suppress(ConfigError):
+            load_task(plugin.name)
     if list(path) == ["ablation"]:
         return "ablation: unknown key; the file of an ablation begins with the line '# @package _global_'"
     section: list[type[BaseModel]] = [Config]

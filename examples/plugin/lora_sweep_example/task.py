@@ -6,9 +6,9 @@ from math import radians, tau
 
 import torch
 import torch.nn.functional as F
-from lora_sweep_example.options import ExampleOptions
 from torch import Generator, Tensor
 
+from lora_sweep_example.options import ExampleOptions
 from sweep.metrics import ACCURACY, LOSS
 from sweep.models.mlp import MLP
 from sweep.rng import drawing_from, generator
