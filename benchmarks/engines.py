@@ -25,10 +25,18 @@ from tests.support import loopback_ray, loopback_slurm  # noqa: E402
 
 WORKERS = 2
 SWEEP = (
-    "-m", "hydra/launcher=packed", "task=toy_regression", "name=engines", "tracker=none", "training.steps=500",
-    "adapter.rank=1,2,4,8", "optimizer.lr=1e-3,3e-3,1e-2,3e-2,1e-1", "seed=0,1,2,3,4,5,6,7,8,9",
-    f"hydra.launcher.workers={WORKERS}", "hydra.launcher.max_pack=25",
-)  # fmt: skip
+    "-m",
+    "hydra/launcher=packed",
+    "task=toy_regression",
+    "name=engines",
+    "tracker=none",
+    "training.steps=500",
+    "adapter.rank=1,2,4,8",
+    "optimizer.lr=1e-3,3e-3,1e-2,3e-2,1e-1",
+    "seed=0,1,2,3,4,5,6,7,8,9",
+    f"hydra.launcher.workers={WORKERS}",
+    "hydra.launcher.max_pack=25",
+)
 
 
 @contextmanager

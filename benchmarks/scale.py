@@ -117,12 +117,24 @@ def main() -> None:
     trials = simulated(count)
     with tempfile.TemporaryDirectory() as place:
         store = Store(Path(place) / "sweep", None)
-        costs.append(Cost("write its record, history and log", seconds(lambda: [leave(trial, store) for trial in trials], time.perf_counter) / count, "s"))  # fmt: skip
+        costs.append(
+            Cost(
+                "write its record, history and log",
+                seconds(lambda: [leave(trial, store) for trial in trials], time.perf_counter) / count,
+                "s",
+            )
+        )
         files = [path for path in store.folder.rglob("*") if path.is_file()]
         costs.append(Cost("files and folders (Hydra's own account adds 4)", (len(files) + count) / count, ""))
         blocks = sum(path.stat().st_blocks * 512 for path in (*files, *store.folder.iterdir()))
         costs.append(Cost("disk (Hydra's own account adds as much)", blocks / count, "B"))
-        costs.append(Cost("find it finished at the next launch", seconds(lambda: [decide(trial, store) for trial in trials]) / count, "s"))  # fmt: skip
+        costs.append(
+            Cost(
+                "find it finished at the next launch",
+                seconds(lambda: [decide(trial, store) for trial in trials]) / count,
+                "s",
+            )
+        )
         costs.append(Cost("read it for a report", seconds(lambda: analysis.load(store.folder)) / count, "s"))
         packs = into_packs(trials[: 4 * MAX_PACK], MAX_PACK, workers=1)
         parcels = [pickle.dumps(parcel_of(pack.trials, store, None)) for pack in packs]

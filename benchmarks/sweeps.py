@@ -66,7 +66,10 @@ def compared(options: argparse.Namespace, names: Sequence[str]) -> None:
     what = "the GPU" if options.device == "cuda" else "one thread"
     print(f"\nMatrix product in float32 on {what}: {rate / 1e9:.0f} GFLOP/s.\n")
     memory = "GPU MB" if options.device == "cuda" else "MB"
-    print(f"| sweep | ours s | CPU s | {memory} | peer s | peer CPU s | ratio | CPU ratio | at least / aim | of the machine's matmul rate | largest difference of a loss |")  # fmt: skip
+    print(
+        f"| sweep | ours s | CPU s | {memory} | peer s | peer CPU s | ratio | CPU ratio | at "
+        f"least / aim | of the machine's matmul rate | largest difference of a loss |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for name in names:
         print(compare(SWEEPS[name], options, rate), flush=True)

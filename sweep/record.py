@@ -142,7 +142,7 @@ def _wrong_types(found: Record) -> Iterator[str]:
         yield "ablation or a note is not a string"
     error = {} if found.error is None else found.error
     if not isinstance(error, dict) or not all(isinstance(text, str) for text in error.values()):
-        yield "error is no mapping of strings"
+        yield "error is no mapping of texts"
 
 
 def _wrong_figures(found: Record) -> Iterator[str]:

@@ -85,7 +85,12 @@ def _match(
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """The targets, the modules trained in full and the notes of a trial that starts from the folder ``start``."""
     if trial.training.checkpointing and not meta_model(trial.task, cache_folder).can_checkpoint:
-        raise ConfigError([f"training.checkpointing = True: the model of task {trial.task.name} has no blocks to compute again; use it with task=transformer"])  # fmt: skip
+        raise ConfigError(
+            [
+                f"training.checkpointing = True: the model of task {trial.task.name} has no blocks to "
+                f"compute again; use it with task=transformer"
+            ]
+        )
     notes = trial.task.build(cache_folder).notes
     if trial.adapter.kind != "lora":
         return (), (), notes
@@ -141,4 +146,9 @@ def _check_biases(model: Model, layers: set[str]) -> None:
     """Raise ConfigError where ``bias: all`` would not be all: biases of layer norms are not trained here."""
     names = [name.rpartition(".") for name, _ in model.named_parameters()]
     if others := [layer for layer, _, part in names if part == "bias" and layer not in layers]:
-        raise ConfigError([f"adapter.bias = 'all': this model also has biases outside its linear layers, such as that of {others[0]}, which are not trained here; use lora_only"])  # fmt: skip
+        raise ConfigError(
+            [
+                f"adapter.bias = 'all': this model also has biases outside its linear layers, such as "
+                f"that of {others[0]}, which are not trained here; use lora_only"
+            ]
+        )

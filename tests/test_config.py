@@ -32,7 +32,10 @@ def fault(*overrides: str) -> str:
     ("override", "says"),
     [
         ("+adapter.rnk=4", "adapter.rnk: unknown key; did you mean adapter.rank?"),
-        ("+adapter.qqq=4", "adapter.qqq: unknown key; known here: kind, peft, rank, alpha, init, dora, targets, layers, exclude, save, rank_pattern, alpha_pattern, scaling, dropout, bias"),
+        (
+            "+adapter.qqq=4",
+            "adapter.qqq: unknown key; known here: kind, peft, rank, alpha, init, dora, targets, layers, exclude, save, rank_pattern, alpha_pattern, scaling, dropout, bias",
+        ),
         ("+sed=4", "sed: unknown key; did you mean seed?"),
         ("+task.nosie=1", "task.nosie: unknown key; did you mean task.noise?"),
         ("~optimizer.lr", "optimizer.lr: missing; give it with optimizer.lr=…"),
@@ -43,23 +46,47 @@ def fault(*overrides: str) -> str:
         ("adapter.rank=null", "adapter: a LoRA needs a value for rank"),
         ("adapter.rank=11", "adapter.rank = 11: no targeted layer can hold it; the largest possible rank here is 10"),
         ("adapter.alpha=0", "adapter.alpha = 0: must be greater than 0"),
-        ("training.batch_size=4000000000000", "training.batch_size = 4000000000000: must be less than or equal to 1000000"),
+        (
+            "training.batch_size=4000000000000",
+            "training.batch_size = 4000000000000: must be less than or equal to 1000000",
+        ),
         ("adapter.alpha=inf", "adapter.alpha = inf: must be a finite number"),
         ("adapter.init=loftq", f"adapter.init = 'loftq': must be {', '.join(FIRST_INITS)} or {LAST_INIT}"),
         ("adapter.scaling=rank", "adapter.scaling = 'rank': must be 'alpha/rank', 'alpha/sqrt_rank' or 'alpha'"),
         ("adapter.bias=some", "adapter.bias = 'some': must be 'none', 'all' or 'lora_only'"),
         ("adapter.dropout=1", "adapter.dropout = 1: must be less than 1"),
-        ("adapter.targets=attention", "adapter.targets = 'attention': matches no layer; this model's layers are layers.0; its presets are all_linear, mlp"),
-        ("adapter.targets=[q_proj]", "adapter.targets = ['q_proj']: 'q_proj' matches no layer; this model's layers are layers.0"),
+        (
+            "adapter.targets=attention",
+            "adapter.targets = 'attention': matches no layer; this model's layers are layers.0; its presets are all_linear, mlp",
+        ),
+        (
+            "adapter.targets=[q_proj]",
+            "adapter.targets = ['q_proj']: 'q_proj' matches no layer; this model's layers are layers.0",
+        ),
         ("adapter.targets=[]", "adapter.targets = []: an empty list; this model's layers are layers.0"),
         ("adapter.layers=[3]", "adapter.layers = [3]: no targeted layer has index 3; there are 0"),
-        ("adapter.exclude=[w_proj]", "adapter.exclude = ['w_proj']: 'w_proj' matches no layer; the targeted layers are layers.0"),
+        (
+            "adapter.exclude=[w_proj]",
+            "adapter.exclude = ['w_proj']: 'w_proj' matches no layer; the targeted layers are layers.0",
+        ),
         ("adapter.exclude=[layers.0]", "adapter.exclude = ['layers.0']: leaves no layer to adapt"),
-        ("adapter.exclude='(0'", "adapter.exclude = '(0': not a valid regular expression (missing ), unterminated subpattern at position 0)"),
-        ("adapter.rank_pattern={q_proj:4}", "adapter.rank_pattern = {'q_proj': 4}: 'q_proj' matches no layer; the targeted layers are layers.0"),
+        (
+            "adapter.exclude='(0'",
+            "adapter.exclude = '(0': not a valid regular expression (missing ), unterminated subpattern at position 0)",
+        ),
+        (
+            "adapter.rank_pattern={q_proj:4}",
+            "adapter.rank_pattern = {'q_proj': 4}: 'q_proj' matches no layer; the targeted layers are layers.0",
+        ),
         ("adapter.rank_pattern={layers.0:0}", "adapter.rank_pattern.layers.0 = 0: must be greater than or equal to 1"),
-        ("adapter.rank_pattern={layers.0:11}", "adapter.rank = 8, rank_pattern = {'layers.0': 11}: no targeted layer can hold it; the largest possible rank here is 10"),
-        ("adapter.alpha_pattern={*:4}", "adapter.alpha_pattern: '*' is not a valid regular expression (nothing to repeat at position 0)"),
+        (
+            "adapter.rank_pattern={layers.0:11}",
+            "adapter.rank = 8, rank_pattern = {'layers.0': 11}: no targeted layer can hold it; the largest possible rank here is 10",
+        ),
+        (
+            "adapter.alpha_pattern={*:4}",
+            "adapter.alpha_pattern: '*' is not a valid regular expression (nothing to repeat at position 0)",
+        ),
         ("optimizer.lr_ratio=0", "optimizer.lr_ratio = 0: must be greater than 0"),
         ("optimizer.lr=0", "optimizer.lr = 0: must be greater than 0"),
         ("optimizer.lr=inf", "optimizer.lr = inf: must be a finite number"),
@@ -68,17 +95,26 @@ def fault(*overrides: str) -> str:
         ("optimizer.schedule=step", "optimizer.schedule = 'step': must be 'constant', 'linear' or 'cosine'"),
         ("training.steps=0", "training.steps = 0: must be greater than or equal to 1"),
         ("pruning=1", "pruning = 1: must be greater than or equal to 2"),
-        ("pruning=2 training.eval_every=null", "pruning = 2: needs a training.eval_every below training.steps=500, to judge trials by"),
-        ("pruning=2 training.eval_every=500", "pruning = 2: needs a training.eval_every below training.steps=500, to judge trials by"),
+        (
+            "pruning=2 training.eval_every=null",
+            "pruning = 2: needs a training.eval_every below training.steps=500, to judge trials by",
+        ),
+        (
+            "pruning=2 training.eval_every=500",
+            "pruning = 2: needs a training.eval_every below training.steps=500, to judge trials by",
+        ),
         ("seed=-1", "seed = -1: must be greater than or equal to 0"),
         ("device=tpu", "device = 'tpu': must be 'auto', 'cpu' or 'cuda'"),
         ("tracker.mode=live", "tracker.mode = 'live': must be 'offline', 'online' or 'none'"),
         ("task.name=cifar", "task.name = 'cifar': must be one of toy_regression, mnist, transformer, causal_lm"),
         ("task.data=real", "task.data = 'real': must be 'planted' or 'tutorial'"),
-        ("name=../../x", "name = '../../x': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two"),
+        (
+            "name=../../x",
+            "name = '../../x': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two",
+        ),
         ("name=7", "name = 7: a name is text; give it a letter, as in name=run1"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_one_line(override: str, says: str) -> None:
     assert fault(TOY, *override.split()) == says
 
@@ -112,7 +148,9 @@ def test_a_baseline_minds_no_lora_setting_but_a_misspelt_one(kind: str) -> None:
 
 
 def test_checkpointing_is_refused_where_there_is_nothing_to_checkpoint() -> None:
-    assert fault(TOY, "training.checkpointing=true").startswith("training.checkpointing = True: the model of task toy_regression has no blocks")  # fmt: skip
+    assert fault(TOY, "training.checkpointing=true").startswith(
+        "training.checkpointing = True: the model of task toy_regression has no blocks"
+    )
 
 
 @pytest.mark.parametrize("init", ["pissa", "milora", "olora"])
@@ -159,7 +197,10 @@ def test_a_short_text_says_what_is_needed(tmp_path: Path) -> None:
 def test_a_folder_without_digits_names_the_ways_out(tmp_path: Path) -> None:
     said = fault("task=mnist", f"task.data={tmp_path / 'none'}")
     assert said.startswith(f"task.data = '{tmp_path / 'none'}': must be 'embedded', 'full' or a folder")
-    assert fault("task=mnist", f"task.data={tmp_path}") == f"task.data: {tmp_path}/t10k-labels-idx1-ubyte (or .gz) is missing"  # fmt: skip
+    assert (
+        fault("task=mnist", f"task.data={tmp_path}")
+        == f"task.data: {tmp_path}/t10k-labels-idx1-ubyte (or .gz) is missing"
+    )
 
 
 def test_damaged_digits_are_refused(tmp_path: Path) -> None:

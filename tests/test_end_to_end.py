@@ -18,14 +18,33 @@ from tests.support.commands import TOY, command, history, records, sweep, tree, 
 SOURCE = "the quick brown fox jumps over the lazy dog. " * 40
 TARGET = "ye quikke broun foxe lepeth ouer ye slowe hounde. " * 40
 SMALL = (
-    "task.source_text=source.txt", "task.target_text=target.txt", "task.pretraining.steps=5", "training.steps=4",
-    "training.eval_every=2", "training.log_every=1",
-)  # fmt: skip
+    "task.source_text=source.txt",
+    "task.target_text=target.txt",
+    "task.pretraining.steps=5",
+    "training.steps=4",
+    "training.eval_every=2",
+    "training.log_every=1",
+)
 STUDY = (
-    "-m", "task=transformer_tiny", "adapter.rank=1,4", "adapter.alpha=8", "adapter.init=kaiming,pissa",
-    "adapter.targets=attention,mlp", "seed=0,1", "name=my-study", *SMALL,
-)  # fmt: skip
-FILES = {".hydra", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "history.jsonl", "record.json", "trial.log"}  # fmt: skip
+    "-m",
+    "task=transformer_tiny",
+    "adapter.rank=1,4",
+    "adapter.alpha=8",
+    "adapter.init=kaiming,pissa",
+    "adapter.targets=attention,mlp",
+    "seed=0,1",
+    "name=my-study",
+    *SMALL,
+)
+FILES = {
+    ".hydra",
+    ".hydra/config.yaml",
+    ".hydra/hydra.yaml",
+    ".hydra/overrides.yaml",
+    "history.jsonl",
+    "record.json",
+    "trial.log",
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +86,9 @@ def test_every_combination_is_a_trial_with_all_its_files(launcher: str, request:
         (one.trial["adapter"]["rank"], one.trial["adapter"]["init"], one.trial["adapter"]["targets"], one.trial["seed"])
         for one in study.records.values()
     }
-    assert cells == {(r, i, t, s) for r in (1, 4) for i in ("kaiming", "pissa") for t in ("attention", "mlp") for s in (0, 1)}  # fmt: skip
+    assert cells == {
+        (r, i, t, s) for r in (1, 4) for i in ("kaiming", "pissa") for t in ("attention", "mlp") for s in (0, 1)
+    }
     assert len(study.records) == 16
     for label, one in study.records.items():
         assert tree(study.folder / label) == FILES
@@ -87,9 +108,14 @@ def test_both_launchers_leave_the_same(basic: Study, packed: Study) -> None:
     for label in basic.records:
         assert history(packed.folder / label) == history(basic.folder / label)
         for name in ("config.yaml", "overrides.yaml"):
-            mine, hydras = (yaml.safe_load((study.folder / label / ".hydra" / name).read_text()) for study in (packed, basic))  # fmt: skip
+            mine, hydras = (
+                yaml.safe_load((study.folder / label / ".hydra" / name).read_text()) for study in (packed, basic)
+            )
             assert mine == hydras
-        mine, hydras = (yaml.safe_load((study.folder / label / ".hydra/hydra.yaml").read_text())["hydra"] for study in (packed, basic))  # fmt: skip
+        mine, hydras = (
+            yaml.safe_load((study.folder / label / ".hydra/hydra.yaml").read_text())["hydra"]
+            for study in (packed, basic)
+        )
         assert mine.keys() == hydras.keys()
         assert mine["job"] == hydras["job"]
         assert mine["overrides"]["task"] == hydras["overrides"]["task"]
@@ -100,8 +126,12 @@ def test_a_history_has_every_step_and_ends_in_the_record(packed: Study) -> None:
         rows = history(packed.folder / label)
         assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
         assert [("eval/loss" in row, "train/loss" in row) for row in rows] == [
-            (True, False), (False, True), (True, True), (False, True), (True, True),
-        ]  # fmt: skip
+            (True, False),
+            (False, True),
+            (True, True),
+            (False, True),
+            (True, True),
+        ]
         last = {key: value for key, value in rows[-1].items() if key != "step"}
         assert last.items() <= one.result.items()
         assert one.result["eval/base_loss"] == pytest.approx(rows[0]["eval/loss"], rel=1e-3)
@@ -124,16 +154,23 @@ def test_the_wandb_files_agree_with_the_records(launcher: str, request: pytest.F
         run = runs[label]
         assert (run.group, run.exit_code, run.truncated) == ("my-study", 0, False)
         assert run.config["trial_id"] == one.trial_id
-        assert {key: value for key, value in run.config.items() if key not in ("trial_id", "ablation")} == flat(one.trial)  # fmt: skip
+        assert {key: value for key, value in run.config.items() if key not in ("trial_id", "ablation")} == flat(
+            one.trial
+        )
         assert run.history == history(study.folder / label)
-        results = {key.removeprefix("result/"): value for key, value in run.summary.items() if key.startswith("result/")}  # fmt: skip
+        results = {
+            key.removeprefix("result/"): value for key, value in run.summary.items() if key.startswith("result/")
+        }
         assert results == one.result
         assert run.summary["status"] == "finished"
         assert run.summary["params/trainable"] == one.params["trainable"]
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    items = [flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value} for key, value in values.items()]  # fmt: skip
+    items = [
+        flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        for key, value in values.items()
+    ]
     return {key: value for item in items for key, value in item.items()}
 
 

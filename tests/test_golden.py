@@ -93,7 +93,7 @@ def test_t0_starts_at_244_where_the_base_alone_has_1_37_and_ends_at_173(t0: tupl
     layer.lora_A.data[0], layer.lora_B.data[0] = theirs.lora_A.data.T, theirs.lora_B.data.T
     ours = run(
         folded, squared_error(), InOrder([batch]), [optimizer(name="adam", lr=0.01)], training(steps=10)
-    ).losses()  # fmt: skip
+    ).losses()
     # a mean of 10,000 squares near 240 in float32, summed in another order: 1e-6 relative; four decimals are printed
     assert ours[0] == pytest.approx(243.7067, abs=3e-4)
     assert ours[-1] == pytest.approx(173.2909, abs=3e-4)
@@ -131,9 +131,7 @@ def test_t0_is_the_task_with_data_tutorial(t0: tuple[Batch, LoRALayer]) -> None:
         (1024, 2048, 32, 98_304, 2_097_152, 4.6875),  # T3: 96 Ki of 2 Mi
     ],
 )
-def test_counts_of_single_layers(
-    outputs: int, inputs: int, rank: int, count: int, weight: int, percent: float
-) -> None:  # fmt: skip
+def test_counts_of_single_layers(outputs: int, inputs: int, rank: int, count: int, weight: int, percent: float) -> None:
     base = mlp(inputs, outputs)
     assert base.linears[0].weight.numel() == weight
     assert trained_numbers(attach(base, lora(rank=rank)), inputs, outputs) == count
@@ -187,9 +185,7 @@ def wrong_counts(model: Callable[[Tensor], Tensor], held_out: Batch) -> list[int
 def t1() -> tuple[Mnist, MLP]:
     """The story's network, narrower, after one epoch of Adam over the 4,000 embedded digits in batches of 10."""
     task = mnist(digits(shift="digit", digit=9, hidden=(100, 200)), NOWHERE)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = task.new_model()
+    model = task.new_model(torch.Generator().manual_seed(0))
     update = torch.optim.Adam(model.parameters(), lr=1e-3)
     batches = task.source.batches(torch.Generator().manual_seed(0), 10)
     for _ in range(400):
@@ -214,18 +210,18 @@ def test_t1_training_on_nines_alone_mends_nines_and_breaks_the_rest(t1: tuple[Mn
     domain = first_batches(task.target, 100)
     run(folded, task, domain, [optimizer(name="adam", lr=1e-3)], training(steps=100, batch_size=10))
 
-    [row] = evaluate(folded, task, task.source, "")
-    after = [int(row[f"wrong_{digit}"]) for digit in range(10)]
+    [row] = evaluate(folded, task, task.source)
+    after = [int(row[f"eval/wrong_{digit}"]) for digit in range(10)]
     assert after[9] < before[9]
     assert sum(after) > 1.5 * sum(before)
-    assert row["accuracy"] == pytest.approx(1 - sum(after) / 1000)
-    [on_nines] = evaluate(folded, task, task.target, "")
-    assert on_nines["accuracy"] == pytest.approx(1 - after[9] / 100)
+    assert row["eval/accuracy"] == pytest.approx(1 - sum(after) / 1000)
+    [on_nines] = evaluate(folded, task, task.target)
+    assert on_nines["eval/accuracy"] == pytest.approx(1 - after[9] / 100)
 
     assert equal(bits(model), weights)
     folded.enable(False)
-    [off] = evaluate(folded, task, task.source, "")
-    assert [int(off[f"wrong_{digit}"]) for digit in range(10)] == before
+    [off] = evaluate(folded, task, task.source)
+    assert [int(off[f"eval/wrong_{digit}"]) for digit in range(10)] == before
 
 
 def test_t1_our_layer_does_what_the_tutorials_parametrization_does(t1: tuple[Mnist, MLP]) -> None:
@@ -239,9 +235,7 @@ def test_t1_our_layer_does_what_the_tutorials_parametrization_does(t1: tuple[Mni
     for name, layer in folded.layers.items():
         added.append(LoRAParametrization(layer.lora_A[0].detach(), layer.lora_B[0].detach()))
         parametrize.register_parametrization(theirs.get_submodule(name), "weight", added[-1])
-    ours = run(
-        folded, task, domain, [optimizer(name="adam", lr=1e-3)], training(steps=100, batch_size=10)
-    ).losses()  # fmt: skip
+    ours = run(folded, task, domain, [optimizer(name="adam", lr=1e-3)], training(steps=100, batch_size=10)).losses()
     update = torch.optim.Adam([parameter for part in added for parameter in part.parameters()], lr=1e-3)
     losses = []
     for batch in domain.ordered:

@@ -18,11 +18,23 @@ def test_a_sweeps_adapters_have_the_same_loss_in_a_process_that_knows_peft_alone
     task = hugging_face.causal_lm("llama", tmp_path)
     settings = [f"task.{key}={value}" for key, value in task.model_dump(exclude={"name"}).items()]
     sweep(
-        "-m", "hydra/launcher=packed", "hydra.launcher.workers=1", "task=causal_lm", *settings, "tracker=none",
-        "name=own", "save_adapter=true", "training.steps=30", "training.batch_size=4", "optimizer.lr=1e-2",
-        "adapter=lora,full,none", "adapter.rank=3,4", "adapter.init=kaiming,pissa", "adapter.scaling=alpha/sqrt_rank",
+        "-m",
+        "hydra/launcher=packed",
+        "hydra.launcher.workers=1",
+        "task=causal_lm",
+        *settings,
+        "tracker=none",
+        "name=own",
+        "save_adapter=true",
+        "training.steps=30",
+        "training.batch_size=4",
+        "optimizer.lr=1e-2",
+        "adapter=lora,full,none",
+        "adapter.rank=3,4",
+        "adapter.init=kaiming,pissa",
+        "adapter.scaling=alpha/sqrt_rank",
         cwd=tmp_path,
-    )  # fmt: skip
+    )
     found = records(tmp_path / "outputs/own")
     folders = {label: tmp_path / "outputs/own" / label / "adapter" for label in found}
     kept = {label: str(folder) for label, folder in folders.items() if folder.exists()}
@@ -37,7 +49,9 @@ def test_a_sweeps_adapters_have_the_same_loss_in_a_process_that_knows_peft_alone
         str(task.eval_windows),
     ]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run([*line, *kept.values()], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [*line, *kept.values()], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
     losses = json.loads(done.stdout.splitlines()[-1])
     for label, folder in kept.items():
         result = found[label].result

@@ -1,10 +1,11 @@
 import json
 import math
 import os
+import re
 import stat
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -12,12 +13,14 @@ from sweep import record
 from sweep.files import replace_file
 from sweep.record import Record, Status
 
+TRIAL: dict[str, Any] = {"task": {}, "adapter": {}, "optimizer": {}, "training": {}}
 WHOLE = Record(
     trial_id="0123456789abcdef",
     name="study",
     status="finished",
     trial={"task": {}, "adapter": {"rank": 4, "targets": ["a", "b"]}, "optimizer": {}, "training": {}, "seed": 0},
     ablation="rank",
+    metrics={"eval/loss": {"label": "eval loss", "better": "lower", "kind": "mean"}},
     params={"trainable": 10, "total": 110, "trainable_ratio": 10 / 110},
     result={"eval/loss": 0.1 + 0.2, "eval/accuracy": 1e-300},
     perf={"step_ms": 1.5},
@@ -40,10 +43,10 @@ def test_where_nothing_was_written_nothing_is_read(tmp_path: Path) -> None:
 
 def test_what_is_no_number_is_null(tmp_path: Path) -> None:
     values = {"eval/loss": math.nan, "eval/max": math.inf, "eval/ok": 0.5}
-    record.write(Record("t", "n", "diverged", trial={"deep": [{"x": -math.inf}]}, result=values), tmp_path)
+    record.write(Record("t", "n", "diverged", trial={**TRIAL, "deep": [{"x": -math.inf}]}, result=values), tmp_path)
     found = json.loads((tmp_path / "record.json").read_text(), parse_constant=pytest.fail)
     assert found["result"] == {"eval/loss": None, "eval/max": None, "eval/ok": 0.5}
-    assert found["trial"] == {"deep": [{"x": None}]}
+    assert found["trial"] == {**TRIAL, "deep": [{"x": None}]}
 
 
 @pytest.mark.parametrize(
@@ -54,6 +57,43 @@ def test_a_damaged_record_is_named_with_the_way_out(content: bytes, tmp_path: Pa
     (tmp_path / "record.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"record\.json is not .*delete it to run that trial again"):
         record.read(tmp_path)
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"result": {"ece": 0.1}}, "result['ece'] is no metric, as eval/loss is one"),
+    ({"result": {"eval/loss": True}}, "result['eval/loss'] is not a finite number"),
+    ({"perf": {"step_ms": -1.0}}, "perf['step_ms'] = -1.0 is negative"),
+    ({"params": {"trainable_ratio": 2.0}}, "params['trainable_ratio'] = 2.0 is above 1"),
+    ({"trial": {}}, "its trial's task is no mapping"),
+    ({"name": None}, "name is not a string"),
+    ({"status": "lost"}, "status 'lost' is none of finished, pruned, diverged, failed"),
+    ({"notes": (1,)}, "ablation or a note is not a string"),
+    ({"error": {"message": 1}}, "error is no mapping of texts"),
+    ({"metrics": []}, "metrics is no mapping"),
+    ({"metrics": {"ece": {"label": "ECE"}}}, "metrics: metric 'ece': must be a full name, such as eval/ece"),
+    ({"metrics": {"eval/ece": {"label": "ECE", "better": "up"}}}, "metrics: 'eval/ece' is not a metric"),
+    ({"metrics": {"eval/ece": {"label": "ECE", "kind": "median"}}}, "metrics: 'eval/ece' is not a metric"),
+    ({"metrics": {"eval/ece": {"label": 1}}}, "metrics: 'eval/ece' is not a metric"),
+    ({"metrics": {"eval/ece": 1}}, "metrics: "),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), WRONG, ids=[says for _, says in WRONG])
+def test_write_refuses_what_read_would_and_writes_nothing(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+    wrong = replace(WHOLE, **changes)
+    with pytest.raises(ValueError, match=re.escape(f"the record of trial 0123456789abcdef was not written: {says}")):
+        record.write(wrong, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "record.json").write_text(json.dumps(asdict(wrong)))
+    with pytest.raises(ValueError, match=re.escape(f"record.json is not a record ({says}")):
+        record.read(tmp_path)
+
+
+def test_read_takes_a_record_that_was_written_before_metrics_were(tmp_path: Path) -> None:
+    values = asdict(WHOLE)
+    del values["metrics"]
+    (tmp_path / "record.json").write_text(json.dumps(values))
+    assert record.read(tmp_path) == replace(WHOLE, metrics={})
 
 
 def test_a_write_that_is_interrupted_leaves_the_old_file_and_nothing_else(
@@ -68,7 +108,7 @@ def test_a_write_that_is_interrupted_leaves_the_old_file_and_nothing_else(
 
     monkeypatch.setattr(os, "fsync", out_of_space)
     with pytest.raises(OSError, match="No space left"):
-        record.write(Record("other", "n", "failed", trial={}), tmp_path)
+        record.write(Record("other", "n", "failed", trial=TRIAL), tmp_path)
     assert record.read(tmp_path) == WHOLE
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 
@@ -127,6 +167,7 @@ def test_what_differs_between_the_trials_of_a_sweep_is_named() -> None:
         return Record(str(seed), "n", "finished", trial=trial, environment=ran_on)
 
     assert record.mixtures([one(0), one(1)]) == []
+    assert record.mixtures([one(0), replace(one(1, base="other"), trial={"task": {"name": "toy of another"}})]) == []
     assert record.mixtures([one(0), one(1), one(2, torch="2.12", base="other")]) == [
         "torch: 2.13 (2 trials), 2.12 (1 trials)",
         "base: b (2 trials), other (1 trials)",

@@ -43,7 +43,9 @@ SECRET = "canary-5ecret"
 
 
 def test_secrets_reach_no_file_and_files_have_the_users_mode(tmp_path: Path) -> None:
-    environment = dict.fromkeys(("WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "MY_PASSWORD"), f"{SECRET}-{'x' * 40}")  # fmt: skip
+    environment = dict.fromkeys(
+        ("WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "MY_PASSWORD"), f"{SECRET}-{'x' * 40}"
+    )
     arguments = ("-m", *TOY, "tracker=wandb", "name=s", "optimizer.lr=1e-2,1e30", "save_adapter=true")
     environment["MY_CACHE"] = f"outputs/.cache/{SECRET}"
     own = ("tracker.project=${oc.env:USER_PROJECT}", "cache=${oc.env:MY_CACHE}")
@@ -74,7 +76,16 @@ def test_a_group_shares_what_its_umask_lets_it_share(tmp_path: Path) -> None:
         os.umask(before)
     assert done.returncode == 0, done.stderr
     modes = {path.relative_to(tmp_path): stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
-    assert {path.suffix for path in modes} >= {".lock", ".safetensors", ".json", ".jsonl", ".yaml", ".md", ".parquet", ".log"}  # fmt: skip
+    assert {path.suffix for path in modes} >= {
+        ".lock",
+        ".safetensors",
+        ".json",
+        ".jsonl",
+        ".yaml",
+        ".md",
+        ".parquet",
+        ".log",
+    }
     assert {path: mode for path, mode in modes.items() if mode not in (0o664, 0o775)} == {}
 
 
@@ -83,6 +94,13 @@ def test_no_code_is_read_from_data() -> None:
     pattern = r"\b(eval|exec)\(|pickle\.load|torch\.load\(|_target_|yaml\.(unsafe_)?load\("
     line = ["grep", "-rnE", pattern, "--include=*.py", "--include=*.yaml", "sweep", "analysis", "conf"]
     found = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False).stdout.splitlines()
-    harmless = (".eval()", '_target_: str = "hydra_plugins.lora_sweep', "pickle.loads(self._by_groups", "pickle.loads(pickle.dumps(", 'key == "_target_"', 'name != "_target_"')  # fmt: skip
+    harmless = (
+        ".eval()",
+        '_target_: str = "hydra_plugins.lora_sweep',
+        "pickle.loads(self._by_groups",
+        "pickle.loads(pickle.dumps(",
+        'key == "_target_"',
+        'name != "_target_"',
+    )
     assert found
     assert [one for one in found if not any(part in one for part in harmless)] == []

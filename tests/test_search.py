@@ -5,13 +5,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.commands import records, sweep
+from tests.support.commands import command, records, sweep
 
 pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="pip install lora-sweep[optuna]")
 SEARCH = (
-    "+ablation=search", "task=toy_regression", "tracker=none", "training.steps=40", "training.eval_every=10", "name=s",
-    "hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=4", "adapter.rank=choice(1,2)",
-)  # fmt: skip
+    "+ablation=search",
+    "task=toy_regression",
+    "tracker=none",
+    "training.steps=40",
+    "training.eval_every=10",
+    "name=s",
+    "hydra.sweeper.n_trials=8",
+    "hydra.sweeper.n_jobs=4",
+    "adapter.rank=choice(1,2)",
+)
 
 
 def test_a_search_packs_its_proposals_prunes_them_and_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -34,7 +41,9 @@ def test_a_search_packs_its_proposals_prunes_them_and_goes_on_where_it_was(tmp_p
     sweep(*SEARCH, cwd=tmp_path)
     again = records(folder)
     assert again.keys() == found.keys()
-    assert {name: one for name, one in again.items() if name != lost} == {name: one for name, one in found.items() if name != lost}  # fmt: skip
+    assert {name: one for name, one in again.items() if name != lost} == {
+        name: one for name, one in found.items() if name != lost
+    }
     changed = {path for path, time in times.items() if path.stat().st_mtime_ns != time}
     assert changed == {folder / lost / "record.json"}
     assert yaml.safe_load((folder / "optimization_results.yaml").read_text()) == best
@@ -46,3 +55,17 @@ def test_proposals_that_diverge_or_come_again_do_not_end_it(tmp_path: Path) -> N
     assert "diverged" in status
     assert "finished" in status
     assert len(status) < 8  # there are only four distinct ones
+
+
+def test_search_whose_every_proposal_diverges_names_the_rates(tmp_path: Path) -> None:
+    lost = command("sweep", *SEARCH, "optimizer.lr=choice(1e30,1e31)", "pruning=null", cwd=tmp_path)
+    assert lost.returncode == 1
+    [line] = [line for line in lost.stderr.splitlines() if line.startswith("lora-sweep:")]
+    assert line.startswith("lora-sweep: none of 8 proposals finished, at learning rates from 1e+30 to 1e+31")
+
+
+def test_search_log_speaks_of_its_own_trials_alone(tmp_path: Path) -> None:
+    done = sweep(*SEARCH, cwd=tmp_path)
+    said = done.stdout + done.stderr
+    assert "alembic" not in said
+    assert "of other settings" not in said

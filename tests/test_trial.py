@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sweep.adapters.options import AdapterOptions
 from sweep.registry import INITS
 from sweep.resolve import resolve
+from sweep.tasks import texts
 from sweep.tasks.toy_regression.options import ToyRegressionOptions
 from sweep.training.options import OptimizerOptions, TrainingOptions
 from sweep.trial import Trial
@@ -77,6 +78,32 @@ def test_every_field_of_the_science_is_part_of_the_identity() -> None:
     assert len(ids) == 1 + changed + 2
 
 
+OF_BEFORE = {
+    "task=toy_regression": "b8f950d1bb64967a",
+    "task=toy_regression adapter.rank=2 seed=1": "aae761b1d6836a7a",
+    "task=toy_regression adapter=full": "daa81fa4aced0f0a",
+    "task=toy_regression adapter=none": "637a9970e82b81b2",
+    "task=toy_regression task.data=tutorial": "30a62ef3b88f090e",
+    "task=toy_regression task.hidden=[16] adapter.init=pissa task.noise=0.5": "a7554a27b384eccd",
+    "task=mnist": "c025eb294581b599",
+    "task=mnist task.shift=digit task.digit=3 adapter.rank=1": "209765f660ae7d99",
+    "task=mnist task.data=/some/folder": "650de6f1e428cc17",
+    "task=mnist task.pretraining.seed=1 task.hidden=[24]": "879bfd123a39d9a9",
+    "task=transformer": "cac19bbc87bc7ee3",
+    "task=transformer task.layers=2 adapter.targets=qv optimizer.lr_ratio=4": "0d7a4492bda19ea4",
+    "task=transformer_tiny": "5303ff543c088889",
+    "task=transformer_tiny task.target_text=/some/text.txt": "179de280f77a778b",
+    "task=causal_lm task.model=org/name": "11cada2258238103",
+    "task=causal_lm task.model=org/name task.context=32 task.source_text=a.txt": "f712af1b705e68f5",
+}
+"""Ids on data with the fingerprint ``data``, taken when every task was listed by hand."""
+
+
+@pytest.mark.parametrize("overrides", OF_BEFORE)
+def test_id_of_every_task_is_what_it_was(overrides: str) -> None:
+    assert trial(*overrides.split()).id == OF_BEFORE[overrides]
+
+
 @pytest.mark.parametrize(
     "override",
     ["name=other", "tracker=none", "tracker.project=p", "device=cpu", "cache=elsewhere", "save_adapter=true"],
@@ -99,7 +126,9 @@ def test_a_value_is_the_same_however_it_came() -> None:
 
 def test_full_and_none_drop_what_means_nothing_to_them() -> None:
     for kind in ("full", "none"):
-        plain, with_settings = (trial(TOY, f"adapter={kind}", *more) for more in ((), ("adapter.rank=2", "adapter.init=pissa")))  # fmt: skip
+        plain, with_settings = (
+            trial(TOY, f"adapter={kind}", *more) for more in ((), ("adapter.rank=2", "adapter.init=pissa"))
+        )
         assert plain == with_settings
         assert plain.id == with_settings.id
     assert trial(TOY, "adapter=full", "optimizer.lr=1").id != trial(TOY, "adapter=full").id
@@ -125,9 +154,7 @@ def test_other_text_is_another_trial(tmp_path: Path) -> None:
     ids = []
     for content in ("abc " * 300, "abd " * 300, "abc " * 300):
         text.write_text(content)
-        from sweep.tasks import data
-
-        data._documents.cache_clear()
+        texts._documents.cache_clear()
         one = config("task=transformer_tiny", f"task.source_text={text}", f"task.target_text={text}")
         ids.append(resolve(one).id)
     assert ids[0] != ids[1]
@@ -169,13 +196,30 @@ def test_a_label_is_a_valid_short_folder_name() -> None:
 def test_identities_do_not_change_between_releases() -> None:
     """A changed identity would train every finished trial again."""
     task = ToyRegressionOptions(
-        name="toy_regression", data="planted", in_features=4, out_features=2, hidden=(), samples=8, held_out=8,
-        shift_rank=1, shift_scale=1.0, noise=0.0, inputs="white", data_seed=0,
-    )  # fmt: skip
+        name="toy_regression",
+        data="planted",
+        in_features=4,
+        out_features=2,
+        hidden=(),
+        samples=8,
+        held_out=8,
+        shift_rank=1,
+        shift_scale=1.0,
+        noise=0.0,
+        inputs="white",
+        data_seed=0,
+    )
     optimizer = OptimizerOptions(
-        name="sgd", lr=0.1, weight_decay=0.0, betas=(0.9, 0.999), eps=1e-8, momentum=0.0, schedule="constant",
-        warmup_steps=0, clip_norm=None,
-    )  # fmt: skip
+        name="sgd",
+        lr=0.1,
+        weight_decay=0.0,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        momentum=0.0,
+        schedule="constant",
+        warmup_steps=0,
+        clip_norm=None,
+    )
     training = TrainingOptions(steps=1, batch_size=1, accumulation=1, checkpointing=False, log_every=1, eval_every=None)
     adapter = AdapterOptions(kind="full")
     assert Trial(task, adapter, optimizer, training, 0, "generated:planted").id == "f2a06ff8da4578f3"

@@ -66,20 +66,23 @@ class LoRALinear(nn.Module):
     Attributes:
         lora_A: (T, R, I); a parameter that no trial trains has no gradient.
         lora_B: (T, O, R); zero for the trials that do not train it.
-        bias: (T, O), used where ``trains_bias`` (T,) is true; None when no trial trains it.
+        bias: (T, O), used by the trials that train it; None when there are none.
         frozen_B: the B (T, O, R) of the trials that do not train it, zero for the others; None when there are none.
         moved_A: the frozen A₀ (T, R, I) of the trials whose initialisation took s·B₀A₀ out of the base, zero for
             the others; None when there are none. ``moved_B`` is B₀ (T, O, R).
         ranks: the rank of each trial; 0 where it does not target the layer.
+        freezes_B: which trials target the layer and do not train B.
+        moves_base: which trials target the layer and took s·B₀A₀ out of the base.
+        trains_bias: which trials train the bias.
 
     """
 
     scaling: Tensor
     frozen_B: Tensor | None
-    is_frozen: Tensor | None
+    is_frozen: Tensor
+    is_biased: Tensor
     moved_A: Tensor | None
     moved_B: Tensor | None
-    trains_bias: Tensor | None
 
     def __init__(self, base: nn.Linear, trials: Sequence[TrialFactors], padded_rank: int):
         super().__init__()
@@ -89,28 +92,27 @@ class LoRALinear(nn.Module):
         self.dropout_rng = tuple(trial.dropout_rng for trial in trials)
         self.freezes_B = tuple(trial.rank > 0 and not trial.trains_B for trial in trials)
         self.moves_base = tuple(trial.rank > 0 and trial.moves_base for trial in trials)
-        device = base.weight.device
+        self.trains_bias = tuple(trial.trains_bias for trial in trials)
         lora_A = torch.zeros(len(trials), padded_rank, base.in_features)
         lora_B = torch.zeros(len(trials), base.out_features, padded_rank)
         for row, trial in enumerate(trials):
             lora_A[row, : trial.rank], lora_B[row, :, : trial.rank] = trial.lora_A, trial.lora_B
-        is_moved, is_frozen = (torch.tensor(mask)[:, None, None] for mask in (self.moves_base, self.freezes_B))
-        moved_A, moved_B = torch.where(is_moved, lora_A, 0.0), torch.where(is_moved, lora_B, 0.0)
-        trains_bias = torch.tensor([trial.trains_bias for trial in trials])
-        trains_B = any(rank > 0 and not frozen for rank, frozen in zip(self.ranks, self.freezes_B, strict=True))
-        self.lora_A = nn.Parameter(lora_A.to(device), requires_grad=any(self.ranks))
-        self.lora_B = nn.Parameter(torch.where(is_frozen, 0.0, lora_B).to(device), requires_grad=trains_B)
-        self.bias = nn.Parameter(base.bias.detach().repeat(len(trials), 1)) if trains_bias.any() else None
         buffers = {
-            "scaling": torch.tensor([trial.scaling for trial in trials]).view(-1, 1, 1),
-            "frozen_B": torch.where(is_frozen, lora_B, 0.0) if any(self.freezes_B) else None,
-            "is_frozen": is_frozen if any(self.freezes_B) else None,
-            "moved_A": moved_A if any(self.moves_base) else None,
-            "moved_B": moved_B if any(self.moves_base) else None,
-            "trains_bias": None if self.bias is None else trains_bias,
+            "scaling": torch.tensor([trial.scaling for trial in trials])[:, None, None],
+            "is_frozen": torch.tensor(self.freezes_B)[:, None, None],
+            "is_biased": torch.tensor(self.trains_bias)[:, None],
+            "frozen_B": _rows(lora_B, self.freezes_B),
+            "moved_A": _rows(lora_A, self.moves_base),
+            "moved_B": _rows(lora_B, self.moves_base),
         }
+        device = base.weight.device
         for name, buffer in buffers.items():
             self.register_buffer(name, None if buffer is None else buffer.to(device), persistent=False)
+        lora_B[torch.tensor(self.freezes_B)] = 0.0
+        trains_B = any(rank > 0 and not frozen for rank, frozen in zip(self.ranks, self.freezes_B, strict=True))
+        self.lora_A = nn.Parameter(lora_A.to(device), requires_grad=any(self.ranks))
+        self.lora_B = nn.Parameter(lora_B.to(device), requires_grad=trains_B)
+        self.bias = nn.Parameter(base.bias.detach().repeat(len(trials), 1)) if any(self.trains_bias) else None
         self.enabled = True
         self.shared_prefix: SharedPrefix | None = None
 
@@ -131,14 +133,14 @@ class LoRALinear(nn.Module):
         dropped_T_N_I = self._drop(x_T_N_I) if self.training and any(self.dropout) else None
         shared_T_N_O = None if shared is None else shared.reshape(trials, -1, shared.shape[-1])
         y_T_N_O = self._adapted(x_T_N_I, dropped_T_N_I, shared_T_N_O)
-        if self.bias is not None and self.trains_bias is not None:
+        if self.bias is not None:
             # the difference, so that a neighbour without a bias of its own adds an exact zero
-            y_T_N_O = y_T_N_O + torch.where(self.trains_bias[:, None], self.bias - self.base.bias, 0.0)[:, None]
+            y_T_N_O = y_T_N_O + torch.where(self.is_biased, self.bias - self.base.bias, 0.0)[:, None]
         return y_T_N_O.view(*x.shape[:-1], -1)
 
     def output_factors(self) -> Tensor:
         """B (T, O, R) of each trial, trained or frozen; only the trained ones have a gradient."""
-        if self.frozen_B is None or self.is_frozen is None:
+        if self.frozen_B is None:
             return self.lora_B
         return torch.where(self.is_frozen, self.frozen_B, self.lora_B)
 
@@ -156,7 +158,7 @@ class LoRALinear(nn.Module):
     def tensors(self, trial: int) -> dict[str, Tensor]:
         """The ``factors`` of trial number ``trial``, and the bias (O,) that it trains."""
         own = self.factors(trial)
-        if self.bias is not None and self.trains_bias is not None and self.trains_bias[trial]:
+        if self.bias is not None and self.trains_bias[trial]:
             own["bias"] = self.bias[trial]
         return own
 
@@ -200,7 +202,7 @@ class LoRALinear(nn.Module):
 
     def own_bias(self, trial: int) -> Tensor | None:
         """The bias (O,) that trial number ``trial`` uses; None where the layer has none."""
-        if self.bias is None or self.trains_bias is None or not self.trains_bias[trial]:
+        if self.bias is None or not self.trains_bias[trial]:
             return self.base.bias
         return self.bias[trial].detach()
 
@@ -220,6 +222,11 @@ class LoRALinear(nn.Module):
             if probability:
                 mask.copy_((torch.rand(mask.shape, generator=rng) >= probability) / (1 - probability))
         return x_T_N_I * kept.to(x_T_N_I)
+
+
+def _rows(tensor: Tensor, mask: Sequence[bool]) -> Tensor | None:
+    """A copy of ``tensor`` with the rows outside ``mask`` at zero; None when no row is left."""
+    return torch.where(torch.tensor(mask)[:, None, None], tensor, 0.0) if any(mask) else None
 
 
 class _AdaptedLinear(torch.autograd.Function):

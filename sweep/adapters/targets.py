@@ -1,4 +1,4 @@
-"""Which layers a trial adapts: presets, names, regular expressions, layer indices, and what is left out."""
+"""Which layers a trial adapts: presets, names, regular expressions, layer indices, and exclusions."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -32,13 +32,15 @@ def select(adapter: AdapterOptions, layers: Sequence[str], presets: Presets) -> 
         indices = {_index(name) for name in chosen}
         if unknown := sorted(set(adapter.layers) - indices):
             known = ", ".join(str(index) for index in sorted(i for i in indices if i is not None))
-            raise ConfigError([f"adapter.layers = {list(adapter.layers)}: no targeted layer has index {unknown[0]}; there are {known}"])  # fmt: skip
+            said = f"no targeted layer has index {unknown[0]}; there are {known}"
+            raise ConfigError([f"adapter.layers = {list(adapter.layers)}: {said}"])
         chosen = [name for name in chosen if _index(name) in adapter.layers]
     if adapter.exclude is not None:
         left_out = _matching("exclude", adapter.exclude, chosen, {})
         chosen = [name for name in chosen if name not in left_out]
     if adapter.save:
-        chosen = [name for name in chosen if not any(_is_called(part, own) for own in adapter.save for part in _nesting(name))]  # fmt: skip
+        saved = adapter.save
+        chosen = [name for name in chosen if not any(_is_called(part, own) for own in saved for part in _nesting(name))]
     if not chosen:
         key, value = ("save", adapter.save) if adapter.save else ("exclude", adapter.exclude)
         shown = value if isinstance(value, str) else list(value or ())

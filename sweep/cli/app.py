@@ -18,6 +18,7 @@ from sweep.record import Record
 
 if TYPE_CHECKING:
     from sweep.resolve import ResolvedTrial
+    from sweep.store.store import Store
 
 log = logging.getLogger("sweep")
 
@@ -32,6 +33,9 @@ class Application:
     def __init__(self) -> None:
         self._last: tuple[dict[str, Any], ResolvedTrial] | None = None
         self._records: dict[Path, Record] = {}
+        self._trained: list[ResolvedTrial] = []
+        self._stores: dict[Path, Store] = {}
+        self._folders: set[Path] = set()
 
     def __call__(self, config: DictConfig) -> float | None:
         """Train one trial, or find its record, and return ``eval/loss``."""
@@ -52,11 +56,7 @@ class Application:
         here = launcher.engine == "local" and launcher.workers != 1 and not launcher.dry_run
         if here and len(configs) > WORTH_IT:
             warm_up(mirrored=OmegaConf.select(configs[0], "tracker.mode") != "none")
-        try:
-            trials = self._resolve_all(configs)
-        except ConfigError:
-            remove_hydras_file(Path(configs[0].hydra.sweep.dir))
-            raise
+        trials = self._resolve_all(configs)
         if launcher.dry_run:
             show_plan(trials, options_of(configs[0].hydra.launcher))
         folders = []
@@ -68,12 +68,23 @@ class Application:
             by_sweep.setdefault(sweep, []).append(trial)
             folders.append(sweep / trial.label)
         for sweep, own in by_sweep.items():
-            records = train_packed(own, sweep, configs[0].hydra)
+            self._trained += own
+            records = self._train_packed(own, sweep, configs[0].hydra)
             self._records |= {sweep / trial.label: record for trial, record in zip(own, records, strict=True)}
         first: dict[Path, int] = {}
         for position, folder in enumerate(folders):
             first.setdefault(folder, position)
         return [first[folder] for folder in folders]
+
+    def explained(self, error: Exception) -> str:
+        """What a search says in the user's words when none of its proposals finished; else an empty string."""
+        rates = sorted({trial.optimizer.lr for trial in self._trained if trial.adapter.kind != "none"})
+        if "No trials are completed yet" not in str(error) or not rates:
+            return ""
+        return (
+            f"none of {len(self._trained)} proposals finished, at learning rates from {rates[0]:g} to {rates[-1]:g}; "
+            "lower the range of optimizer.lr"
+        )
 
     def trial_folder(self, *, _root_: DictConfig) -> str:
         """The resolver ``${trial_folder:}``: the folder name of the trial that this configuration describes."""
@@ -81,7 +92,14 @@ class Application:
 
     def sweep_folder(self, name: str) -> str:
         """The resolver ``${sweep_folder:…}``: where the sweep of this name lives."""
-        return folder_of(name)
+        folder = folder_of(name)
+        self._folders.add(Path(folder))
+        return folder
+
+    def clean_up(self) -> None:
+        """Remove what Hydra has written of sweeps in which nothing was started."""
+        for folder in self._folders:
+            remove_hydras_file(folder)
 
     def _resolve(self, config: DictConfig) -> "ResolvedTrial":
         """The trial that a composed configuration describes. Raises ConfigError.
@@ -121,6 +139,31 @@ class Application:
             log.info("%s: eval/loss %.4f", os.path.relpath(folder), record.result["eval/loss"])
         return record
 
+    def _train_packed(self, trials: "Sequence[ResolvedTrial]", folder: Path, hydra_node: DictConfig) -> list[Record]:
+        """Train the trials of one sweep and say how it ended. Raises TrialFailedError where too many failed."""
+        from sweep.launch.launch import TooManyFailuresError, run
+        from sweep.store.store import Store
+
+        if folder not in self._stores:  # a search asks in batches
+            self._stores[folder] = Store(folder, hydra_node.runtime.choices.get("ablation"))
+        store = self._stores[folder]
+        try:
+            records = run(trials, store, options_of(hydra_node.launcher))
+        except TooManyFailuresError as error:
+            raise TrialFailedError(str(error)) from None
+        distinct = {trial.label: record for trial, record in zip(trials, records, strict=True)}
+        where = os.path.relpath(folder)
+        for label, record in distinct.items():
+            if record.error and len(distinct) > 1:
+                log.warning("%s %s: %s", label, record.status, record.error["message"])
+        finished = sum(record.finished for record in distinct.values())
+        healthy = sum(record.healthy for record in distinct.values())
+        pruned = f", {healthy - finished} were pruned" if healthy > finished else ""
+        log.info(
+            "%d of %d trials finished%s; see them with: python -m analysis %s", finished, len(distinct), pruned, where
+        )
+        return records
+
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """The values of a composed configuration, every interpolation resolved, without Hydra's own."""
@@ -159,28 +202,6 @@ def show_plan(trials: "Sequence[ResolvedTrial]", options: LaunchOptions) -> NoRe
         store = Store(Path(folder_of(name)), ablation=None)
         print(f"{store.folder}: {describe(make_plan(own, store, options), own)}")
     sys.exit(0)
-
-
-def train_packed(trials: "Sequence[ResolvedTrial]", folder: Path, hydra_node: DictConfig) -> list[Record]:
-    """Train the trials of one sweep and say how it ended. Raises TrialFailedError where too many failed."""
-    from sweep.launch.launch import TooManyFailuresError, run
-    from sweep.store.store import Store
-
-    store = Store(folder, hydra_node.runtime.choices.get("ablation"))
-    try:
-        records = run(trials, store, options_of(hydra_node.launcher))
-    except TooManyFailuresError as error:
-        raise TrialFailedError(str(error)) from None
-    distinct = {trial.label: record for trial, record in zip(trials, records, strict=True)}
-    where = os.path.relpath(folder)
-    for label, record in distinct.items():
-        if record.error and len(distinct) > 1:
-            log.warning("%s %s: %s", label, record.status, record.error["message"])
-    finished = sum(record.finished for record in distinct.values())
-    healthy = sum(record.healthy for record in distinct.values())
-    pruned = f", {healthy - finished} were pruned" if healthy > finished else ""
-    log.info("%d of %d trials finished%s; see them with: python -m analysis %s", finished, len(distinct), pruned, where)
-    return records
 
 
 def options_of(launcher: DictConfig) -> LaunchOptions:

@@ -8,6 +8,7 @@ from hydra._internal.utils import get_args_parser
 
 from sweep.cli.messages import one_line
 from sweep.errors import ConfigError
+from sweep.registry import INITS
 
 DRY_RUN = "--dry-run"
 MULTIRUN = frozenset({"--multirun", "-m"})
@@ -20,13 +21,16 @@ def checked(arguments: Sequence[str]) -> list[str]:
     refuse_unknown_option(arguments)
     refuse_pickle(arguments)
     refuse_config_of_sweep(arguments)
-    return pack_by_default(options_first(arguments))
+    refuse_glob_of_values(arguments)
+    return pack_by_default(options_first(quote_nested_interpolations(arguments)))
 
 
 def refuse_swept_ablation(arguments: Sequence[str]) -> None:
     """An ablation brings its own factors, of which Hydra would silently take those of the first."""
     if any(re.match(r"\+?ablation=.*,", argument) for argument in arguments):
-        raise ConfigError(["an ablation chooses its own factors, so two cannot be swept at once; launch them one after the other"])  # fmt: skip
+        raise ConfigError(
+            ["an ablation chooses its own factors, so two cannot be swept at once; launch them one after the other"]
+        )
 
 
 def refuse_unknown_option(arguments: Sequence[str]) -> None:
@@ -39,7 +43,11 @@ def refuse_unknown_option(arguments: Sequence[str]) -> None:
     name, _, value = wrong[0].partition("=")
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     setting = f"{name.strip('-')}={value or '…'}"
-    hint = f"did you mean {close[0]}?" if close else f"a setting has no dashes: {setting}, or +{setting} for a group that has no default"  # fmt: skip
+    hint = (
+        f"did you mean {close[0]}?"
+        if close
+        else f"a setting has no dashes: {setting}, or +{setting} for a group that has no default"
+    )
     raise ConfigError([one_line(f"{wrong[0]}: unknown option; {hint}")])
 
 
@@ -53,6 +61,21 @@ def refuse_config_of_sweep(arguments: Sequence[str]) -> None:
     """Hydra's ``--cfg`` shows a single configuration."""
     if {"--cfg", "-c"} & set(arguments) and MULTIRUN & set(arguments):
         raise ConfigError(["--cfg shows one trial, without -m; --dry-run shows the plan of a sweep"])
+
+
+def refuse_glob_of_values(arguments: Sequence[str]) -> None:
+    """Hydra's ``glob`` matches the files of a group, and fails without a word on a plain value."""
+    for argument in arguments:
+        if match := re.match(r"\+?(\w+(?:\.\w+)+)=glob\(", argument):
+            values = ",".join(INITS.names) if match[1] == "adapter.init" else "a,b,c"
+            raise ConfigError(
+                [f"{argument}: glob(…) is for groups, as in task=glob(*); list the values, as in {match[1]}={values}"]
+            )
+
+
+def quote_nested_interpolations(arguments: Sequence[str]) -> list[str]:
+    """Quote ``key=${times:2,${other.key}}``: Hydra's grammar takes an interpolation in another one only as a text."""
+    return [re.sub(r"^([^=]+)=(\$\{[^\"]*\$\{[^\"]*\})$", r'\1="\2"', argument) for argument in arguments]
 
 
 def options_first(arguments: Sequence[str]) -> list[str]:

@@ -49,16 +49,36 @@ def _said(error: BaseException, causes: Sequence[BaseException]) -> str:
     if there := re.match(r"Could not append to config. An item is already at '([\w.]+)'", text):
         return f"{there[1]}: exists already; write it without +"
     if several := re.match(r"Ambiguous value for argument '(.*?)=(.*)'\n", text):
-        return f"{several[1]}={several[2]}: several values; put -m before it to sweep over them, or write {several[1]}=[{several[2]}] for one list"  # fmt: skip
+        return (
+            f"{several[1]}={several[2]}: several values; put -m before it to sweep over them, or "
+            f"write {several[1]}=[{several[2]}] for one list"
+        )
     if unreadable := next((cause for cause in causes if isinstance(cause, OverrideParseException)), None):
-        return f"{unreadable.override!r}: is not of the form key=value1,value2 without spaces, or a value needs quotes"
+        return _unreadable(unreadable.override)
+    if "does not support sweep type : INTERVAL_SWEEP" in text:
+        return "a grid has no intervals: give values, as in optimizer.lr=1e-4,1e-3,1e-2, or search with hydra/sweeper=optuna"
     if any(isinstance(cause, RecursionError) for cause in causes):
         return "a value or a file refers to itself, or is nested too deeply"
     values = [cause for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key]
     if values:
         key, missing = values[-1].full_key, isinstance(values[-1], MissingMandatoryValue)
-        return f"{key}: missing; give it with {key}=…" if missing else f"{key}: {values[-1].msg or values[-1]}".partition("\n")[0]  # fmt: skip
+        return (
+            f"{key}: missing; give it with {key}=…"
+            if missing
+            else f"{key}: {values[-1].msg or values[-1]}".partition("\n")[0]
+        )
     return next((str(cause) for cause in causes if str(cause)), type(error).__name__).partition("\n    full_key")[0]
+
+
+def _unreadable(override: str) -> str:
+    key = override.partition("=")[0]
+    if key.endswith("_pattern"):
+        return (
+            f"{key}: on the command line a name has no quotes and no other signs than . * | ? $, as in "
+            f"'{key}={{q_proj: 4}}'; any other expression goes into a YAML file, as in "
+            f'{key.rpartition(".")[2]}: {{"^q_proj": 4}}'
+        )
+    return f"{override!r}: is not of the form key=value1,value2 without spaces, or a value needs quotes"
 
 
 def _unknown_to_hydra(path: Sequence[str]) -> str:
@@ -69,7 +89,9 @@ def _unknown_to_hydra(path: Sequence[str]) -> str:
     if path[2] in known:
         return f"{key}: a setting of the packed launcher; add -m, or hydra/launcher=packed"
     close = difflib.get_close_matches(path[2], known, n=1)
-    return f"{key}: unknown key; " + (f"did you mean hydra.launcher.{close[0]}?" if close else f"known here: {', '.join(known)}")  # fmt: skip
+    return f"{key}: unknown key; " + (
+        f"did you mean hydra.launcher.{close[0]}?" if close else f"known here: {', '.join(known)}"
+    )
 
 
 def one_line(text: str) -> str:

@@ -2,6 +2,8 @@
 
 import atexit
 import gc
+import logging
+import math
 import os
 import signal
 import sys
@@ -66,9 +68,11 @@ def _run() -> None:
             secrets[value] = f"${{oc.env:{key}}}"
         return value
 
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # optuna's database would announce each of its plug-ins
     application = Application()
     OmegaConf.register_new_resolver("trial_folder", application.trial_folder, replace=True)
     OmegaConf.register_new_resolver("sweep_folder", application.sweep_folder, replace=True)
+    OmegaConf.register_new_resolver("times", times, replace=True)
     OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
     hydra_internals.ConfigLoaderImpl = CheckedLoader  # type: ignore[misc]
     try:
@@ -82,12 +86,22 @@ def _run() -> None:
         print("lora-sweep: interrupted; the same command goes on with what is not finished", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
+        application.clean_up()
         if wants_traceback:
             raise
-        text = readable(error)
+        text = application.explained(error) or readable(error)
         for secret, name in secrets.items():
             text = text.replace(secret, name)
         sys.exit(f"lora-sweep: {_prefix(error)}{text}")
+
+
+def times(*factors: float) -> float:
+    """The resolver ``${times:2,${adapter.rank}}``: the product of numbers. Raises ConfigError for anything else."""
+    if not all(isinstance(factor, int | float) for factor in factors):
+        raise ConfigError(
+            [f"${{times:{','.join(map(str, factors))}}}: must be numbers, as in ${{times:2,${{adapter.rank}}}}"]
+        )
+    return math.prod(factors)
 
 
 def _config_folders() -> list[Path]:

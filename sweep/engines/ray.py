@@ -59,7 +59,12 @@ class RayEngine:
                 ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
             except (OSError, RuntimeError, ValueError) as error:
                 reason = str(error).splitlines()[0]
-                raise ConfigError([f"hydra.launcher.address = {address!r}: no Ray cluster to work with ({reason}); start one with: ray start --head"]) from None  # fmt: skip
+                raise ConfigError(
+                    [
+                        f"hydra.launcher.address = {address!r}: no Ray cluster to work with ({reason}); start one "
+                        f"with: ray start --head"
+                    ]
+                ) from None
 
     def places(self, trials: Sequence[ResolvedTrial]) -> int:
         """As many as the cluster has CPUs, or GPUs, for."""
@@ -135,7 +140,10 @@ def inputs_of(trial: ResolvedTrial) -> dict[str, Path]:
     for name in sorted(options.own_paths()):
         own = Path(getattr(options, name))
         files = sorted(path for path in own.rglob("*") if path.is_file()) if own.is_dir() else [own]
-        found |= {f"{name}/{own.name}/{path.relative_to(own)}" if own.is_dir() else f"{name}/{own.name}": path for path in files}  # fmt: skip
+        found |= {
+            f"{name}/{own.name}/{path.relative_to(own)}" if own.is_dir() else f"{name}/{own.name}": path
+            for path in files
+        }
     return found
 
 

@@ -64,7 +64,12 @@ class SlurmEngine:
         try:
             _slurm("sinfo", "--version")
         except OSError:
-            raise ConfigError(["hydra.launcher.engine = 'slurm': there is no sinfo here; launch from a machine where SLURM's commands are"]) from None  # fmt: skip
+            raise ConfigError(
+                [
+                    "hydra.launcher.engine = 'slurm': there is no sinfo here; launch from a machine where "
+                    "SLURM's commands are"
+                ]
+            ) from None
 
     def places(self, trials: Sequence[ResolvedTrial]) -> int:
         """A modest number: how many jobs a user may run is the site's business."""
@@ -123,9 +128,14 @@ class SlurmEngine:
             own = {f"slurm_{key}": value for key, value in self._options.slurm.items()}
             try:
                 executor.update_parameters(
-                    name=_name(store), timeout_min=minutes, mem_gb=self._options.memory_gb or memory_gb,
-                    cpus_per_task=self._options.cpus, slurm_array_parallelism=workers, **gpus, **own,
-                )  # fmt: skip
+                    name=_name(store),
+                    timeout_min=minutes,
+                    mem_gb=self._options.memory_gb or memory_gb,
+                    cpus_per_task=self._options.cpus,
+                    slurm_array_parallelism=workers,
+                    **gpus,
+                    **own,
+                )
                 for part in _parts(group):
                     submitted = executor.map_array(_on_node, [parcel_of(pack.trials, store, mode) for pack in part])
                     jobs |= {job.job_id: (job, pack) for job, pack in zip(submitted, part, strict=True)}

@@ -43,7 +43,7 @@ def _fold_untrained(trials: Sequence[ResolvedTrial], task: Task) -> Folded:
     adapters = [
         trial.adapter.model_copy(update={"init": "kaiming"}) if trial.adapter.kind == "lora" else trial.adapter
         for trial in trials
-    ]  # fmt: skip
+    ]
     device = device_of(trials[0].config.device)
     model = (task.base() or task.new_model(torch.Generator())).to(device)
     targets, seeds = [trial.targets for trial in trials], [trial.seed for trial in trials]

@@ -137,16 +137,33 @@ def _trained(path: Path, task: Task, device: torch.device, on_step: Callable[[in
     with threads(PRETRAINING_THREADS):
         folded = fold_full(task.new_model(torch.Generator().manual_seed(recipe.seed)).to(device))
         setting = OptimizerOptions(
-            name="adam", lr=recipe.lr, weight_decay=0.0, betas=(0.9, 0.999), eps=1e-8, momentum=0.0,
-            schedule="constant", warmup_steps=0, clip_norm=None,
-        )  # fmt: skip
+            name="adam",
+            lr=recipe.lr,
+            weight_decay=0.0,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            momentum=0.0,
+            schedule="constant",
+            warmup_steps=0,
+            clip_norm=None,
+        )
         if recipe.schedule == "cosine":
-            gentle = {"name": "adamw", "weight_decay": 0.01, "schedule": "cosine", "warmup_steps": recipe.steps // 20, "clip_norm": 1.0}  # fmt: skip
+            gentle = {
+                "name": "adamw",
+                "weight_decay": 0.01,
+                "schedule": "cosine",
+                "warmup_steps": recipe.steps // 20,
+                "clip_norm": 1.0,
+            }
             setting = setting.model_copy(update=gentle)
         training = TrainingOptions(
-            steps=recipe.steps, batch_size=recipe.batch_size, accumulation=1, checkpointing=False,
-            log_every=recipe.steps, eval_every=None,
-        )  # fmt: skip
+            steps=recipe.steps,
+            batch_size=recipe.batch_size,
+            accumulation=1,
+            checkpointing=False,
+            log_every=recipe.steps,
+            eval_every=None,
+        )
         train(folded, task, task.source, [setting], training, [recipe.seed], Callbacks(on_step=on_step))
     model = folded.model.cpu()
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}

@@ -40,12 +40,19 @@ def report(accounts: Sequence[Account]) -> str:
     header = ("model", "targets", "rank", "trainable", "total", "ratio", "saved", "optimizer", "FLOPs/token", "of full")
     rows = [
         (
-            one.model, one.targets, str(one.rank or "–"), f"{one.trainable_params:,}", f"{one.total_params:,}",
-            f"{one.trainable_ratio:.4%}", _bytes(one.saved_bytes), _bytes(one.optimizer_bytes),
-            _si(one.flops_per_token), f"{one.flops_per_token / whole[one.model]:.1%}",
+            one.model,
+            one.targets,
+            str(one.rank or "–"),
+            f"{one.trainable_params:,}",
+            f"{one.total_params:,}",
+            f"{one.trainable_ratio:.4%}",
+            _bytes(one.saved_bytes),
+            _bytes(one.optimizer_bytes),
+            _si(one.flops_per_token),
+            f"{one.flops_per_token / whole[one.model]:.1%}",
         )
         for one in accounts
-    ]  # fmt: skip
+    ]
     return table(header, rows, left=2) + "\n" + FOOTNOTE.rstrip("\n")
 
 
@@ -55,8 +62,21 @@ def _parser() -> argparse.ArgumentParser:
         description="What a LoRA trains, weighs and computes on a model, from its shapes alone.",
         epilog=f"Known models: {', '.join(NAMED)}.",
     )
-    parser.add_argument("--model", required=True, type=_list, metavar="MODEL[,MODEL]", help="known models, or folders with a Hugging Face config.json")  # fmt: skip
-    parser.add_argument("--targets", nargs="+", default=["all_linear"], metavar="TARGETS", help="q_proj,v_proj, a regular expression, or one of all_linear, attention, mlp, qv; several with a space between (default: all_linear)")  # fmt: skip
+    parser.add_argument(
+        "--model",
+        required=True,
+        type=_list,
+        metavar="MODEL[,MODEL]",
+        help="known models, or folders with a Hugging Face config.json",
+    )
+    parser.add_argument(
+        "--targets",
+        nargs="+",
+        default=["all_linear"],
+        metavar="TARGETS",
+        help="q_proj,v_proj, a regular expression, or one of all_linear, attention, mlp, qv; several "
+        "with a space between (default: all_linear)",
+    )
     parser.add_argument("--rank", type=_ranks, default=[8], metavar="RANK[,RANK]", help="default: 8")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     return parser

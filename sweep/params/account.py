@@ -57,12 +57,20 @@ def lora(shape: Shape, targets: str, rank: int) -> Account:
     listed = tuple(targets.split(","))
     is_list = len(listed) > 1 or any(name.rpartition(".")[2] == targets for name in shape.linears)
     adapter = AdapterOptions(
-        kind="lora", rank=rank, alpha=1.0, init="kaiming", targets=listed if is_list else targets,
-        scaling="alpha/rank", dropout=0.0, bias="none",
-    )  # fmt: skip
+        kind="lora",
+        rank=rank,
+        alpha=1.0,
+        init="kaiming",
+        targets=listed if is_list else targets,
+        scaling="alpha/rank",
+        dropout=0.0,
+        bias="none",
+    )
     chosen = select(adapter, list(shape.linears), shape.presets)
     added = sum(rank * sum(shape.linears[name]) for name in chosen)
-    return Account(shape.name, targets, rank, len(chosen), added, shape.params + added, _lora_flops(shape, set(chosen), rank))  # fmt: skip
+    return Account(
+        shape.name, targets, rank, len(chosen), added, shape.params + added, _lora_flops(shape, set(chosen), rank)
+    )
 
 
 def full(shape: Shape) -> Account:

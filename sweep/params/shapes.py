@@ -157,7 +157,9 @@ def shape_of(model: str) -> Shape:
     for name, sizes in NAMED.items():
         if name.lower() == wanted:
             return sizes.shape(name)
-    raise ConfigError([f"--model {model}: must be a folder with a Hugging Face config.json, or one of {', '.join(NAMED)}"])  # fmt: skip
+    raise ConfigError(
+        [f"--model {model}: must be a folder with a Hugging Face config.json, or one of {', '.join(NAMED)}"]
+    )
 
 
 def _of_config(path: Path) -> Shape:
@@ -167,7 +169,9 @@ def _of_config(path: Path) -> Shape:
     try:
         from transformers import AutoConfig, AutoModelForCausalLM, logging
     except ImportError:
-        raise ConfigError([f"--model {path}: reading a config needs transformers; install it with: pip install 'lora-sweep[hf]'"]) from None  # fmt: skip
+        raise ConfigError(
+            [f"--model {path}: reading a config needs transformers; install it with: pip install 'lora-sweep[hf]'"]
+        ) from None
     import torch
 
     logging.set_verbosity_error()
@@ -179,7 +183,9 @@ def _of_config(path: Path) -> Shape:
     except (ValueError, KeyError, OSError) as error:
         raise ConfigError([f"--model {path}: {str(error).splitlines()[0]}"]) from None
     except RuntimeError as error:  # a mixture of experts, whose path depends on its weights
-        raise ConfigError([f"--model {path}: a {config.model_type} cannot be computed from its shapes alone ({error})"]) from None  # fmt: skip
+        raise ConfigError(
+            [f"--model {path}: a {config.model_type} cannot be computed from its shapes alone ({error})"]
+        ) from None
     output = model.get_output_embeddings()
     head = next((name for name, module in model.named_modules() if module is output), None)
     params = sum(parameter.numel() for parameter in model.parameters())

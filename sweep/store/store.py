@@ -39,15 +39,16 @@ class Store:
     def __init__(self, folder: Path, ablation: str | None):
         self.folder = folder
         self.ablation = ablation
+        self._asked: set[str] = set()
 
     def trial_folder(self, trial: ResolvedTrial) -> Path:
         """Where the files of ``trial`` are."""
         return self.folder / trial.label
 
     def count_other_trials(self, trials: Sequence[ResolvedTrial]) -> int:
-        """How many trials have a record here and are not among ``trials``."""
-        asked = {trial.label for trial in trials}
-        return sum(path.parent.name not in asked for path in self.folder.glob(f"*/{record.RECORD_FILE}"))
+        """How many trials have a record here and are neither among ``trials`` nor asked for by an earlier call."""
+        self._asked |= {trial.label for trial in trials}
+        return sum(path.parent.name not in self._asked for path in self.folder.glob(f"*/{record.RECORD_FILE}"))
 
     @contextmanager
     def claim(self, trials: Sequence[ResolvedTrial]) -> Iterator[list[ResolvedTrial]]:

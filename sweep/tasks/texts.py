@@ -44,7 +44,7 @@ def _documents(path: str | None, key: str, package: str) -> Documents:
     if path is None:
         return (import_module(f"{package}.plain_text_readers_bible").bible.scripture_content,)
     try:
-        content = Path(path).read_text(encoding="utf-8")
+        content = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError([f"{key} = {path!r}: {error.strerror}"]) from None
     except UnicodeDecodeError:

@@ -97,7 +97,7 @@ class WandbTracker:
         trial_id: str,
         name: str,
         config: Mapping[str, Any],
-        metrics: Iterable[Metric] = (),
+        metrics: Iterable[Metric],
     ) -> None:
         self._name, self._settings = name, settings
         self._better = {metric.name: metric.better for metric in metrics}
@@ -183,9 +183,7 @@ class WandbSweep:
         self._settings = settings
         self._trackers: dict[str, WandbTracker] = {}
 
-    def open(
-        self, trial_id: str, name: str, config: Mapping[str, Any], metrics: Collection[Metric] = ()
-    ) -> WandbTracker:
+    def open(self, trial_id: str, name: str, config: Mapping[str, Any], metrics: Collection[Metric]) -> WandbTracker:
         """Open a trial's tracker; one that is still open from an earlier attempt at it is abandoned."""
         if trial_id in self._trackers:
             self._trackers[trial_id].abandon()

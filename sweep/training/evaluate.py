@@ -40,9 +40,8 @@ def evaluate_both(folded: Folded, task: Task) -> list[dict[str, float]]:
     names = {metric.name: of_source(metric).name for metric in task.metrics}
     target, source = evaluate(folded, task, task.target), evaluate(folded, task, task.source)
     return [
-        here | {names[name]: value for name, value in there.items()}
-        for here, there in zip(target, source, strict=True)
-    ]  # fmt: skip
+        here | {names[name]: value for name, value in there.items()} for here, there in zip(target, source, strict=True)
+    ]
 
 
 def _scores(folded: Folded, task: Task, domain: Domain) -> dict[str, Tensor]:

@@ -30,28 +30,67 @@ def rows(trials: Trials) -> list[Row]:
     at_base, at_theirs = _start(one)
     loaded, size = _loaded(one)
     return [
-        Row("[2048, 1024], rank 32", "96K of 2M", f"{32 * (2048 + 1024):,} of {2048 * 1024:,}", "holds",
-            "96 Ki and 2 Mi, in units of 1,024; 4.6875 %."),
-        Row("opt-350m, q and v, r=8", "1,572,864 of 332,769,280, 0.4727 %",
-            f"{opt[8].trainable_params:,} of {opt[8].total_params:,}, {opt[8].trainable_ratio:.4%}", "wrong",
+        Row(
+            "[2048, 1024], rank 32",
+            "96K of 2M",
+            f"{32 * (2048 + 1024):,} of {2048 * 1024:,}",
+            "holds",
+            "96 Ki and 2 Mi, in units of 1,024; 4.6875 %.",
+        ),
+        Row(
+            "opt-350m, q and v, r=8",
+            "1,572,864 of 332,769,280, 0.4727 %",
+            f"{opt[8].trainable_params:,} of {opt[8].total_params:,}, {opt[8].trainable_ratio:.4%}",
+            "wrong",
             f"What it prints is r=16, the rank of its configuration file, not the r=8 of its code: {opt[16].trainable_params:,} "
-            f"of {opt[16].total_params:,}, {opt[16].trainable_ratio:.4%} (`python -m sweep.params --model opt-350m --targets q_proj,v_proj --rank 8,16`)."),
-        Row("Llama-2-7B, 4096 × 4096, r=8", "(shapes only)", f"{8 * 2 * 4096:,} a layer, {llama.trainable_params:,} in all", "holds"),
-        Row("its configuration file", "r=16, alpha=32, dropout=0.05", _configuration(), "holds",
-            "`adapter=peft adapter.peft=adapter_config.json` trains what such a file says."),
-        Row("start of its LoRALinear", "\"h = W₀x + ΔWx\"", f"loss {at_base:.3f} → {at_theirs:.3f} before any training", "incomplete",
-            "The excerpt leaves `lora_b` as nn.Linear draws it. torchtune itself, PEFT and our default start B at zero."),
+            f"of {opt[16].total_params:,}, {opt[16].trainable_ratio:.4%} (`python -m sweep.params --model opt-350m --targets q_proj,v_proj --rank 8,16`).",
+        ),
+        Row(
+            "Llama-2-7B, 4096 × 4096, r=8",
+            "(shapes only)",
+            f"{8 * 2 * 4096:,} a layer, {llama.trainable_params:,} in all",
+            "holds",
+        ),
+        Row(
+            "its configuration file",
+            "r=16, alpha=32, dropout=0.05",
+            _configuration(),
+            "holds",
+            "`adapter=peft adapter.peft=adapter_config.json` trains what such a file says.",
+        ),
+        Row(
+            "start of its LoRALinear",
+            '"h = W₀x + ΔWx"',
+            f"loss {at_base:.3f} → {at_theirs:.3f} before any training",
+            "incomplete",
+            "The excerpt leaves `lora_b` as nn.Linear draws it. torchtune itself, PEFT and our default start B at zero.",
+        ),
         Row("rank 8 or 16", "(not compared)", _pair(lora, "adapter.rank", 8, 16), "not said"),
-        Row("dropout 0 or 0.1", "\"lora_dropout\"", _pair(lora, "adapter.dropout", 0.0, 0.1), "not said",
+        Row(
+            "dropout 0 or 0.1",
+            '"lora_dropout"',
+            _pair(lora, "adapter.dropout", 0.0, 0.1),
+            "not said",
             f"Losses on the held-out part of the second text, after 50 updates, mean and standard deviation over {len(lora) // 2} trials each; "
-            f"the base alone has {trials.where({'adapter.kind': 'none'}).mean('eval/loss'):.3f}. Too few updates for a small model to overfit: nothing for dropout to do."),
+            f"the base alone has {trials.where({'adapter.kind': 'none'}).mean('eval/loss'):.3f}. Too few updates for a small model to overfit: nothing for dropout to do.",
+        ),
         Row("4 batches of 4 accumulated", "as one of 16", f"losses differ by {_accumulation(one):.0e}", "holds"),
-        Row("gradient checkpointing", "less memory", f"{kept_checkpointed / 1e6:.2f} for {kept / 1e6:.2f} MB kept, {_same_bits(lora)}", "holds",
+        Row(
+            "gradient checkpointing",
+            "less memory",
+            f"{kept_checkpointed / 1e6:.2f} for {kept / 1e6:.2f} MB kept, {_same_bits(lora)}",
+            "holds",
             "Bytes that the forward pass keeps for the backward pass, and the history of every pair of trials with and without, "
-            f"dropout included. The block is computed twice: {ratio:.1f} times the matrix products."),
-        Row("save, load, infer", "only the adapter", f"{size / 1e3:.1f} kB; loss after loading {loaded}", "holds",
-            "`save_adapter=true` leaves a folder that `PeftModel.from_pretrained` loads, and that `adapter=peft adapter.peft=FOLDER` goes on from."),
-    ]  # fmt: skip
+            f"dropout included. The block is computed twice: {ratio:.1f} times the matrix products.",
+        ),
+        Row(
+            "save, load, infer",
+            "only the adapter",
+            f"{size / 1e3:.1f} kB; loss after loading {loaded}",
+            "holds",
+            "`save_adapter=true` leaves a folder that `PeftModel.from_pretrained` loads, and that `adapter=peft adapter.peft=FOLDER` goes on from.",
+        ),
+    ]
 
 
 def _configuration() -> str:
@@ -64,7 +103,9 @@ def _configuration() -> str:
         "fan_in_fan_out": False,
         "peft_type": "LORA",
     }
-    adapter = from_peft(fields | {"target_modules": ["q_proj", "v_proj"], "init_lora_weights": True, "task_type": "CAUSAL_LM"})  # fmt: skip
+    adapter = from_peft(
+        fields | {"target_modules": ["q_proj", "v_proj"], "init_lora_weights": True, "task_type": "CAUSAL_LM"}
+    )
     return f"rank={adapter.rank}, alpha={adapter.alpha:g}, dropout={adapter.dropout}"
 
 

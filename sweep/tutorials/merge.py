@@ -19,25 +19,54 @@ def rows(trials: Trials) -> list[Row]:
     weight, received = _their_program()
     difference, back = _merged(one)
     return [
-        Row("trained numbers", "A and B alone (20,000)", f"{params['trainable']:,.0f} of {one.value('task.in_features') * one.value('task.out_features'):,}", "holds"),
-        Row("who gets a gradient in its code", "A and B", received, "wrong",
+        Row(
+            "trained numbers",
+            "A and B alone (20,000)",
+            f"{params['trainable']:,.0f} of {one.value('task.in_features') * one.value('task.out_features'):,}",
+            "holds",
+        ),
+        Row(
+            "who gets a gradient in its code",
+            "A and B",
+            received,
+            "wrong",
             "`nn.Parameter(weight)` makes a new leaf of W + AB: the graph back to A, B and W is cut, and its layer trains "
-            "1,000,000 numbers of its own. Nothing is saved."),
-        Row("such a program here", "(no error)", _refusal(one), "not said",
+            "1,000,000 numbers of its own. Nothing is saved.",
+        ),
+        Row(
+            "such a program here",
+            "(no error)",
+            _refusal(one),
+            "not said",
             "The training loop asks after each backward pass whether any adapter parameter has a gradient, and refuses "
-            "(`NoGradientError`); the trial's record says `failed`, not `finished`."),
-        Row("its start", "\"adjusts W\"", f"‖AB‖ = {weight:.2f} ‖W‖", "wrong",
+            "(`NoGradientError`); the trial's record says `failed`, not `finished`.",
+        ),
+        Row(
+            "its start",
+            '"adjusts W"',
+            f"‖AB‖ = {weight:.2f} ‖W‖",
+            "wrong",
             "A and B are both N(0, 1), so that the update is three times as large as the weight that it adjusts. One of them "
-            "has to start at zero."),
-        Row("held-out error, ΔW of rank 10", "\"fewer parameters\"",
-            f"LoRA {lora.mean('eval/loss'):.1e}, full {full.mean('eval/loss'):.1e}, base {base.mean('eval/loss'):.2f}", "holds",
+            "has to start at zero.",
+        ),
+        Row(
+            "held-out error, ΔW of rank 10",
+            '"fewer parameters"',
+            f"LoRA {lora.mean('eval/loss'):.1e}, full {full.mean('eval/loss'):.1e}, base {base.mean('eval/loss'):.2f}",
+            "holds",
             f"Each at the better of two learning rates ({one.value('optimizer.lr'):g} and {full.trained[0].value('optimizer.lr'):g}), "
             f"200 updates of 100 samples, {len(lora)} seeds. Where the change has low rank, 2 % of the numbers learn it "
-            "sooner than all of them."),
+            "sooner than all of them.",
+        ),
         Row("W + AB merged", "the same model", f"outputs differ by {difference:.0e} of the largest", "holds"),
-        Row("AB taken out again", "(not said)", f"W is back within {back:.0e}", "not said",
-            "Float32 rounding of W + AB − AB: keep the base or the adapter, do not count on getting W back bit for bit."),
-    ]  # fmt: skip
+        Row(
+            "AB taken out again",
+            "(not said)",
+            f"W is back within {back:.0e}",
+            "not said",
+            "Float32 rounding of W + AB − AB: keep the base or the adapter, do not count on getting W back bit for bit.",
+        ),
+    ]
 
 
 class _AdjustedLayer(nn.Module):

@@ -35,26 +35,72 @@ def rows(trials: Trials) -> list[Row]:
     again = _Again(one)
     largest, singular, ranks = _factorisation(one)
     return [
-        Row("W of 1000 × 5000, rank 5", "30,000 numbers, below 1 %", f"{5 * 6000:,} of {1000 * 5000:,}, {30_000 / 5e6:.1%}", "holds"),
-        Row("a rank-2 W from its SVD", "40 numbers for 100, the same outputs", f"40 for 100; outputs differ by {largest:.0e}; singular values {singular}", "holds"),
-        Row("pre-trained weights", "rank-deficient", f"ranks {ranks}", "wrong",
+        Row(
+            "W of 1000 × 5000, rank 5",
+            "30,000 numbers, below 1 %",
+            f"{5 * 6000:,} of {1000 * 5000:,}, {30_000 / 5e6:.1%}",
+            "holds",
+        ),
+        Row(
+            "a rank-2 W from its SVD",
+            "40 numbers for 100, the same outputs",
+            f"40 for 100; outputs differ by {largest:.0e}; singular values {singular}",
+            "holds",
+        ),
+        Row(
+            "pre-trained weights",
+            "rank-deficient",
+            f"ranks {ranks}",
+            "wrong",
             "Its example builds W as a product of two thin matrices. The trained layers have full rank; that the *update* "
-            "may have a low one is what LoRA supposes (Hu et al. 2021)."),
-        Row("parameters", "2,807,010 + 6,794, 0.242 %",
-            f"{params['total'] - params['trainable']:,.0f} + {params['trainable']:,.0f}, {params['trainable'] / (params['total'] - params['trainable']):.3%}", "holds"),
+            "may have a low one is what LoRA supposes (Hu et al. 2021).",
+        ),
+        Row(
+            "parameters",
+            "2,807,010 + 6,794, 0.242 %",
+            f"{params['total'] - params['trainable']:,.0f} + {params['trainable']:,.0f}, {params['trainable'] / (params['total'] - params['trainable']):.3%}",
+            "holds",
+        ),
         Row("accuracy before", "0.953", f"{base.mean('eval/source_accuracy'):.3f}", "holds", _data_note(data)),
-        Row("wrong of 0 1 2 … 9", _counts(BEFORE), _counts(before), "holds" if weakest == 9 else "incomplete",
-            "" if weakest == 9 else f"The text calls 9 the weak digit; here it is {weakest}. Which digit a network is weak on after one epoch is "
-            "chance, and nines are still what the LoRA is shown."),
+        Row(
+            "wrong of 0 1 2 … 9",
+            _counts(BEFORE),
+            _counts(before),
+            "holds" if weakest == 9 else "incomplete",
+            ""
+            if weakest == 9
+            else f"The text calls 9 the weak digit; here it is {weakest}. Which digit a network is weak on after one epoch is "
+            "chance, and nines are still what the LoRA is shown.",
+        ),
         Row("wrong nines after", "fewer (its program: 11)", f"{before[9]:.0f} → {after[9]:.0f}", "holds"),
-        Row("accuracy after", "(its program: 0.843)", f"{lora.spread('eval/source_accuracy')}", "not said",
+        Row(
+            "accuracy after",
+            "(its program: 0.843)",
+            f"{lora.spread('eval/source_accuracy')}",
+            "not said",
             f"The network forgets: wrong digits {_counts(AFTER)} in the tutorial's own program, {_counts(after)} here, the mean "
             f"of {len(lora)} seeds. Full fine-tuning on the same 1,000 nines at the same rate ends at "
-            f"{full.spread('eval/source_accuracy')}, and cannot be taken off."),
-        Row("adapter off", "the original network", "every count as before" if again.off == before else f"{again.off}", "holds"),
-        Row("original weights", "unchanged", "the same SHA-256 after training" if again.unchanged else "CHANGED", "holds"),
-        Row("W + BA against Wx + B(Ax)", "(only the first)", f"logits differ by {again.difference:.0e}, {again.moved} of {again.seen:,} digits", "holds"),
-    ]  # fmt: skip
+            f"{full.spread('eval/source_accuracy')}, and cannot be taken off.",
+        ),
+        Row(
+            "adapter off",
+            "the original network",
+            "every count as before" if again.off == before else f"{again.off}",
+            "holds",
+        ),
+        Row(
+            "original weights",
+            "unchanged",
+            "the same SHA-256 after training" if again.unchanged else "CHANGED",
+            "holds",
+        ),
+        Row(
+            "W + BA against Wx + B(Ax)",
+            "(only the first)",
+            f"logits differ by {again.difference:.0e}, {again.moved} of {again.seen:,} digits",
+            "holds",
+        ),
+    ]
 
 
 class _Again:

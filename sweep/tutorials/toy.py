@@ -19,26 +19,50 @@ def rows(trials: Trials) -> list[Row]:
     flagged = sum(any("not the base" in note for note in one.record.notes) for one in random)
     first, last = _their_own_run(next(iter(random.where({"adapter.bias": "all", "training.steps": 10}))))
     return [
-        Row("trained numbers", "296 of 946, 31 %", f"its code: {_count(lora, 'all')}", "wrong",
+        Row(
+            "trained numbers",
+            "296 of 946, 31 %",
+            f"its code: {_count(lora, 'all')}",
+            "wrong",
             "Its code freezes `linear.weight` and leaves `linear.bias` trainable; with the bias frozen "
-            f"(`adapter.bias=none`, our default) it is {_count(lora, 'none')}."),
-        Row("loss at its start", "(no figures)", f"{first:.4f}; the base alone has {base.mean('eval/train_mse'):.5f}", "not said",
+            f"(`adapter.bias=none`, our default) it is {_count(lora, 'none')}.",
+        ),
+        Row(
+            "loss at its start",
+            "(no figures)",
+            f"{first:.4f}; the base alone has {base.mean('eval/train_mse'):.5f}",
+            "not said",
             "A and B are both drawn from N(0, 1), so that training begins with a large random update on top of the base. "
-            f"The records of {flagged} of {len(random)} such trials carry the note \"adapter start is not the base model\"; "
-            "with B = 0 the start is the base, bit for bit."),
-        Row("loss after 10 epochs", "\"trains quickly\"", f"{last:.4f}", "wrong",
+            f'The records of {flagged} of {len(random)} such trials carry the note "adapter start is not the base model"; '
+            "with B = 0 the start is the base, bit for bit.",
+        ),
+        Row(
+            "loss after 10 epochs",
+            '"trains quickly"',
+            f"{last:.4f}",
+            "wrong",
             f"Ten epochs of Adam at 0.01 leave it {last / base.mean('eval/train_mse'):.0f} times as bad as doing nothing. Other draws of the same start end "
             f"at {random.where(short).spread('eval/train_mse', 1)}, and after 1,000 epochs at "
             f"{random.where(long).spread('eval/train_mse', 4)}; from B = 0 ten epochs reach "
-            f"{zero.where(short).spread('eval/train_mse', 4)}, 1,000 epochs {zero.where(long).spread('eval/train_mse', 4)}."),
-        Row("the best that rank 4 can do", "(not said)", f"{zero.where(long).mean('eval/oracle_mse'):.5f}", "not said",
+            f"{zero.where(short).spread('eval/train_mse', 4)}, 1,000 epochs {zero.where(long).spread('eval/train_mse', 4)}.",
+        ),
+        Row(
+            "the best that rank 4 can do",
+            "(not said)",
+            f"{zero.where(long).mean('eval/oracle_mse'):.5f}",
+            "not said",
             "The exact optimum of a rank-4 update on these 1,000 samples, by reduced-rank regression; `eval/regret` in the "
-            "records is the distance to it."),
-        Row("what is learnt", "\"a task-specific update\"",
-            f"held-out: {base.mean('eval/loss'):.3f} → {zero.where(long).mean('eval/loss'):.3f}; all zeros: {1.0:.3f}", "wrong",
+            "records is the distance to it.",
+        ),
+        Row(
+            "what is learnt",
+            '"a task-specific update"',
+            f"held-out: {base.mean('eval/loss'):.3f} → {zero.where(long).mean('eval/loss'):.3f}; all zeros: {1.0:.3f}",
+            "wrong",
             "Targets are random and know nothing of the inputs. What falls is the error of an untrained base whose outputs "
-            "are noise themselves; predicting zero would be better than every model here."),
-    ]  # fmt: skip
+            "are noise themselves; predicting zero would be better than every model here.",
+        ),
+    ]
 
 
 def _count(lora: Trials, bias: str) -> str:

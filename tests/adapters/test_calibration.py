@@ -52,7 +52,7 @@ def start(init: str, base: BaseWeight, rank: int = 3) -> tuple[Tensor, Tensor]:
     return lora_A, lora_B
 
 
-def test_covariances_are_those_of_the_inputs_of_each_layer() -> None:
+def test_calibration_covariances_are_those_of_each_layers_inputs() -> None:
     model = mlp(12, 20, 8)
     calibration = Calibration(model, linear_layers(model), squared, seen)
     for name, inputs in layer_inputs(model, seen()).items():
@@ -61,7 +61,7 @@ def test_covariances_are_those_of_the_inputs_of_each_layer() -> None:
         torch.testing.assert_close(calibration.covariances[name], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_are_those_of_the_mean_loss_over_all_rows() -> None:
+def test_calibration_gradients_are_those_of_the_mean_loss() -> None:
     model, batches = mlp(12, 20, 8), seen()
     calibration = Calibration(model, linear_layers(model), squared, lambda: batches)
     twin = copy.deepcopy(model).requires_grad_(True)
@@ -71,7 +71,7 @@ def test_gradients_are_those_of_the_mean_loss_over_all_rows() -> None:
         torch.testing.assert_close(calibration.gradients[name], layer.weight.grad, atol=1e-6, rtol=1e-5)
 
 
-def test_measuring_leaves_the_base_without_a_trace() -> None:
+def test_calibration_leaves_no_trace_on_the_base() -> None:
     for model, inputs in ((mlp(12, 20, 8), randn(4, 12)), (llama(), torch.arange(10)[None])):
         before = bits(model)
         weights = attach(model, lora(init="lora_ga", rank=2), lora(init="eva", rank=2))
@@ -81,7 +81,7 @@ def test_measuring_leaves_the_base_without_a_trace() -> None:
         assert weights.model(inputs.repeat(2, 1)).isfinite().all()
 
 
-def test_a_task_is_measured_on_the_same_training_rows_every_time() -> None:
+def test_base_weights_are_calibrated_on_the_same_rows_every_time() -> None:
     task = toy_regression(regression())
     first, second = (base_weights(task.base(), task)["layers.0"] for _ in range(2))
     assert torch.equal(first.input_directions, second.input_directions)
@@ -114,15 +114,23 @@ def test_eva_takes_the_directions_of_peft() -> None:
 
     model, [batch] = mlp(12, 20, 8), seen(batches=1, rows=256)
     config = LoraConfig(
-        r=3, lora_alpha=6, target_modules=["layers.0", "layers.1"], init_lora_weights="eva", eva_config=EvaConfig(rho=1.0)
-    )  # fmt: skip
+        r=3,
+        lora_alpha=6,
+        target_modules=["layers.0", "layers.1"],
+        init_lora_weights="eva",
+        eva_config=EvaConfig(rho=1.0),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = get_peft_model(copy.deepcopy(model), config)
         initialize_lora_eva_weights(
-            theirs, [batch.inputs], forward_fn=lambda peft, inputs: peft(inputs), prepare_model_inputs_fn=None,
-            prepare_layer_inputs_fn=None, show_progress_bar=False,
-        )  # fmt: skip
+            theirs,
+            [batch.inputs],
+            forward_fn=lambda peft, inputs: peft(inputs),
+            prepare_model_inputs_fn=None,
+            prepare_layer_inputs_fn=None,
+            show_progress_bar=False,
+        )
     for name, base in calibrated(model, [batch]).items():
         ours, _ = start("eva", base)
         found = theirs.base_model.model.get_submodule(name)
@@ -134,7 +142,9 @@ def test_eva_takes_the_directions_of_peft() -> None:
 
 
 def gradient_svd(model: Any, name: str) -> tuple[Tensor, Tensor, Tensor]:
-    u, s, vt = torch.linalg.svd(Calibration(model, linear_layers(model), squared, seen).gradients[name].double(), full_matrices=False)  # fmt: skip
+    u, s, vt = torch.linalg.svd(
+        Calibration(model, linear_layers(model), squared, seen).gradients[name].double(), full_matrices=False
+    )
     return u.float(), s.float(), vt.float()
 
 
@@ -156,8 +166,12 @@ def test_lora_ga_differs_from_peft_by_the_singular_values_in_b_and_the_size_of_a
 
     model, batches = mlp(12, 20, 8), seen()
     config = LoraConfig(
-        r=3, lora_alpha=6, target_modules=["layers.0", "layers.1"], init_lora_weights="lora_ga", lora_ga_config=LoraGAConfig()
-    )  # fmt: skip
+        r=3,
+        lora_alpha=6,
+        target_modules=["layers.0", "layers.1"],
+        init_lora_weights="lora_ga",
+        lora_ga_config=LoraGAConfig(),
+    )
     twin = copy.deepcopy(model)
 
     def step() -> None:
@@ -179,7 +193,7 @@ def test_lora_ga_differs_from_peft_by_the_singular_values_in_b_and_the_size_of_a
         torch.testing.assert_close(products, size**2 * s[3:6], atol=0, rtol=1e-2)
 
 
-def test_lora_ga_in_a_narrow_layer_gives_b_what_is_left_and_says_so() -> None:
+def test_lora_ga_reuses_vectors_in_a_narrow_layer_with_a_note() -> None:
     base = calibrated(mlp(12, 20, 8), seen())["layers.1"]
     lora_A, lora_B = start("lora_ga", base, 5)
     size = 8**0.25 / 4
@@ -190,7 +204,7 @@ def test_lora_ga_in_a_narrow_layer_gives_b_what_is_left_and_says_so() -> None:
     ]
 
 
-def test_eva_needs_as_many_inputs_as_its_rank_and_no_more() -> None:
+def test_eva_needs_as_many_inputs_as_its_rank() -> None:
     assert check_ranks(lora(init="eva", rank=9), {"wide": (20, 12), "flat": (4, 12)}) == [
         "rank 9 is above the full rank 4 of flat"
     ]

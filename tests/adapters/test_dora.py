@@ -83,20 +83,22 @@ def reference(adapted: DoRALinear, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("shape", [(TRIALS * ROWS, IN), (TRIALS * ROWS, 4, IN)])
 @pytest.mark.parametrize("changes", [{}, {"moved": True}, {"has_bias": False}])
-def test_outputs_and_gradients_are_those_of_the_formula(changes: dict[str, Any], shape: tuple[int, ...]) -> None:
+def test_dora_outputs_and_gradients_are_those_of_the_formula(changes: dict[str, Any], shape: tuple[int, ...]) -> None:
     adapted, x = layer(**changes), randn(*shape, seed=9).requires_grad_()
     trained = [adapted.lora_A, adapted.lora_B, adapted.lora_magnitude_vector, x]
     pull = randn(*shape[:-1], OUT, seed=11)
     ours, theirs = adapted(x), reference(adapted, x)
     # sums of at most 28 products of normal numbers times 4: values up to some 100 in float32, as in test_lora.py
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-5)
-    for own, their in zip(torch.autograd.grad(ours, trained, pull), torch.autograd.grad(theirs, trained, pull), strict=True):  # fmt: skip
+    for own, their in zip(
+        torch.autograd.grad(ours, trained, pull), torch.autograd.grad(theirs, trained, pull), strict=True
+    ):
         torch.testing.assert_close(own, their, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("moved", [False, True])
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e3])
-def test_row_norms_are_those_of_v_written_out(size: float, moved: bool) -> None:
+def test_dora_row_norms_are_those_of_v_written_out(size: float, moved: bool) -> None:
     adapted = layer(moved=moved)
     adapted.lora_B.data *= size
     norms = adapted.row_norms()
@@ -105,7 +107,7 @@ def test_row_norms_are_those_of_v_written_out(size: float, moved: bool) -> None:
         torch.testing.assert_close(norms[trial], expected, atol=0, rtol=2e-6)
 
 
-def test_what_is_merged_is_m_times_v_over_its_norm() -> None:
+def test_dora_delta_merges_m_times_v_over_its_norm() -> None:
     adapted = layer(moved=True)
     for trial in (0, 2):
         v = direction(adapted, trial)
@@ -117,7 +119,7 @@ def test_what_is_merged_is_m_times_v_over_its_norm() -> None:
 
 
 @pytest.mark.parametrize("init", ["kaiming", "gaussian", "normal", "init_b"])
-def test_a_start_with_one_zero_factor_is_the_base_bit_for_bit(init: str) -> None:
+def test_dora_with_one_zero_factor_starts_at_the_base_bit_for_bit(init: str) -> None:
     for model, x in ((mlp(12, 20, 8), randn(6, 12)), (llama(), tokens(1).held_out.inputs)):
         folded = attach(model, lora(init=init, dora=True))
         assert folded.starts_at_base()
@@ -127,13 +129,13 @@ def test_a_start_with_one_zero_factor_is_the_base_bit_for_bit(init: str) -> None
 
 
 @pytest.mark.parametrize("init", sorted({*INITS.names} - {"both_random"}))
-def test_every_start_is_that_of_the_lora(init: str) -> None:
+def test_dora_starts_where_the_lora_does(init: str) -> None:
     model, x = mlp(12, 20, 8), randn(6, 12)
     plain, dora = (attach(model, lora(init=init, dora=dora)).outputs(x, sees=[0]) for dora in (False, True))
     torch.testing.assert_close(dora, plain, atol=2e-6, rtol=1e-6)
 
 
-def test_the_base_is_never_written_and_off_it_computes_as_before() -> None:
+def test_dora_never_writes_the_base() -> None:
     model, x = mlp(12, 20, 8), randn(6, 12)
     before, outputs = bits(model), model(x)
     folded = attach(model, lora(dora=True), lora(init="pissa", dora=True, targets=["layers.1"]))
@@ -149,7 +151,7 @@ def test_the_base_is_never_written_and_off_it_computes_as_before() -> None:
     assert torch.equal(folded.outputs(x, sees=[0, 0]).view(2, 6, 8), outputs.expand(2, 6, 8))
 
 
-def test_a_layer_trains_one_number_more_for_each_output() -> None:
+def test_dora_trains_one_number_more_for_each_output() -> None:
     folded = attach(mlp(12, 20, 8), lora(rank=4, dora=True), lora(rank=3, dora=True, targets=["layers.1"]))
     how = run(folded, squared_error(), InOrder(pairs(12, 8, 4, 3)), [optimizer()] * 2, training(steps=1)).trained
     assert how.trainable == [4 * (12 + 20) + 20 + 4 * (20 + 8) + 8, 3 * (20 + 8) + 8]
@@ -202,10 +204,12 @@ def peft_twin(base: Any, folded: Folded, targets: list[str], **settings: Any) ->
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"dropout": 0.3}, {"init": "pissa"}, {"init": "pissa", "dropout": 0.3}, {"init": "orthogonal"}], ids=str
-)  # fmt: skip
+    "settings",
+    [{}, {"dropout": 0.3}, {"init": "pissa"}, {"init": "pissa", "dropout": 0.3}, {"init": "orthogonal"}],
+    ids=str,
+)
 @pytest.mark.parametrize("case", CASES, ids=["mlp", "llama"])
-def test_outputs_and_twenty_steps_of_adamw_are_those_of_peft(case: Any, settings: dict[str, Any]) -> None:
+def test_dora_outputs_and_twenty_steps_of_adamw_are_those_of_peft(case: Any, settings: dict[str, Any]) -> None:
     base, targets, task, domain = case
     folded = attach(base, lora(rank=6, alpha=9.0, targets=targets, dora=True, bias="all", **settings))
     theirs = peft_twin(base, folded, targets, bias="all", lora_dropout=settings.get("dropout", 0.0))
@@ -228,5 +232,8 @@ def test_outputs_and_twenty_steps_of_adamw_are_those_of_peft(case: Any, settings
     assert done.losses() == pytest.approx(losses, rel=TRACE)
     assert done.trained.trainable == [sum(p.numel() for p in theirs.parameters() if p.requires_grad)]
     trained = {name: layer.lora_magnitude_vector[0] for name, layer in folded.layers.items()}
-    moved = [(m - theirs.base_model.model.get_submodule(name).lora_magnitude_vector["default"].weight).abs().max() for name, m in trained.items()]  # fmt: skip
+    moved = [
+        (m - theirs.base_model.model.get_submodule(name).lora_magnitude_vector["default"].weight).abs().max()
+        for name, m in trained.items()
+    ]
     assert max(moved) < 1e-4  # lengths near 4 after twenty steps of 1e-3

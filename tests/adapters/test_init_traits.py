@@ -42,7 +42,7 @@ def draw(name: str, base: BaseWeight, rank: int) -> tuple[Tensor, Tensor]:
 
 
 @EVERY_INIT
-def test_moves_base_is_whether_the_start_would_be_elsewhere(name: str) -> None:
+def test_init_moves_base_is_whether_the_start_would_be_elsewhere(name: str) -> None:
     model = mlp(12, 20, 8)
     lora_A, lora_B = draw(name, calibrated(model)["layers.0"], rank=4)
     folded = attach(model, lora(init=name, rank=4, alpha=8.0))
@@ -55,7 +55,7 @@ def test_moves_base_is_whether_the_start_would_be_elsewhere(name: str) -> None:
 
 
 @EVERY_INIT
-def test_trains_b_is_whether_b_moves(name: str) -> None:
+def test_init_trains_b_is_whether_b_moves(name: str) -> None:
     folded = attach(mlp(12, 20, 8), lora(init=name))
     before = {layer_name: layer.output_factors().detach().clone() for layer_name, layer in folded.layers.items()}
     run(folded, squared_error(), InOrder(pairs(12, 8, 4, 3)), [optimizer(weight_decay=0.1)], training(steps=3))
@@ -65,7 +65,7 @@ def test_trains_b_is_whether_b_moves(name: str) -> None:
 
 
 @pytest.mark.parametrize("theirs", PEFT_INITS)
-def test_moves_base_and_trains_b_are_as_in_peft(theirs: Any) -> None:
+def test_init_moves_base_and_trains_b_are_as_in_peft(theirs: Any) -> None:
     peft = pytest.importorskip("peft")
     base = nn.Sequential(nn.Linear(12, 8)).requires_grad_(False)
     config = peft.LoraConfig(r=4, init_lora_weights=theirs, target_modules=["0"])
@@ -79,7 +79,7 @@ def test_moves_base_and_trains_b_are_as_in_peft(theirs: Any) -> None:
 
 @EVERY_INIT
 @pytest.mark.parametrize("shape", [(4, 6), (6, 4)])
-def test_vectors_and_even_rank_refuse_the_ranks_that_cannot_be_drawn_and_no_other(
+def test_init_vectors_and_even_rank_refuse_the_ranks_that_cannot_be_drawn_and_no_other(
     name: str, shape: tuple[int, int]
 ) -> None:
     base = calibrated(mlp(shape[1], shape[0]))["layers.0"]
@@ -98,7 +98,7 @@ def test_vectors_and_even_rank_refuse_the_ranks_that_cannot_be_drawn_and_no_othe
 
 
 @EVERY_INIT
-def test_looks_at_data_is_whether_it_needs_them(name: str) -> None:
+def test_init_looks_at_data_is_whether_it_needs_them(name: str) -> None:
     weight = mlp(12, 20).linears[0].weight
     if init_of(name).looks_at_data:
         with pytest.raises(AssertionError, match="looks at data"):
@@ -107,14 +107,14 @@ def test_looks_at_data_is_whether_it_needs_them(name: str) -> None:
         draw(name, BaseWeight(weight), rank=4)
 
 
-def test_names_in_the_readme_and_the_configuration_are_those_of_the_registry() -> None:
+def test_init_names_in_the_readme_and_the_configuration_are_those_of_the_registry() -> None:
     [row] = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `adapter.init` |")]
     assert tuple(re.findall(r"`(\w+)`", row)) == INITS.names
     [line] = re.findall(r"^init: kaiming # (.+)$", (ROOT / "conf/adapter/lora.yaml").read_text(), re.MULTILINE)
     assert tuple(line.split()) == INITS.names
 
 
-def test_table_of_the_documentation_says_of_every_init_what_it_says_of_itself() -> None:
+def test_init_table_of_the_documentation_says_what_each_says_of_itself() -> None:
     page = (ROOT / "docs/lora.md").read_text()
     section = page.split("## Initialisations")[1].split("\n## ")[0]
     table = [

@@ -48,14 +48,14 @@ def peft_layer(weight: Tensor, init: Any, rank: int = RANK, scaling: float = SCA
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("init", INITS.names)
-def test_factors_have_the_shapes_of_the_layer_and_the_rank(init: str, shape: tuple[int, int]) -> None:
+def test_init_draws_the_shapes_of_the_layer_and_the_rank(init: str, shape: tuple[int, int]) -> None:
     _, factors = draw(init, shape)
     assert factors.lora_A.shape == (RANK, shape[1])
     assert factors.lora_B.shape == (shape[0], RANK)
 
 
 @pytest.mark.parametrize("init", ["kaiming", "gaussian", "normal", "eva"])
-def test_b_is_exactly_zero_where_the_start_is_the_base(init: str) -> None:
+def test_init_with_a_zero_b_draws_it_exactly(init: str) -> None:
     _, factors = draw(init)
     assert not factors.lora_B.any()
     assert factors.lora_A.abs().min() > 0
@@ -73,7 +73,7 @@ def test_init_b_is_zero_in_a_and_uniform_in_b() -> None:
 @pytest.mark.parametrize(
     ("init", "variance"), [("kaiming", 1 / (3 * 10_000)), ("gaussian", 1 / RANK**2), ("normal", 1.0)]
 )
-def test_a_has_the_variance_of_its_formula(init: str, variance: float) -> None:
+def test_init_a_has_the_variance_of_its_formula(init: str, variance: float) -> None:
     _, factors = draw(init, (3, 10_000))
     assert factors.lora_A.var().item() == pytest.approx(variance, rel=0.05)
     assert factors.lora_A.mean().item() == pytest.approx(0, abs=5 * math.sqrt(variance / 40_000))
@@ -126,7 +126,7 @@ def test_olora_takes_the_first_columns_of_q_and_rows_of_r(shape: tuple[int, int]
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("rank", [2, 4, 6])
 @pytest.mark.parametrize(("init", "theirs"), [("kaiming", True), ("gaussian", "gaussian")])
-def test_random_starts_are_those_of_peft_from_the_same_seed(
+def test_kaiming_and_gaussian_are_those_of_peft_from_the_same_seed(
     init: str, theirs: Any, rank: int, shape: tuple[int, int]
 ) -> None:
     weight, factors = draw(init, shape, rank)
@@ -173,12 +173,12 @@ def test_mica_is_that_of_peft_bit_for_bit(shape: tuple[int, int]) -> None:
     torch.testing.assert_close((factors.lora_B.T @ weight).norm(dim=1), bottom, atol=ROUNDING, rtol=0)
 
 
-def test_a_rank_that_no_layer_can_hold_is_refused_with_the_largest_possible() -> None:
+def test_check_ranks_refuses_what_no_layer_can_hold() -> None:
     with pytest.raises(ConfigError, match=r"adapter\.rank = 13: .*largest possible rank here is 12"):
         check_ranks(lora(rank=13), {"wide": (20, 12), "narrow": (10, 12)})
 
 
-def test_a_rank_above_one_layer_is_a_note_that_names_the_layer() -> None:
+def test_check_ranks_notes_a_rank_above_one_layer() -> None:
     assert check_ranks(lora(rank=12), {"wide": (20, 12), "narrow": (10, 12)}) == [
         "rank 12 is above the full rank 10 of narrow"
     ]
@@ -186,11 +186,11 @@ def test_a_rank_above_one_layer_is_a_note_that_names_the_layer() -> None:
 
 
 @pytest.mark.parametrize("init", ["pissa", "milora", "olora", "mica", "lora_ga"])
-def test_a_decomposition_with_too_few_terms_is_refused(init: str) -> None:
+def test_check_ranks_refuses_a_decomposition_with_too_few_vectors(init: str) -> None:
     with pytest.raises(ConfigError, match=rf"adapter\.rank = 12: init {init} .*narrow has only 10"):
         check_ranks(lora(rank=12, init=init), {"wide": (20, 12), "narrow": (10, 12)})
 
 
-def test_orthogonal_refuses_an_odd_rank() -> None:
+def test_check_ranks_refuses_an_odd_rank_for_orthogonal() -> None:
     with pytest.raises(ConfigError, match=r"adapter\.rank = 3: .*even"):
         check_ranks(lora(rank=3, init="orthogonal"), {"wide": (20, 12)})

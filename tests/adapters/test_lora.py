@@ -39,7 +39,7 @@ def reference(adapted: LoRALinear, x: Tensor) -> Tensor:
     """The layer's formula in plain torch, differentiable in everything."""
     parts = []
     for trial, own in enumerate(x.view(TRIALS, -1, IN)):
-        trains = adapted.bias is not None and bool(adapted.trains_bias[trial])
+        trains = adapted.bias is not None and adapted.trains_bias[trial]
         y = F.linear(own, adapted.base.weight, adapted.bias[trial] if trains else adapted.base.bias)
         y = y + SCALING[trial] * F.linear(F.linear(own, adapted.lora_A[trial]), adapted.lora_B[trial])
         if adapted.moved_A is not None:
@@ -50,18 +50,22 @@ def reference(adapted: LoRALinear, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("shape", [(TRIALS * ROWS, IN), (TRIALS * ROWS, 4, IN)])
 @pytest.mark.parametrize("changes", [{}, {"moved": True}, {"bias": [True, False, True]}])
-def test_outputs_and_gradients_are_those_of_the_formula(changes: dict[str, object], shape: tuple[int, ...]) -> None:
+def test_lora_outputs_and_gradients_are_those_of_the_formula(
+    changes: dict[str, object], shape: tuple[int, ...]
+) -> None:
     adapted, x = layer(**changes), randn(*shape, seed=9).requires_grad_()
     trained = [adapted.lora_A, adapted.lora_B, *([] if adapted.bias is None else [adapted.bias]), x]
     pull = randn(*shape[:-1], OUT, seed=11)
     ours, theirs = adapted(x), reference(adapted, x)
     # sums of at most 28 products of normal numbers times 4: values up to some 100 in float32
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-5)
-    for own, their in zip(torch.autograd.grad(ours, trained, pull), torch.autograd.grad(theirs, trained, pull), strict=True):  # fmt: skip
+    for own, their in zip(
+        torch.autograd.grad(ours, trained, pull), torch.autograd.grad(theirs, trained, pull), strict=True
+    ):
         torch.testing.assert_close(own, their, atol=1e-4, rtol=1e-5)
 
 
-def test_derivatives_agree_with_finite_differences() -> None:
+def test_lora_derivatives_agree_with_finite_differences() -> None:
     adapted = layer(moved=True, bias=[True, False, True]).double()
     x = randn(TRIALS * 2, IN, seed=9).double().requires_grad_()
 
@@ -72,14 +76,14 @@ def test_derivatives_agree_with_finite_differences() -> None:
     assert torch.autograd.gradcheck(outputs, (x, adapted.lora_A, adapted.lora_B, adapted.bias))
 
 
-def test_a_second_derivative_is_refused_rather_than_wrong() -> None:
+def test_lora_refuses_a_second_derivative() -> None:
     x = randn(TRIALS, IN).requires_grad_()
     [gradient] = torch.autograd.grad(layer()(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
 
 
-def test_off_the_layer_is_its_base_bit_for_bit() -> None:
+def test_lora_off_is_its_base_bit_for_bit() -> None:
     adapted, x = layer(moved=True, bias=[True] * 3), randn(TRIALS * ROWS, IN)
     on = adapted(x)
     adapted.enabled = False
@@ -89,7 +93,7 @@ def test_off_the_layer_is_its_base_bit_for_bit() -> None:
     assert not torch.equal(on, adapted.base(x))
 
 
-def test_dropout_acts_on_the_lora_path_only_and_only_in_training() -> None:
+def test_lora_dropout_acts_on_the_lora_path_only_and_only_in_training() -> None:
     adapted, x = layer(dropout=[0.5, 0.0, 0.5]), randn(TRIALS * ROWS, IN)
     plain = layer()
     adapted.eval()
@@ -102,7 +106,7 @@ def test_dropout_acts_on_the_lora_path_only_and_only_in_training() -> None:
     assert torch.equal(adapted(x), adapted.base(x))
 
 
-def test_dropout_zeroes_inputs_of_the_lora_path_and_scales_the_rest() -> None:
+def test_lora_dropout_zeroes_inputs_and_scales_the_rest() -> None:
     adapted, x = layer(dropout=[0.25, 0.0, 0.0]), randn(TRIALS * ROWS, IN).requires_grad_()
     mask = (torch.rand(ROWS, IN, generator=torch.Generator().manual_seed(10)) >= 0.25) / 0.75
     assert mask.unique().tolist() == pytest.approx([0, 4 / 3])
@@ -111,7 +115,9 @@ def test_dropout_zeroes_inputs_of_the_lora_path_and_scales_the_rest() -> None:
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-5)
     pull = randn(TRIALS * ROWS, OUT, seed=12)
     trained = [adapted.lora_A, adapted.lora_B, x]
-    for own, their in zip(torch.autograd.grad(ours, trained, pull), torch.autograd.grad(theirs, trained, pull), strict=True):  # fmt: skip
+    for own, their in zip(
+        torch.autograd.grad(ours, trained, pull), torch.autograd.grad(theirs, trained, pull), strict=True
+    ):
         torch.testing.assert_close(own, their, atol=1e-4, rtol=1e-5)
 
 
@@ -126,7 +132,7 @@ def plain(lora_A: Tensor, lora_B: Tensor, **traits: bool) -> LoRALinear:
     return LoRALinear(base, [trial(lora_A, lora_B, **traits), other], RANK)
 
 
-def test_layer_keeps_a_b_frozen_that_is_all_zeros() -> None:
+def test_lora_keeps_a_b_frozen_that_is_all_zeros() -> None:
     adapted = plain(randn(RANK, IN), torch.zeros(OUT, RANK), trains_B=False)
     adapted(randn(2 * ROWS, IN, seed=9)).square().sum().backward()
     assert adapted.lora_B.grad is not None
@@ -137,7 +143,7 @@ def test_layer_keeps_a_b_frozen_that_is_all_zeros() -> None:
     assert torch.equal(adapted.factors(0)["lora_B"], torch.zeros(OUT, RANK))
 
 
-def test_layer_counts_a_base_moved_by_zeros_as_moved() -> None:
+def test_lora_counts_a_base_moved_by_zeros_as_moved() -> None:
     adapted = plain(torch.zeros(RANK, IN), torch.zeros(OUT, RANK), moves_base=True)
     moved_A, moved_B = adapted.moved_factors(0) or pytest.fail("it was moved")
     assert moved_A.shape == (RANK, IN)
@@ -146,7 +152,7 @@ def test_layer_counts_a_base_moved_by_zeros_as_moved() -> None:
     assert not adapted.moved(1).any()
 
 
-def test_layer_gives_each_trial_its_own_tensors_without_padding() -> None:
+def test_lora_gives_each_trial_its_own_tensors_without_padding() -> None:
     base = nn.Linear(IN, OUT).requires_grad_(False)
     none = trial(torch.empty(0, IN), torch.empty(OUT, 0), trains_bias=True)
     one = trial(randn(1, IN), randn(OUT, 1))

@@ -1,5 +1,6 @@
 """An initialisation that is one function and one line of the registry works wherever ours do."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from sweep.launch.cost import trainable_of
 from sweep.packs.base import load_base
 from sweep.packs.run_pack import run_pack
 from sweep.registry import INITS
-from sweep.tasks.registry import build
+from sweep.store.store import Store
 from tests.support.builders import attach, lora, mlp, randn
 from tests.support.commands import resolved
 from tests.support.own_init import PLACE
@@ -29,9 +30,10 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_new_init_has_the_regret_of_the_init_whose_product_it_has(tmp_path: Path) -> None:
     trials = resolved("adapter.init=pissa", "adapter.init=top_left", common=REGRET, cache=tmp_path)
-    task = build(trials[0].task, tmp_path)
+    task = trials[0].task.build(tmp_path)
     base = load_base(trials[0].task, trials[0].data, task, tmp_path, torch.device("cpu"))
-    (pissa, own), folded = run_pack(trials, task, base, lambda step, rows: None, lambda step: None)
+    record_of = partial(Store(tmp_path, None).record_of, environment={})
+    (pissa, own), folded = run_pack(trials, task, base, record_of, lambda step, rows: None, lambda step: None)
     assert own.result["eval/regret"] == pytest.approx(0.039, abs=5e-4)  # 0.222 beside the oracle of the whole base
     assert own.result == pissa.result
     assert own.params == pissa.params

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sweep.adapters.options import AdapterOptions
@@ -30,21 +30,24 @@ def text(**changes: Any) -> Any:
         ({}, None),
     ],
 )
-def test_pattern_is_one_text(pattern: dict[str, float], expected: str | None) -> None:
+def test_options_write_a_pattern_as_one_text(pattern: dict[str, float], expected: str | None) -> None:
     assert text(alpha_pattern=pattern)["alpha_pattern"] == expected
 
 
-def test_pattern_of_ranks_is_exact_too() -> None:
+def test_options_write_ranks_exactly() -> None:
     assert text(rank_pattern={"a": 1234567})["rank_pattern"] == "{a: 1234567}"
 
 
-def test_patterns_that_differ_after_six_digits_are_two_texts() -> None:
+def test_options_tell_apart_patterns_that_agree_in_six_digits() -> None:
     first, second = (text(alpha_pattern={"layers.0": alpha}) for alpha in (1.23456789, 1.23456712))
     assert first != second
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(PATTERNS, PATTERNS)
-def test_unequal_patterns_have_unequal_texts(first: dict[str, float] | None, second: dict[str, float] | None) -> None:
+def test_options_write_unequal_patterns_as_unequal_texts(
+    first: dict[str, float] | None, second: dict[str, float] | None
+) -> None:
     try:
         adapters: list[AdapterOptions] = [lora(alpha_pattern=pattern) for pattern in (first, second)]
     except ValueError:

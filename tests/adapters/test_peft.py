@@ -10,6 +10,7 @@ import torch
 from sweep.adapters.fold import Folded, linear_layers
 from sweep.adapters.targets import select
 from sweep.errors import ConfigError
+from sweep.registry import INITS
 from sweep.tasks.task import Task
 from tests.support.builders import (
     InOrder,
@@ -30,20 +31,6 @@ from tests.support.builders import (
 
 OUTPUTS = 1e-6  # relative to the largest output: the same products in float32, summed in another order
 TRACE = 1e-5  # relative, over 20 steps of AdamW
-INITS = [
-    "kaiming",
-    "gaussian",
-    "normal",
-    "both_random",
-    "init_b",
-    "orthogonal",
-    "pissa",
-    "milora",
-    "olora",
-    "mica",
-    "eva",
-    "lora_ga",
-]
 
 
 CASES = [
@@ -84,14 +71,14 @@ def their_trace(
     return losses
 
 
-@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize("init", INITS.names)
 @pytest.mark.parametrize("case", CASES, ids=["mlp", "llama"])
-def test_outputs_and_twenty_steps_of_adamw_are_those_of_peft(case: Any, init: str) -> None:
+def test_lora_outputs_and_twenty_steps_of_adamw_are_those_of_peft(case: Any, init: str) -> None:
     base, targets, task, domain = case
     # N(0,1) in both factors multiplies what rounding leaves, layer by layer; a small alpha keeps it comparable
     alpha = 0.3 if init == "both_random" else 9.0
     folded = attach(base, lora(init=init, rank=6, alpha=alpha, targets=targets))
-    theirs = peft_twin(base, folded, 6, alpha, targets, init_lora_weights="mica" if init == "mica" else True)
+    theirs = peft_twin(base, folded, 6, alpha, targets, init_lora_weights=True if INITS.load(init).trains_B else "mica")
     inputs = domain.ordered[0].inputs
     ours = folded.outputs(inputs, sees=[0])
     assert (ours - theirs(inputs)).abs().max() <= OUTPUTS * max(1.0, ours.abs().max().item())
@@ -101,7 +88,7 @@ def test_outputs_and_twenty_steps_of_adamw_are_those_of_peft(case: Any, init: st
     assert abs(our_losses[-1] - our_losses[0]) > 100 * TRACE  # something was trained
 
 
-def test_rank_stabilised_scaling_is_that_of_peft() -> None:
+def test_rslora_is_that_of_peft() -> None:
     base, targets, _, domain = CASES[0]
     folded = attach(base, lora(init="both_random", rank=6, alpha=9.0, scaling="alpha/sqrt_rank"))
     theirs = peft_twin(base, folded, 6, 9.0, targets, use_rslora=True)
@@ -120,14 +107,20 @@ SAVED = [
 
 
 @pytest.mark.parametrize(("case", "settings"), SAVED)
-def test_modules_that_are_trained_in_full_are_those_of_peft(case: int, settings: dict[str, Any]) -> None:
+def test_save_trains_the_modules_that_peft_trains(case: int, settings: dict[str, Any]) -> None:
     base, _, task, domain = CASES[case]
     before = bits(base)
     folded = attach(base, lora(rank=6, alpha=9.0, **settings))
     theirs = peft_twin(
-        base, folded, 6, 9.0, settings["targets"], modules_to_save=settings["save"], bias=settings.get("bias", "none"),
+        base,
+        folded,
+        6,
+        9.0,
+        settings["targets"],
+        modules_to_save=settings["save"],
+        bias=settings.get("bias", "none"),
         use_dora=settings.get("dora", False),
-    )  # fmt: skip
+    )
     inputs = domain.ordered[0].inputs
     assert folded.starts_at_base()
     assert torch.equal(folded.outputs(inputs, sees=[0]), base(inputs))
@@ -155,17 +148,23 @@ LLAMA = ["q_proj", "v_proj", "down_proj", "head"]
 CHOICES = [
     ({"exclude": ["v_proj"]}, {"exclude_modules": ["v_proj"]}),
     ({"exclude": r".*\.1\..*"}, {"exclude_modules": r".*\.1\..*"}),
-    ({"rank_pattern": {"0.attention.q_proj": 2, "[qv]_proj": 3}}, {"rank_pattern": {"0.attention.q_proj": 2, "[qv]_proj": 3}}),
-    ({"alpha_pattern": {"head": 30.0, r"blocks\.1\..*": 1.0}}, {"alpha_pattern": {"head": 30.0, r"blocks\.1\..*": 1.0}}),
+    (
+        {"rank_pattern": {"0.attention.q_proj": 2, "[qv]_proj": 3}},
+        {"rank_pattern": {"0.attention.q_proj": 2, "[qv]_proj": 3}},
+    ),
+    (
+        {"alpha_pattern": {"head": 30.0, r"blocks\.1\..*": 1.0}},
+        {"alpha_pattern": {"head": 30.0, r"blocks\.1\..*": 1.0}},
+    ),
     (
         {"rank_pattern": {"q_proj": 9}, "alpha_pattern": {"q_proj": 0.2}, "scaling": "alpha/sqrt_rank"},
         {"rank_pattern": {"q_proj": 9}, "alpha_pattern": {"q_proj": 0.2}, "use_rslora": True},
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("ours", "theirs"), CHOICES)
-def test_patterns_and_exclusions_mean_what_they_mean_to_peft(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+def test_targets_patterns_and_exclusions_are_those_of_peft(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     base, _, task, domain = CASES[1]
     folded = attach(base, lora(init="both_random", rank=6, alpha=0.3, targets=LLAMA, **ours))
     twin = peft_twin(base, folded, 6, 0.3, LLAMA, **theirs)
@@ -177,7 +176,7 @@ def test_patterns_and_exclusions_mean_what_they_mean_to_peft(ours: dict[str, Any
     assert counted == [sum(p.numel() for p in twin.parameters() if p.requires_grad)]
 
 
-def test_layer_indices_are_those_of_peft_below_a_named_model_and_stricter_elsewhere() -> None:
+def test_targets_layer_indices_are_those_of_peft_or_stricter() -> None:
     """PEFT looks for ``something.blocks.1.``: it takes nothing of a list at the root, and whatever is named in full."""
     from peft import LoraConfig
     from peft.tuners.tuners_utils import check_target_module_exists
@@ -205,11 +204,17 @@ def test_lora_plus_is_that_of_peft(case: Any) -> None:
     setting = optimizer(lr=1e-3, lr_ratio=8.0)
     our_losses = run(folded, task, domain, [setting], training()).losses()
     assert our_losses == pytest.approx(their_trace(theirs, task, domain, 20, update), rel=TRACE)
-    plain = run(attach(base, lora(rank=6, alpha=9.0, targets=targets, bias="all")), task, domain, [optimizer(lr=1e-3)], training())  # fmt: skip
+    plain = run(
+        attach(base, lora(rank=6, alpha=9.0, targets=targets, bias="all")),
+        task,
+        domain,
+        [optimizer(lr=1e-3)],
+        training(),
+    )
     assert abs(our_losses[-1] - plain.losses()[-1]) > 100 * TRACE
 
 
-def test_the_update_of_the_weight_is_that_of_peft() -> None:
+def test_delta_is_that_of_peft() -> None:
     base, targets, _, _ = CASES[0]
     folded = attach(base, lora(init="both_random", rank=6, alpha=9.0))
     theirs = peft_twin(base, folded, 6, 9.0, targets)
@@ -218,7 +223,7 @@ def test_the_update_of_the_weight_is_that_of_peft() -> None:
         torch.testing.assert_close(layer.delta(0), their_delta, atol=1e-5, rtol=1e-6)  # entries near 10
 
 
-def test_a_bias_is_trained_where_peft_trains_it() -> None:
+def test_bias_is_trained_where_peft_trains_it() -> None:
     from peft import LoraConfig, get_peft_model
 
     base = mlp(12, 20, 8)

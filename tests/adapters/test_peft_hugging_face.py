@@ -38,7 +38,7 @@ def on_peft(family: str, **settings: Any) -> Any:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_model_computes_what_it_did(family: str) -> None:
+def test_folded_hugging_face_model_computes_what_it_did(family: str) -> None:
     expected = network(family).eval()(TOKENS).logits
     assert expected.std() > 0.1
     assert (ours(family)(TOKENS) - expected).abs().max() <= OUTPUTS * expected.abs().max()
@@ -47,10 +47,12 @@ def test_a_model_computes_what_it_did(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_layers_and_trained_numbers_are_those_of_peft_for_all_linear(family: str) -> None:
+def test_targets_all_linear_are_those_of_peft(family: str) -> None:
     theirs = on_peft(family, r=4, target_modules="all-linear")
     folded = attach(ours(family), lora(rank=4))
-    adapted = {name.removeprefix("base_model.model.") for name, module in theirs.named_modules() if hasattr(module, "lora_A")}  # fmt: skip
+    adapted = {
+        name.removeprefix("base_model.model.") for name, module in theirs.named_modules() if hasattr(module, "lora_A")
+    }
     assert set(folded.layers) == adapted
     how = run(folded, next_token(1), BATCHES, [optimizer()], training(steps=1)).trained
     trainable, total = theirs.get_nb_trainable_parameters()
@@ -58,7 +60,7 @@ def test_layers_and_trained_numbers_are_those_of_peft_for_all_linear(family: str
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_outputs_and_twenty_steps_are_those_of_peft_packed_and_alone(family: str) -> None:
+def test_lora_outputs_and_twenty_steps_are_those_of_peft_packed_and_alone(family: str) -> None:
     """Each trial of a pack, and the same alone, beside PEFT from the same factors."""
     settings = [optimizer(lr=lr, weight_decay=0.1) for lr in (1e-3, 3e-3, 1e-3)]
     seeds = range(len(PACK))
@@ -68,9 +70,12 @@ def test_outputs_and_twenty_steps_are_those_of_peft_packed_and_alone(family: str
     for trial, adapter in enumerate(PACK):
         alone = attach(ours(family), adapter, seeds=[seeds[trial]])
         theirs = on_peft(
-            family, r=adapter.rank, lora_alpha=adapter.alpha, use_rslora=adapter.scaling == "alpha/sqrt_rank",
+            family,
+            r=adapter.rank,
+            lora_alpha=adapter.alpha,
+            use_rslora=adapter.scaling == "alpha/sqrt_rank",
             target_modules=list(alone.layers),
-        )  # fmt: skip
+        )
         for name, layer in alone.layers.items():
             twin = theirs.base_model.model.get_submodule(name)
             twin.lora_A["default"].weight.data.copy_(layer.lora_A[0, : adapter.rank].detach())
@@ -88,7 +93,7 @@ def test_outputs_and_twenty_steps_are_those_of_peft_packed_and_alone(family: str
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_saved_is_loaded_by_peft(family: str, tmp_path: Path) -> None:
+def test_export_is_loaded_by_peft(family: str, tmp_path: Path) -> None:
     from peft import PeftModel
 
     folded = attach(ours(family), *PACK, seeds=range(len(PACK)))
@@ -107,7 +112,7 @@ def test_what_is_saved_is_loaded_by_peft(family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_full_fine_tuning_is_loaded_as_the_models_own_weights(family: str) -> None:
+def test_export_of_full_fine_tuning_is_the_models_own_weights(family: str) -> None:
     from safetensors.torch import load
 
     folded = attach(ours(family), FULL)
@@ -121,7 +126,7 @@ def test_a_full_fine_tuning_is_loaded_as_the_models_own_weights(family: str) -> 
     assert (expected - ours(family)(TOKENS)).abs().max() > 1e-3
 
 
-def test_a_merge_into_a_head_that_is_tied_leaves_the_embedding() -> None:
+def test_merged_tied_head_leaves_the_embedding() -> None:
     base = ours("gpt2")
     assert base.lm_head.weight is base.transformer.wte.weight
     folded = attach(base, AdapterOptions.model_validate(lora().model_dump() | {"targets": ["lm_head", "c_attn"]}))
@@ -130,7 +135,7 @@ def test_a_merge_into_a_head_that_is_tied_leaves_the_embedding() -> None:
     assert (folded.merged(0)(TOKENS) - expected).abs().max() <= OUTPUTS * expected.abs().max()
 
 
-def test_a_transposed_layer_that_was_trained_in_full_is_loaded_by_peft_and_by_us(tmp_path: Path) -> None:
+def test_export_of_a_transposed_layer_in_full_is_loaded_by_peft_and_by_us(tmp_path: Path) -> None:
     """GPT-2's square ``attn.c_proj``, where nothing but the outputs would tell a mistake."""
     from peft import PeftModel
 
@@ -151,7 +156,7 @@ def test_a_transposed_layer_that_was_trained_in_full_is_loaded_by_peft_and_by_us
 
 @pytest.mark.parametrize("init", ["eva", "lora_ga"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_starts_that_look_at_data_work_on_every_family(family: str, init: str) -> None:
+def test_inits_that_look_at_data_work_on_every_family(family: str, init: str) -> None:
     base = ours(family)
     folded = attach(base, lora(init=init, rank=2), lora(rank=2))
     assert (folded.outputs(TOKENS, sees=[0, 0]).view(2, -1) - base(TOKENS).flatten()).abs().max() < 1e-4

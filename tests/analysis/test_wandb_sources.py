@@ -14,7 +14,8 @@ from analysis.errors import BadRequestError
 from analysis.sources.folders import read_history
 from analysis.sources.load import flatten
 from sweep import record
-from sweep.trackers.wandb import WandbTracker, finish_all
+from sweep.metrics import OURS
+from sweep.trackers.wandb import WandbSettings, WandbTracker, finish_all
 from tests.support.loopback_wandb import LoopbackWandb
 
 pytestmark = pytest.mark.usefixtures("clean_wandb")
@@ -36,9 +37,8 @@ def mirror(folder: Path, place: Path, mode: str) -> None:
     for item in sorted(folder.glob("trial_*")):
         found = record.read(item)
         assert found is not None
-        tracker = WandbTracker(
-            place, mode, found.trial_id, item.name, found.name, found.ablation, flatten(found.trial), 1
-        )
+        settings = WandbSettings(place, mode, found.name, found.ablation, 1)
+        tracker = WandbTracker(settings, found.trial_id, item.name, flatten(found.trial), OURS.values())
         for row in read_history(item / "history.jsonl")[0]:
             tracker.log(row.pop("step"), row)
         outcomes.append((tracker, found))
@@ -79,12 +79,13 @@ def test_the_api_equals_the_records(folder: Path, tmp_path: Path, server: Loopba
 
 def test_a_killed_run_is_missing_by_name(folder: Path, tmp_path: Path):
     place = tmp_path / "killed"
-    whole = WandbTracker(place, "offline", "whole", "trial_whole", "s", None, {"adapter.rank": 1, "seed": 0}, 1)
+    settings = WandbSettings(place, "offline", "s", None, 1)
+    whole = WandbTracker(settings, "whole", "trial_whole", {"adapter.rank": 1, "seed": 0}, OURS.values())
     whole.log(1, {"train/loss": 1.0})
     found = record.read(folder / "trial_00000")
     assert found is not None
     whole.finish(found)
-    cut = WandbTracker(place, "offline", "cut", "trial_cut", "s", None, {"adapter.rank": 2, "seed": 0}, 1)
+    cut = WandbTracker(settings, "cut", "trial_cut", {"adapter.rank": 2, "seed": 0}, OURS.values())
     cut.log(1, {"train/loss": 1.0})
     cut.finish(found)
     wandb.teardown()

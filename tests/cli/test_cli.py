@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sweep import __main__ as command_line
+from sweep.registry import INITS
 from tests.support.commands import PATH, ROOT, TOY, command, records, sweep, tree
 
 PACKED = "hydra/launcher=packed"
@@ -36,40 +37,91 @@ ABLATIONS = ", ".join(sorted(path.stem for path in (ROOT / "conf" / "ablation").
         (("adapter.rnk=4",), "adapter.rnk: unknown key; did you mean adapter.rank?"),
         (("+adapter.rnk=4",), "adapter.rnk: unknown key; did you mean adapter.rank?"),
         (("adapter.rank=0",), "adapter.rank = 0: must be greater than or equal to 1"),
-        (("adapter.rank=0", "seed=-1"), "seed = -1: must be greater than or equal to 0\nadapter.rank = 0: must be greater than or equal to 1"),
-        (("adapter.rank=11",), "adapter.rank = 11: no targeted layer can hold it; the largest possible rank here is 10"),
+        (
+            ("adapter.rank=0", "seed=-1"),
+            "seed = -1: must be greater than or equal to 0\nadapter.rank = 0: must be greater than or equal to 1",
+        ),
+        (
+            ("adapter.rank=11",),
+            "adapter.rank = 11: no targeted layer can hold it; the largest possible rank here is 10",
+        ),
         (("task=toy",), "task = 'toy': must be one of causal_lm, mnist, toy_regression, transformer, transformer_tiny"),
         (("hydra/job_logging=loud",), "hydra/job_logging = 'loud': must be one of default, disabled, none, stdout"),
         (("+ablation=size",), f"ablation = 'size': must be one of {ABLATIONS}"),
         (("ablation=rank",), "ablation: has no default choice to replace; write +ablation=rank"),
-        (("-m", "+ablation=rank,init"), "an ablation chooses its own factors, so two cannot be swept at once; launch them one after the other"),
+        (
+            ("-m", "+ablation=rank,init"),
+            "an ablation chooses its own factors, so two cannot be swept at once; launch them one after the other",
+        ),
         (("optimizer.lr=${nothing}",), "optimizer.lr: Interpolation key 'nothing' not found"),
         (("optimizer.lr=???",), "optimizer.lr: missing; give it with optimizer.lr=…"),
         (("-m", "--cfg", "job"), "--cfg shows one trial, without -m; --dry-run shows the plan of a sweep"),
         (("rank=4",), "rank: unknown key; did you mean adapter.rank?"),
         (("+abaltion=rank",), "abaltion: unknown key; did you mean +ablation?"),
-        (("seed=0,1",), "seed=0,1: several values; put -m before it to sweep over them, or write seed=[0,1] for one list"),
+        (
+            ("seed=0,1",),
+            "seed=0,1: several values; put -m before it to sweep over them, or write seed=[0,1] for one list",
+        ),
         (("+seed=1",), "seed: exists already; write it without +"),
         (("adapter={a: 1}",), "adapter: holds several keys; set each, as in adapter.kind=…"),
         (("seed", "1"), "'seed': is not of the form key=value1,value2 without spaces, or a value needs quotes"),
-        (("--ablation", "rank"), "--ablation: unknown option; a setting has no dashes: ablation=…, or +ablation=… for a group that has no default"),
+        (
+            ("--ablation", "rank"),
+            "--ablation: unknown option; a setting has no dashes: ablation=…, or +ablation=… for a group that has no default",
+        ),
         (("--dryrun",), "--dryrun: unknown option; did you mean --dry-run?"),
-        (("--experimental-rerun=x",), "--experimental-rerun would read a pickle, which can run code; write the command again"),
-        (("hydra.launcher.workers=2",), "hydra.launcher.workers: a setting of the packed launcher; add -m, or hydra/launcher=packed"),
+        (
+            ("--experimental-rerun=x",),
+            "--experimental-rerun would read a pickle, which can run code; write the command again",
+        ),
+        (
+            ("hydra.launcher.workers=2",),
+            "hydra.launcher.workers: a setting of the packed launcher; add -m, or hydra/launcher=packed",
+        ),
         (("-m", "hydra.launcher.wokers=2"), "hydra.launcher.wokers: unknown key; did you mean hydra.launcher.workers?"),
         (("adapter.rank=${oc.env:USER_SECRET}",), "adapter.rank = '${oc.env:USER_SECRET}': must be a valid integer"),
-        (("name='\x1b[31m'",), "name = '\\x1b[31m': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two"),
-        (("adapter.\x1b=1",), "'adapter.\\x1b=1': is not of the form key=value1,value2 without spaces, or a value needs quotes"),
-        (("+hydra.callbacks.x._target_=builtins.open",), "hydra.callbacks: a configuration names no code to run; leave it out"),
-        (("-m", "hydra/launcher=packed", "+hydra.launcher.slurm.x={_target_:builtins.open}"), "hydra.launcher: 'builtins.open' is code, which a configuration cannot name; choose as in hydra/launcher=…"),
-        (("hydra.run.dir=x",), "hydra.run.dir = 'x': results go to outputs/NAME below the folder where you start; NAME is yours, as in name=run1"),
-        (("-m", "hydra/launcher=basic", "hydra.output_subdir=../x"), "hydra.output_subdir = '../x': results go to outputs/NAME below the folder where you start; NAME is yours, as in name=run1"),
-        (("hydra.job_logging.handlers.console.class=os.mkdir",), "hydra.job_logging: choose one of Hydra's, as in hydra/job_logging=stdout"),
-        (("name=../../x",), "name = '../../x': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two"),
-        (("name=",), "name = '': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two"),
-        (("-m", "name=../../x", "seed=0,1"), "name = '../../x': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two"),
+        (
+            ("name='\x1b[31m'",),
+            "name = '\\x1b[31m': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two",
+        ),
+        (
+            ("adapter.\x1b=1",),
+            "'adapter.\\x1b=1': is not of the form key=value1,value2 without spaces, or a value needs quotes",
+        ),
+        (
+            ("+hydra.callbacks.x._target_=builtins.open",),
+            "hydra.callbacks: a configuration names no code to run; leave it out",
+        ),
+        (
+            ("-m", "hydra/launcher=packed", "+hydra.launcher.slurm.x={_target_:builtins.open}"),
+            "hydra.launcher: 'builtins.open' is code, which a configuration cannot name; choose as in hydra/launcher=…",
+        ),
+        (
+            ("hydra.run.dir=x",),
+            "hydra.run.dir = 'x': results go to outputs/NAME below the folder where you start; NAME is yours, as in name=run1",
+        ),
+        (
+            ("-m", "hydra/launcher=basic", "hydra.output_subdir=../x"),
+            "hydra.output_subdir = '../x': results go to outputs/NAME below the folder where you start; NAME is yours, as in name=run1",
+        ),
+        (
+            ("hydra.job_logging.handlers.console.class=os.mkdir",),
+            "hydra.job_logging: choose one of Hydra's, as in hydra/job_logging=stdout",
+        ),
+        (
+            ("name=../../x",),
+            "name = '../../x': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two",
+        ),
+        (
+            ("name=",),
+            "name = '': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two",
+        ),
+        (
+            ("-m", "name=../../x", "seed=0,1"),
+            "name = '../../x': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_refused_before_anything_exists(
     arguments: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,10 +148,10 @@ def test_a_mistake_is_one_line_and_exit_code_1(arguments: tuple[str, ...], says:
     assert tree(tmp_path) == set()
 
 
-def test_a_mistake_in_a_basic_sweep_makes_no_trial(tmp_path: Path) -> None:
+def test_basic_sweep_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
     done = command("sweep", *TOY, "adapter.rnk=4,8", "-m", "name=bad", "hydra/launcher=basic", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, "lora-sweep: adapter.rnk: unknown key; did you mean adapter.rank?\n")
-    assert tree(tmp_path) == {"outputs", "outputs/bad", "outputs/bad/multirun.yaml"}
+    assert tree(tmp_path) == set()
 
 
 def test_without_a_launcher_a_sweep_is_packed(tmp_path: Path) -> None:
@@ -204,7 +256,14 @@ def test_a_damaged_record_or_folder_is_one_line(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_sweep_leaves_no_process_behind(how: signal.Signals, tmp_path: Path) -> None:
-    long = ("task=toy_regression", "tracker=none", "training.steps=1000000", "name=long", "seed=0,1", "hydra.launcher.workers=2")  # fmt: skip
+    long = (
+        "task=toy_regression",
+        "tracker=none",
+        "training.steps=1000000",
+        "name=long",
+        "seed=0,1",
+        "hydra.launcher.workers=2",
+    )
     line = [sys.executable, "-m", "sweep", "-m", *long, PACKED, "hydra.launcher.max_pack=1"]
     env = os.environ | {"PYTHONPATH": PATH}
     process = subprocess.Popen(line, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -240,3 +299,48 @@ def wait_for(condition: object, seconds: float = 60) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ("-m", "task=mnist,toy_regression", "task.angle=30"),
+            "task.angle: exists for task=mnist only; to compare tasks, launch each with its own settings and one name=…",
+        ),
+        (
+            ('adapter.rank_pattern={"^q_proj": 4}',),
+            "adapter.rank_pattern: on the command line a name has no quotes and no other signs than . * | ? $, as in "
+            "'adapter.rank_pattern={q_proj: 4}'; any other expression goes into a YAML file, as in "
+            'rank_pattern: {"^q_proj": 4}',
+        ),
+        (
+            ("-m", "adapter.init=glob(*)"),
+            "adapter.init=glob(*): glob(…) is for groups, as in task=glob(*); list the values, as in "
+            f"adapter.init={','.join(INITS.names)}",
+        ),
+        (
+            ("-m", "optimizer.lr=interval(1e-4,1e-2)"),
+            "a grid has no intervals: give values, as in optimizer.lr=1e-4,1e-3,1e-2, or search with "
+            "hydra/sweeper=optuna",
+        ),
+        (("adapter.alpha=${times:2,x}",), "${times:2,x}: must be numbers, as in ${times:2,${adapter.rank}}"),
+        (
+            ("--example",),
+            "--example: unknown option; a setting has no dashes: example=…, or +example=… for a group that has no default",
+        ),
+        (("--exp=x",), "--experimental-rerun would read a pickle, which can run code; write the command again"),
+    ],
+)
+def test_message_says_what_to_write_instead(
+    arguments: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_here(arguments, tmp_path, monkeypatch) == f"lora-sweep: {says}"
+    assert tree(tmp_path) == set()
+
+
+def test_times_makes_pairs_of_settings(tmp_path: Path) -> None:
+    arguments = ("-m", *TOY, "adapter.rank=1,4", "adapter.alpha=${times:2,${adapter.rank}}", "name=pairs")
+    sweep(*arguments, cwd=tmp_path)
+    settings = [one.trial["adapter"] for one in records(tmp_path / "outputs" / "pairs").values()]
+    assert sorted((one["rank"], one["alpha"]) for one in settings) == [(1, 2.0), (4, 8.0)]

@@ -30,12 +30,21 @@ def test_engine_of_this_machine_is_its_processes() -> None:
     ("cluster", "says"),
     [
         (LaunchOptions(engine="dask"), "hydra.launcher.engine = 'dask': must be one of local, ray, slurm"),
-        (LaunchOptions(address="h:1"), "hydra.launcher.address = 'h:1': engine=local has no such setting; it is of ray"),
+        (
+            LaunchOptions(address="h:1"),
+            "hydra.launcher.address = 'h:1': engine=local has no such setting; it is of ray",
+        ),
         (LaunchOptions(gpus=1), "hydra.launcher.gpus = 1: engine=local has no such setting; it is of ray and slurm"),
-        (LaunchOptions(engine="ray", minutes=9), "hydra.launcher.minutes = 9: engine=ray has no such setting; it is of slurm"),
-        (LaunchOptions(engine="slurm", address="h:1"), "hydra.launcher.address = 'h:1': engine=slurm has no such setting; it is of ray"),
+        (
+            LaunchOptions(engine="ray", minutes=9),
+            "hydra.launcher.minutes = 9: engine=ray has no such setting; it is of slurm",
+        ),
+        (
+            LaunchOptions(engine="slurm", address="h:1"),
+            "hydra.launcher.address = 'h:1': engine=slurm has no such setting; it is of ray",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_setting_that_an_engine_does_not_have_is_refused(cluster: LaunchOptions, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         engine_of(cluster)

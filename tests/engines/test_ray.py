@@ -23,9 +23,18 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # Ray's own
 ]
 SWEEP = (
-    "-m", "hydra/launcher=packed", "task=mnist", "task.hidden=[16]", "task.pretraining.steps=20", "name=s",
-    "adapter.rank=2,3,5", "seed=0,1", "training.steps=2500", "training.eval_every=500", "save_adapter=true",
-)  # fmt: skip
+    "-m",
+    "hydra/launcher=packed",
+    "task=mnist",
+    "task.hidden=[16]",
+    "task.pretraining.steps=20",
+    "name=s",
+    "adapter.rank=2,3,5",
+    "seed=0,1",
+    "training.steps=2500",
+    "training.eval_every=500",
+    "save_adapter=true",
+)
 DEADLINE_S = 120.0
 
 
@@ -97,6 +106,6 @@ def test_what_another_launch_has_finished_since_the_plan_was_made_is_passed_over
 def test_an_address_where_nothing_answers_is_named(tmp_path: Path) -> None:
     done = command(
         "sweep", *SWEEP, "hydra.launcher.engine=ray", "hydra.launcher.address=127.0.0.1:9", cwd=tmp_path, **ENVIRONMENT
-    )  # fmt: skip
+    )
     assert done.returncode == 1
     assert "hydra.launcher.address = '127.0.0.1:9': no Ray cluster" in done.stderr

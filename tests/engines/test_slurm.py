@@ -19,9 +19,17 @@ submitit = pytest.importorskip("submitit.core.utils", reason="submitit is not in
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 SWEEP = (
-    "-m", "hydra/launcher=packed", "task=toy_regression", "name=s", "tracker=none",
-    "adapter.rank=2,3,5", "seed=0,1", "training.log_every=100", "training.steps=6000", "training.eval_every=3000",
-)  # fmt: skip
+    "-m",
+    "hydra/launcher=packed",
+    "task=toy_regression",
+    "name=s",
+    "tracker=none",
+    "adapter.rank=2,3,5",
+    "seed=0,1",
+    "training.log_every=100",
+    "training.steps=6000",
+    "training.eval_every=3000",
+)
 DEADLINE_S = 150.0
 
 
@@ -100,7 +108,11 @@ def test_what_becomes_of_a_job_changes_no_record(loopback: dict[str, str], tmp_p
     output, errors = first.communicate(timeout=DEADLINE_S)
     assert first.returncode == 1, output + errors
     found = records(folder)
-    said = [found[name].error["message"] if found[name].error else found[name].status for trial in (slow, preempted, cancelled) for name in trials(folder, trial)]  # fmt: skip
+    said = [
+        found[name].error["message"] if found[name].error else found[name].status
+        for trial in (slow, preempted, cancelled)
+        for name in trials(folder, trial)
+    ]
     assert said[0].startswith(f"SLURM job {slow} ended as TIMEOUT without a result; raise hydra.launcher.minutes")
     assert said[4].startswith(f"SLURM job {cancelled} ended as CANCELLED without a result")
     assert said == [said[0], said[0], "finished", "finished", said[4], said[4]]

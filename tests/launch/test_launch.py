@@ -44,7 +44,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[ResolvedTr
     return lambda wanted: results(run(wanted, store, ALONE))
 
 
-def test_records_come_in_the_order_of_the_jobs(tmp_path: Path, alone: Callable[[list[ResolvedTrial]], list[dict[str, Any]]]) -> None:  # fmt: skip
+def test_records_come_in_the_order_of_the_jobs(
+    tmp_path: Path, alone: Callable[[list[ResolvedTrial]], list[dict[str, Any]]]
+) -> None:
     wanted = resolved(*MIXED, cache=tmp_path)
     found = run(wanted, Store(tmp_path / "sweep", None), TOGETHER)
     assert [one.trial_id for one in found] == [trial.id for trial in wanted]
@@ -170,7 +172,10 @@ def test_the_adapter_is_kept_on_request(kind: str, file: str, tmp_path: Path) ->
     from safetensors.torch import load_file
 
     store = Store(tmp_path / "sweep", None)
-    wanted = resolved(*(f"adapter={kind} adapter.rank={rank} seed={seed} save_adapter=true" for rank in (2, 3) for seed in (0, 1)), cache=tmp_path)  # fmt: skip
+    wanted = resolved(
+        *(f"adapter={kind} adapter.rank={rank} seed={seed} save_adapter=true" for rank in (2, 3) for seed in (0, 1)),
+        cache=tmp_path,
+    )
     found = run(wanted, store, TOGETHER)
     for trial, one in zip(wanted, found, strict=True):
         tensors = load_file(store.trial_folder(trial) / "adapter" / file)
@@ -228,7 +233,9 @@ def test_a_hopeless_sweep_is_stopped_and_goes_on_later(tmp_path: Path, monkeypat
     wanted = resolved(*(f"seed={seed}" for seed in range(6)), cache=tmp_path)
     store = Store(tmp_path / "sweep", None)
     trained = failing(monkeypatch, 0, 2, 3)
-    with pytest.raises(TooManyFailuresError, match="stopped, for 2 trials failed and max_failures=1; the last one said: unlucky"):  # fmt: skip
+    with pytest.raises(
+        TooManyFailuresError, match="stopped, for 2 trials failed and max_failures=1; the last one said: unlucky"
+    ):
         run(wanted, store, replace(ALONE, max_failures=1))
     assert trained == [0, 1, 2]
     assert [one.status for one in records(store.folder).values()] == ["failed", "finished", "failed"]
@@ -254,7 +261,9 @@ def test_failed_trials_can_be_left_alone(tmp_path: Path, monkeypatch: pytest.Mon
     assert trained == [1, 0]
 
 
-def test_a_base_that_cannot_be_trained_costs_only_its_own_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_base_that_cannot_be_trained_costs_only_its_own_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = resolved("seed=0", "task=transformer_tiny seed=0", "task=transformer_tiny seed=1", cache=tmp_path)
     store = Store(tmp_path / "sweep", None)
 
@@ -289,7 +298,9 @@ def test_a_full_disk_ends_the_launch_and_blames_no_trial(
         disk.setattr(LocalTracker, "flush", full) if moment == "while it trains" else disk.setattr(
             record, "write", full
         )
-        with pytest.raises(UnwritableError, match=r"cannot write to .*sweep: No space left on device; what is finished is safe"):  # fmt: skip
+        with pytest.raises(
+            UnwritableError, match=r"cannot write to .*sweep: No space left on device; what is finished is safe"
+        ):
             run(wanted, store, TOGETHER)
     assert len(trained) == 3  # the pack was not halved, and no other was begun
     assert records(store.folder) == {}
@@ -307,7 +318,9 @@ def test_a_trial_that_ends_worse_than_it_began_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("tracker", "largest"), [("none", 600), ("wandb", (1024 - 128) // 4)])
-def test_packs_leave_room_for_the_open_files_of_their_runs(tracker: str, largest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_packs_leave_room_for_the_open_files_of_their_runs(
+    tracker: str, largest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sweep.engines.local.resource.getrlimit", lambda which: (1024, 4096))
     wanted = resolved(*(f"seed={seed} tracker={tracker}" for seed in range(3)), cache=tmp_path)
     limits = LaunchOptions(max_pack=600, workers=1)
@@ -315,7 +328,9 @@ def test_packs_leave_room_for_the_open_files_of_their_runs(tracker: str, largest
 
 
 @pytest.mark.parametrize(("pruning", "sizes"), [("null", [2, 2, 1, 1]), ("2", [2, 2, 2, 2])])
-def test_a_trial_that_breaks_the_planner_fails_alone(pruning: str, sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_trial_that_breaks_the_planner_fails_alone(
+    pruning: str, sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     each = ("seed=0", "seed=1", "adapter.rank=2 seed=0", "adapter.rank=2 seed=1")
     wanted = resolved(*(f"pruning={pruning} {one}" for one in each), cache=tmp_path)
     own = cost._fold_untrained

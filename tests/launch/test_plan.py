@@ -27,7 +27,7 @@ GIB = 2**30
 def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Pretend measurements: a fixed time for an update and some for each trial, and a large memory."""
     figures = {"fixed_s": 1.0, "trial_s": 0.001, "memory": 64 * GIB}
-    monkeypatch.setattr(packing, "update_s", lambda group, task: figures["fixed_s"] + figures["trial_s"] * len(group))  # fmt: skip
+    monkeypatch.setattr(packing, "update_s", lambda group, task: figures["fixed_s"] + figures["trial_s"] * len(group))
     monkeypatch.setattr(packing, "available_memory", lambda device: figures["memory"])
     return figures
 
@@ -51,7 +51,11 @@ def planned(each: list[str], cache: Path, max_pack: int = 256, workers: int = 1)
     ("first", "second", "together"),
     [
         ("", "optimizer.lr=0.5", True),
-        ("", "optimizer.weight_decay=0.1 optimizer.clip_norm=1 optimizer.schedule=cosine optimizer.warmup_steps=3", True),
+        (
+            "",
+            "optimizer.weight_decay=0.1 optimizer.clip_norm=1 optimizer.schedule=cosine optimizer.warmup_steps=3",
+            True,
+        ),
         ("", "adapter.alpha=1", True),
         ("", "adapter.init=pissa", True),
         ("adapter.init=eva", "adapter.init=mica", True),
@@ -77,7 +81,7 @@ def planned(each: list[str], cache: Path, max_pack: int = 256, workers: int = 1)
         ("adapter=full", "adapter=full seed=1", False),
         ("adapter=none", "adapter=none seed=1", True),
     ],
-)  # fmt: skip
+)
 def test_what_trains_together(first: str, second: str, together: bool, tmp_path: Path) -> None:
     assert len(planned([first, second], tmp_path)) == (1 if together else 2)
 
@@ -112,7 +116,9 @@ def test_a_pack_that_gains_nothing_stays_small(tmp_path: Path, measured: dict[st
     assert sizes(planned(seeds(6), tmp_path)) == [3, 3]
 
 
-def test_what_gained_nothing_is_not_tried_again_at_another_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_what_gained_nothing_is_not_tried_again_at_another_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tried: list[int] = []
     monkeypatch.setattr(packing, "update_s", lambda group, task: tried.append(len(group)) or float(len(group)))
     assert sizes(planned([*seeds(6), *seeds(6, "adapter.rank=2")], tmp_path)) == [1] * 12

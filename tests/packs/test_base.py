@@ -19,9 +19,7 @@ def test_a_constant_schedule_is_plain_adam(tmp_path: Path) -> None:
     config = digits(pretraining=recipe)
     task = mnist(config, NOWHERE)
     base = load_base(config, "digits", task, tmp_path, torch.device("cpu"))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        model = task.new_model()
+    model = task.new_model(torch.Generator().manual_seed(3))
     update = torch.optim.Adam(model.parameters(), lr=1e-3)
     batches = task.source.batches(generator(3, "data"), 10)
     for _ in range(20):
@@ -34,7 +32,9 @@ def test_a_constant_schedule_is_plain_adam(tmp_path: Path) -> None:
         torch.testing.assert_close(base.model.state_dict()[name], tensor, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or os.cpu_count() == 1, reason="one core, or cores that cannot be chosen")  # fmt: skip
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or os.cpu_count() == 1, reason="one core, or cores that cannot be chosen"
+)
 def test_a_base_does_not_depend_on_the_number_of_cores(tmp_path: Path) -> None:
     allowed, bases = os.sched_getaffinity(0), set()
     for cores in ({min(allowed)}, allowed):

@@ -22,9 +22,8 @@ from sweep.adapters.targets import select
 from sweep.models.model import Model
 from sweep.packs.base import base_weights
 from sweep.registry import INITS
-from sweep.tasks.registry import build
 from sweep.tasks.task import Task
-from sweep.training.evaluate import evaluate
+from sweep.training.evaluate import evaluate, evaluate_both
 from sweep.training.options import OptimizerOptions, TrainingOptions
 from tests.support.builders import FULL, NOWHERE, digits, lora, optimizer, padded_rank, regression, run, text, training
 
@@ -59,11 +58,9 @@ class Left:
 
 @cache
 def prepared(name: str) -> tuple[Task, Model]:
-    task = build(TASKS[name], NOWHERE)
+    task = TASKS[name].build(NOWHERE)
     if (model := task.base()) is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model = task.new_model()
+        model = task.new_model(torch.Generator().manual_seed(0))
         for parameter in model.parameters():
             if parameter.ndim == 2 and name == "transformer":
                 parameter.data.mul_(5)  # an untrained decoder is nearly constant
@@ -78,13 +75,15 @@ def train(name: str, trials: Sequence[One], how: TrainingOptions, task_and_model
     seeds = [trial.seed for trial in trials]
     folded = fold(model, adapters, targets, seeds, padded_rank(adapters), base_weights(model, task))
 
-    def measure() -> list[dict[str, float]]:
-        both = evaluate(folded, task, task.target), evaluate(folded, task, task.source, "eval/source_")
-        return [here | there for here, there in zip(*both, strict=True)]
-
     done = run(
-        folded, task, task.target, [trial.optimizer for trial in trials], how, seeds, evaluate=lambda _: measure(),
-    )  # fmt: skip
+        folded,
+        task,
+        task.target,
+        [trial.optimizer for trial in trials],
+        how,
+        seeds,
+        evaluate=lambda _: evaluate_both(folded, task),
+    )
     closing = task.closing(folded, adapters)
     return [
         Left(done.rows[trial], export(folded, trial), closing[trial], done.trained.diverged_at[trial])
@@ -131,31 +130,42 @@ SOME = r".*(0|v_proj|up_proj|c_proj|fc1)"  # of the layers that a preset or an e
 
 def grid(name: str, rank: int, bias: str, dropout: float, optimizer_name: str, dora: bool = False) -> list[One]:
     """Every initialisation once, with everything else that may differ within a pack taken in turn."""
-    inits = [init for init in sorted(INITS.names) if init != "orthogonal" or rank % 2 == 0]
+    needs_even_rank = {init: INITS.load(init).even_rank for init in INITS.names}
+    inits = [init for init in sorted(INITS.names) if rank % 2 == 0 or not needs_even_rank[init]]
     targets = TARGETS[name]
     trials = []
     for number, init in enumerate(inits):
         lower = max(bucket(rank) // 2 + 1, 1)
-        own_rank = lower if number % 3 == 1 and init != "orthogonal" else rank
+        own_rank = lower if number % 3 == 1 and not needs_even_rank[init] else rank
         assert bucket(own_rank) == bucket(rank)
         adapter = lora(
-            init=init, dora=dora, rank=own_rank, alpha=[8.0, 1.0, 16.0][number % 3], bias=bias,
+            init=init,
+            dora=dora,
+            rank=own_rank,
+            alpha=[8.0, 1.0, 16.0][number % 3],
+            bias=bias,
             dropout=dropout * (1 + number % 2),
-            targets=targets[number % len(targets)], scaling=["alpha/rank", "alpha/sqrt_rank", "alpha"][number % 3],
-        )  # fmt: skip
+            targets=targets[number % len(targets)],
+            scaling=["alpha/rank", "alpha/sqrt_rank", "alpha"][number % 3],
+        )
         if number % 4 == 3:  # some layers have a smaller rank, or all the others have
             some = SOME if isinstance(adapter.targets, str) else ".*"
-            smaller = 2 if init == "orthogonal" else 1
+            smaller = 2 if needs_even_rank[init] else 1
             own_ranks = (own_rank, smaller) if number % 8 == 3 else (smaller, own_rank)
             changes = {"rank": own_ranks[0], "rank_pattern": {some: own_ranks[1]}, "alpha_pattern": {some: 3.0}}
             adapter = adapter.model_copy(update=changes)
             assert bucket(widest(adapter)) == bucket(rank)
         scale = 1e-4 if init == "both_random" else 1.0  # its start is far off; a small rate keeps it finite
         setting = optimizer(
-            name=optimizer_name, lr=[1e-2, 3e-3, 1e-3][number % 3] * scale, weight_decay=[0.0, 0.1][number % 2],
-            clip_norm=[None, 0.5, 2.0][number % 3], schedule=["constant", "linear", "cosine"][number % 3],
-            warmup_steps=number % 4, lr_ratio=[1.0, 4.0][number % 5 // 3], momentum=0.9 if optimizer_name == "sgd" else 0.0,
-        )  # fmt: skip
+            name=optimizer_name,
+            lr=[1e-2, 3e-3, 1e-3][number % 3] * scale,
+            weight_decay=[0.0, 0.1][number % 2],
+            clip_norm=[None, 0.5, 2.0][number % 3],
+            schedule=["constant", "linear", "cosine"][number % 3],
+            warmup_steps=number % 4,
+            lr_ratio=[1.0, 4.0][number % 5 // 3],
+            momentum=0.9 if optimizer_name == "sgd" else 0.0,
+        )
         trials.append(One(adapter, setting, seed=number % 3))
     return trials
 
@@ -236,10 +246,8 @@ def test_full_fine_tuning_does_the_same_twice() -> None:
     ],
 )
 def test_packed_is_alone_at_the_sizes_of_the_default_tasks(name: str, config: Any, batch_size: int) -> None:
-    task = build(config, NOWHERE)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = task.new_model().requires_grad_(False)
+    task = config.build(NOWHERE)
+    model = task.new_model(torch.Generator().manual_seed(0)).requires_grad_(False)
     trials = grid(name, 8, "none", 0.0, "adamw")[3:6]
     trials = [
         One(trial.adapter.model_copy(update={"init": "kaiming"}), trial.optimizer, trial.seed) for trial in trials
@@ -251,5 +259,5 @@ def test_packed_is_alone_at_the_sizes_of_the_default_tasks(name: str, config: An
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
 def test_packed_is_alone_on_hugging_face_models(family: str, tmp_path: Path) -> None:
     hugging_face = pytest.importorskip("tests.support.hugging_face")
-    task = build(hugging_face.causal_lm(family, tmp_path), NOWHERE)
+    task = hugging_face.causal_lm(family, tmp_path).build(NOWHERE)
     assert_packed_is_alone("causal_lm", grid("causal_lm", 4, "none", 0.1, "adamw"), HOW, (task, task.base()))

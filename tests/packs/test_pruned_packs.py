@@ -69,7 +69,10 @@ def test_who_goes_on_is_as_if_alone(settings: tuple[str, ...], tmp_path: Path) -
             assert one.error is None
             assert "step_ms" not in one.perf
     best = {trial.optimizer.lr for trial, one in zip(wanted, found, strict=True) if one.finished}
-    at_ten = {lr: [history(alone.trial_folder(trial))[2]["eval/loss"] for trial in wanted if trial.optimizer.lr == lr] for lr in map(float, RATES)}  # fmt: skip
+    at_ten = {
+        lr: [history(alone.trial_folder(trial))[2]["eval/loss"] for trial in wanted if trial.optimizer.lr == lr]
+        for lr in map(float, RATES)
+    }
     assert best < set(sorted(at_ten, key=lambda lr: sum(at_ten[lr]))[:3])
 
 
@@ -77,7 +80,11 @@ def test_layers_that_no_trial_adapts_any_more_leave_with_the_trials(tmp_path: Pa
     common = (*TOY, *HOW, "task.hidden=[16]")
     each = [f"adapter.targets=[layers.{layer}] optimizer.lr={lr}" for layer, lr in ((0, "1e-5"), (1, "1e-2"))]
     expected = run(resolved(*each, common=common, cache=tmp_path), Store(tmp_path / "alone", None), ALONE)
-    found = run(resolved(*(f"{PRUNED} {one}" for one in each), common=common, cache=tmp_path), Store(tmp_path / "both", None), TOGETHER)  # fmt: skip
+    found = run(
+        resolved(*(f"{PRUNED} {one}" for one in each), common=common, cache=tmp_path),
+        Store(tmp_path / "both", None),
+        TOGETHER,
+    )
     assert status(found) == ["pruned", "finished"]
     assert untimed(found[1]) == untimed(expected[1])
 
@@ -128,7 +135,11 @@ def test_a_pack_whose_process_was_killed_between_two_records_stays_as_it_was_dec
     each = [
         f"optimizer.lr={lr} seed={seed}" for lr in ("1e-2", "2e-2", "3e-2", "1e-3", "1e-4", "1e-5") for seed in (0, 1)
     ]  # packs of 8 and 4
-    wanted, killed, limits = resolved(*each, common=common, cache=tmp_path), Store(tmp_path / "killed", None), LaunchOptions(max_pack=8, workers=1)  # fmt: skip
+    wanted, killed, limits = (
+        resolved(*each, common=common, cache=tmp_path),
+        Store(tmp_path / "killed", None),
+        LaunchOptions(max_pack=8, workers=1),
+    )
     expected = run(wanted, Store(tmp_path / "whole", None), limits)
     line = [sys.executable, "-c", KILLED_AT_THE_FOURTH_RECORD, str(tmp_path), ",".join(common), ",".join(each)]
     assert subprocess.run(line, cwd=ROOT, check=False).returncode == -signal.SIGKILL
@@ -140,7 +151,14 @@ def test_a_pack_whose_process_was_killed_between_two_records_stays_as_it_was_dec
 
 def test_what_was_judged_once_is_not_judged_again(tmp_path: Path) -> None:
     """Finished trials whose histories were cut are trained again, and all of them to the end, as before."""
-    wanted, store = resolved(*(f"{PRUNED} optimizer.lr={lr} seed={seed}" for lr in RATES for seed in (0, 1)), common=(*TOY, *HOW), cache=tmp_path), Store(tmp_path / "s", None)  # fmt: skip
+    wanted, store = (
+        resolved(
+            *(f"{PRUNED} optimizer.lr={lr} seed={seed}" for lr in RATES for seed in (0, 1)),
+            common=(*TOY, *HOW),
+            cache=tmp_path,
+        ),
+        Store(tmp_path / "s", None),
+    )
     expected = run(wanted, store, TOGETHER)
     finished = [trial for trial, one in zip(wanted, expected, strict=True) if one.finished]
     assert len(finished) == 4

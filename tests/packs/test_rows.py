@@ -41,12 +41,12 @@ def test_the_project_that_is_asked_for(
     assert opened["group"] == "toy_regression"
 
 
-def test_rows_go_to_their_own_trial_and_an_empty_one_to_none(tmp_path: Path) -> None:
+def test_rows_go_to_their_own_trial_and_none_to_one_that_has_stopped(tmp_path: Path) -> None:
     pack = resolved("seed=0", "seed=1", cache=tmp_path)
     store = Store(tmp_path / "sweep", None)
     sinks = PackRows(pack, store, mirror=None)
     sinks.log(0, [{"eval/loss": 0.0}, {"eval/loss": 1.0}])
-    sinks.log(1, [{"train/loss": 0.5}, {}])
+    sinks.log(1, [{"train/loss": 0.5}, None])
     sinks.finish([Record(trial.id, "n", "finished", trial=trial.science()) for trial in pack])
     rows = [history(store.trial_folder(trial)) for trial in pack]
     assert rows == [

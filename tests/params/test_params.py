@@ -25,7 +25,6 @@ from sweep.models.mlp import MLP
 from sweep.params.__main__ import main
 from sweep.params.account import full, lora
 from sweep.params.shapes import NAMED, shape_of
-from sweep.tasks.registry import build
 from tests.support.builders import NOWHERE, randn
 from tests.support.commands import config
 
@@ -60,14 +59,20 @@ LLAMA_3 = {"vocab_size": 128_256, "num_key_value_heads": 8}
 CONFIGS: dict[str, PretrainedConfig] = {
     "Llama-2-7B": LlamaConfig(),
     "Llama-3.1-8B": LlamaConfig(**LLAMA_3, intermediate_size=14_336),
-    "Llama-3.2-1B": LlamaConfig(**LLAMA_3, hidden_size=2048, num_hidden_layers=16, intermediate_size=8192, tie_word_embeddings=True),
+    "Llama-3.2-1B": LlamaConfig(
+        **LLAMA_3, hidden_size=2048, num_hidden_layers=16, intermediate_size=8192, tie_word_embeddings=True
+    ),
     "Mistral-7B": MistralConfig(),
     "opt-125m": OPTConfig(),
     "opt-350m": OPTConfig(
-        hidden_size=1024, num_hidden_layers=24, ffn_dim=4096, num_attention_heads=16, word_embed_proj_dim=512,
+        hidden_size=1024,
+        num_hidden_layers=24,
+        ffn_dim=4096,
+        num_attention_heads=16,
+        word_embed_proj_dim=512,
         do_layer_norm_before=False,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -82,9 +87,9 @@ def test_a_named_model_is_what_its_config_builds(name: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("task", ["toy_regression", "mnist", "transformer", "transformer_tiny"])
 def test_a_task_is_its_own_model(task: str) -> None:
-    built = build(config(f"task={task}").task, NOWHERE)
+    built, rng = config(f"task={task}").task.build(NOWHERE), torch.Generator()
     with torch.device("meta"):
-        model = built.new_model()
+        model = built.new_model(rng)
     shape = shape_of(task)
     assert list(shape.linears.values()) == [
         (layer.in_features, layer.out_features) for layer in linear_layers(model).values()
@@ -94,10 +99,26 @@ def test_a_task_is_its_own_model(task: str) -> None:
 
 
 TINY: dict[str, PretrainedConfig] = {
-    "llama": LlamaConfig(vocab_size=40, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48),
-    "opt": OPTConfig(vocab_size=40, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, ffn_dim=64, word_embed_proj_dim=16, do_layer_norm_before=False, dropout=0.0),
+    "llama": LlamaConfig(
+        vocab_size=40,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=48,
+    ),
+    "opt": OPTConfig(
+        vocab_size=40,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        ffn_dim=64,
+        word_embed_proj_dim=16,
+        do_layer_norm_before=False,
+        dropout=0.0,
+    ),
     "gpt2": GPT2Config(vocab_size=40, n_embd=32, n_layer=3, n_head=4, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
-}  # fmt: skip
+}
 
 
 def counted(model: nn.Module, inputs: Any, tokens: int) -> float:

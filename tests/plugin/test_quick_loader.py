@@ -30,12 +30,35 @@ KINDS = {
     "another package": ["+optimizer@other=sgd", "seed=2"],
     "a setting of Hydra": ["hydra.job.name=other", "seed=2"],
     "a group of Hydra": ["hydra/launcher=packed"],
-    "lists": ["task.hidden=[1,2,3]", "adapter.targets=[q_proj,v_proj]", "adapter.layers=[]", "optimizer.betas=[0.5,0.6]"],
+    "lists": [
+        "task.hidden=[1,2,3]",
+        "adapter.targets=[q_proj,v_proj]",
+        "adapter.layers=[]",
+        "optimizer.betas=[0.5,0.6]",
+    ],
     "a mapping": ["+extra={a: {b: 1}}", "task.pretraining={steps: 1, batch_size: 2, lr: 1.0, seed: 3}"],
-    "special characters": ["adapter.targets='layers[.](0|1)'", "name='a,b=c'", '+q="it\'s \\"so\\""', "+e=''", "+p=a/b:c@d%e"],
-    "text that looks like something else": ["+a='1'", "+b='null'", "+c='true'", "+d=0x10", "+e=1e3", "+f=on", "+g=1:30"],
-    "interpolations": ["name=${task.name}-${adapter.rank}", "seed=${adapter.rank}", "optimizer.lr=${oc.env:NOT_SET,0.5}"],
-}  # fmt: skip
+    "special characters": [
+        "adapter.targets='layers[.](0|1)'",
+        "name='a,b=c'",
+        '+q="it\'s \\"so\\""',
+        "+e=''",
+        "+p=a/b:c@d%e",
+    ],
+    "text that looks like something else": [
+        "+a='1'",
+        "+b='null'",
+        "+c='true'",
+        "+d=0x10",
+        "+e=1e3",
+        "+f=on",
+        "+g=1:30",
+    ],
+    "interpolations": [
+        "name=${task.name}-${adapter.rank}",
+        "seed=${adapter.rank}",
+        "optimizer.lr=${oc.env:NOT_SET,0.5}",
+    ],
+}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +99,9 @@ def test_the_same_configuration(kind: str, loader: ConfigLoaderImpl, master: Dic
     quick = QuickLoader(loader)
     warm_up = quick.load_sweep_config(master, job(master, ["task=toy_regression", "seed=99", "+warm=up"]))
     assert warm_up.seed == 99
-    assert content(quick.load_sweep_config(master, overrides)) == content(loader.load_sweep_config(master, list(overrides)))  # fmt: skip
+    assert content(quick.load_sweep_config(master, overrides)) == content(
+        loader.load_sweep_config(master, list(overrides))
+    )
 
 
 def test_any_mixture_in_any_order(loader: ConfigLoaderImpl, master: DictConfig) -> None:
@@ -85,7 +110,9 @@ def test_any_mixture_in_any_order(loader: ConfigLoaderImpl, master: DictConfig) 
     pool = [override for kind in some for override in KINDS[kind]]
     for _ in range(8):
         overrides = job(master, rng.sample(pool, 5))
-        assert content(quick.load_sweep_config(master, overrides)) == content(loader.load_sweep_config(master, list(overrides)))  # fmt: skip
+        assert content(quick.load_sweep_config(master, overrides)) == content(
+            loader.load_sweep_config(master, list(overrides))
+        )
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,10 @@ def test_a_trial_has_one_owner_until_that_is_killed(tmp_path: Path) -> None:
 
 def test_waiting_ends_when_the_owner_does(tmp_path: Path) -> None:
     with holding(tmp_path, A) as other:
-        waiter = "import sys; from pathlib import Path; from sweep.store.claim import wait_for; wait_for(Path(sys.argv[1]), sys.argv[2:])"  # fmt: skip
+        waiter = (
+            "import sys; from pathlib import Path; from sweep.store.claim import wait_for; "
+            "wait_for(Path(sys.argv[1]), sys.argv[2:])"
+        )
         with subprocess.Popen([sys.executable, "-c", waiter, str(tmp_path), A], cwd=ROOT) as waiting:
             with pytest.raises(subprocess.TimeoutExpired):
                 waiting.wait(0.5)
@@ -122,8 +125,18 @@ def test_what_another_launch_trains_is_awaited_or_taken_over(dies: bool, tmp_pat
 
 
 def test_two_claims_at_once_do_not_split_what_both_want(tmp_path: Path) -> None:
-    slow = "import sys, time; from pathlib import Path; from sweep.store.claim import claim\nids = (time.sleep(0.5) or print(one, flush=True) or one for one in sys.argv[2:])\nwith claim(Path(sys.argv[1]), ids) as ours: sys.stdin.readline()"  # fmt: skip
-    with subprocess.Popen([sys.executable, "-c", slow, str(tmp_path), A, B], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as other:  # fmt: skip
+    slow = (
+        "import sys, time; from pathlib import Path; from sweep.store.claim import claim\nids = "
+        "(time.sleep(0.5) or print(one, flush=True) or one for one in sys.argv[2:])\nwith "
+        "claim(Path(sys.argv[1]), ids) as ours: sys.stdin.readline()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", slow, str(tmp_path), A, B],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == f"{A}\n"
         with claim(tmp_path, [A, B]) as ours:

@@ -60,7 +60,9 @@ def test_an_untouched_base_has_no_adapter_to_wait_for(store: Store, tmp_path: Pa
 
 @pytest.mark.parametrize("damage", ["", '{"step": 0}\n', '{"step": 0}\n{"step": 2', '{"step": 20', "[20]\n", None])
 @pytest.mark.parametrize("kind", ["lora", "none"])
-def test_a_finished_trial_whose_history_is_cut_is_not_settled(damage: str | None, kind: str, store: Store, tmp_path: Path) -> None:  # fmt: skip
+def test_a_finished_trial_whose_history_is_cut_is_not_settled(
+    damage: str | None, kind: str, store: Store, tmp_path: Path
+) -> None:
     [trial] = resolved(f"adapter={kind}", cache=tmp_path)
     leave(store, trial)
     assert kept(store, trial) is not None

@@ -18,12 +18,12 @@ from sweep.models.llama import Llama
 from sweep.models.mlp import MLP
 from sweep.models.model import Model
 from sweep.tasks.mnist.options import MnistOptions
+from sweep.tasks.next_token import NextToken
 from sweep.tasks.task import Batch, Domain, Task
-from sweep.tasks.text import NextToken
 from sweep.tasks.toy_regression.options import ToyRegressionOptions
 from sweep.tasks.toy_regression.task import ToyRegression, toy_regression
 from sweep.tasks.transformer.options import TransformerOptions
-from sweep.training.loop import Rows, Trained, train
+from sweep.training.loop import Callbacks, Row, Rows, Trained, train
 from sweep.training.options import OptimizerOptions, TrainingOptions
 
 FULL = AdapterOptions(kind="full")
@@ -34,18 +34,31 @@ NOWHERE = Path("/nonexistent")  # a cache folder that must not be needed
 def lora(**changes: Any) -> AdapterOptions:
     """A LoRA of rank 4 and alpha 8 on every layer, with ``changes``."""
     defaults = {
-        "kind": "lora", "rank": 4, "alpha": 8.0, "init": "kaiming", "targets": "all_linear",
-        "scaling": "alpha/rank", "dropout": 0.0, "bias": "none",
-    }  # fmt: skip
+        "kind": "lora",
+        "rank": 4,
+        "alpha": 8.0,
+        "init": "kaiming",
+        "targets": "all_linear",
+        "scaling": "alpha/rank",
+        "dropout": 0.0,
+        "bias": "none",
+    }
     return AdapterOptions.model_validate(defaults | changes)
 
 
 def optimizer(**changes: Any) -> OptimizerOptions:
     """AdamW at 1e-3 without weight decay, with ``changes``."""
     defaults = {
-        "name": "adamw", "lr": 1e-3, "weight_decay": 0.0, "betas": (0.9, 0.999), "eps": 1e-8, "momentum": 0.0,
-        "schedule": "constant", "warmup_steps": 0, "clip_norm": None,
-    }  # fmt: skip
+        "name": "adamw",
+        "lr": 1e-3,
+        "weight_decay": 0.0,
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "momentum": 0.0,
+        "schedule": "constant",
+        "warmup_steps": 0,
+        "clip_norm": None,
+    }
     return OptimizerOptions.model_validate(defaults | changes)
 
 
@@ -65,10 +78,19 @@ def training(**changes: Any) -> TrainingOptions:
 def regression(**changes: Any) -> ToyRegressionOptions:
     """The planted shift of rank 3 on a linear map 12 → 8, with ``changes``."""
     defaults = {
-        "name": "toy_regression", "data": "planted", "in_features": 12, "out_features": 8, "hidden": (),
-        "samples": 64, "held_out": 32, "shift_rank": 3, "shift_scale": 1.0, "noise": 0.1, "inputs": "white",
+        "name": "toy_regression",
+        "data": "planted",
+        "in_features": 12,
+        "out_features": 8,
+        "hidden": (),
+        "samples": 64,
+        "held_out": 32,
+        "shift_rank": 3,
+        "shift_scale": 1.0,
+        "noise": 0.1,
+        "inputs": "white",
         "data_seed": 0,
-    }  # fmt: skip
+    }
     return ToyRegressionOptions.model_validate(defaults | changes)
 
 
@@ -81,9 +103,14 @@ def digits(**changes: Any) -> MnistOptions:
     """Embedded digits turned by 60 degrees, and a small network, with ``changes``."""
     pretraining = {"steps": 20, "batch_size": 16, "lr": 1e-3, "schedule": "cosine", "seed": 0}
     defaults = {
-        "name": "mnist", "data": "embedded", "hidden": (24, 16), "shift": "rotate", "angle": 60.0, "digit": 9,
+        "name": "mnist",
+        "data": "embedded",
+        "hidden": (24, 16),
+        "shift": "rotate",
+        "angle": 60.0,
+        "digit": 9,
         "pretraining": pretraining,
-    }  # fmt: skip
+    }
     return MnistOptions.model_validate(defaults | changes)
 
 
@@ -91,9 +118,17 @@ def text(**changes: Any) -> TransformerOptions:
     """The built-in texts and a decoder of two narrow layers, with ``changes``."""
     pretraining = {"steps": 5, "batch_size": 4, "lr": 1e-2, "schedule": "cosine", "seed": 0}
     defaults = {
-        "name": "transformer", "layers": 2, "width": 16, "heads": 2, "hidden": 24, "context": 12,
-        "eval_windows": 24, "source_text": None, "target_text": None, "pretraining": pretraining,
-    }  # fmt: skip
+        "name": "transformer",
+        "layers": 2,
+        "width": 16,
+        "heads": 2,
+        "hidden": 24,
+        "context": 12,
+        "eval_windows": 24,
+        "source_text": None,
+        "target_text": None,
+        "pretraining": pretraining,
+    }
     return TransformerOptions.model_validate(defaults | changes)
 
 
@@ -169,6 +204,7 @@ class InOrder:
     """A domain that gives these batches one after the other, from the beginning again after the last."""
 
     ordered: Sequence[Batch]
+    positions: int = 1
 
     @property
     def held_out(self) -> Batch:
@@ -185,11 +221,11 @@ class Run:
 
     folded: Folded
     trained: Trained
-    rows: list[dict[int, dict[str, float]]]
+    rows: list[dict[int, Row | None]]
 
     def losses(self, trial: int = 0) -> list[float]:
         """The training loss of each step."""
-        return [row["train/loss"] for row in self.rows[trial].values() if "train/loss" in row]
+        return [row["train/loss"] for row in self.rows[trial].values() if row and "train/loss" in row]
 
 
 def run(
@@ -201,14 +237,15 @@ def run(
     seeds: Sequence[int] | None = None,
     **more: Any,
 ) -> Run:
-    """Train ``folded`` and keep every row."""
-    rows: list[dict[int, dict[str, float]]] = [{} for _ in range(folded.trials)]
+    """Train ``folded`` and keep every row; ``more`` are callbacks besides."""
+    rows: list[dict[int, Row | None]] = [{} for _ in range(folded.trials)]
 
     def keep(step: int, new: Rows) -> None:
         for own, row in zip(rows, new, strict=True):
             own[step] = row
 
-    trained = train(folded, task, domain, settings, how, seeds or [0] * folded.trials, on_rows=keep, **more)
+    callbacks = Callbacks(on_rows=keep, **more)
+    trained = train(folded, task, domain, settings, how, seeds or [0] * folded.trials, callbacks)
     return Run(folded, trained, rows)
 
 
@@ -226,14 +263,14 @@ def pairs(inputs: int, outputs: int, rows: int, batches: int, seed: int = 0) -> 
 class NextTokenAlone(NextToken):
     """Cross-entropy of each window, without a model of its own."""
 
-    def new_model(self) -> Model:
+    def new_model(self, rng: Generator) -> Model:
         raise NotImplementedError
 
 
 def tokens(batches: int, vocabulary: int = 11, context: int = 10) -> InOrder:
     """Batches of four random windows."""
     drawn = torch.randint(vocabulary, (batches, 4, context + 1), generator=torch.Generator().manual_seed(5))
-    return InOrder([Batch(window[:, :-1], window[:, 1:]) for window in drawn])
+    return InOrder([Batch(window[:, :-1], window[:, 1:]) for window in drawn], context)
 
 
 def next_token(batches: int) -> NextTokenAlone:

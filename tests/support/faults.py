@@ -195,7 +195,9 @@ def wandb_outage(fault: Any, key: str = KEY) -> Callable[[Path, Path], str]:
                 assert took < 90, f"the launch hung for {took} s"
             assert code == 0, said
         left = records(cwd / "outputs" / "s")
-        assert {label: untimed(one) for label, one in left.items()} == {label: untimed(one) for label, one in records(reference(place)).items()}  # fmt: skip
+        assert {label: untimed(one) for label, one in left.items()} == {
+            label: untimed(one) for label, one in records(reference(place)).items()
+        }
         rows = sum(len(history(cwd / "outputs" / "s" / label)) for label in left)
         with LoopbackWandb() as again:
             done = command("sweep", "sync", "outputs/s", cwd=cwd, HOME=str(cwd), **again.environment())

@@ -48,7 +48,9 @@ def tokenizer() -> Any:
     model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     model.decoder = tokenizers.decoders.ByteLevel()
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False)  # fmt: skip
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False
+    )
     model.train_from_iterator([bible.scripture_content[:100_000]], trainer)
     return transformers.PreTrainedTokenizerFast(tokenizer_object=model, eos_token="<end>")
 

@@ -70,7 +70,11 @@ def slurm() -> Iterator[Stage]:
             return not answer.stdout.strip()
 
         def workers() -> list[psutil.Process]:
-            trainers = [one for one in psutil.process_iter(["cmdline"]) if "submitit.core._submit" in (one.info["cmdline"] or ())]  # fmt: skip
+            trainers = [
+                one
+                for one in psutil.process_iter(["cmdline"])
+                if "submitit.core._submit" in (one.info["cmdline"] or ())
+            ]
             return [one for one in trainers if environment.items() <= one.environ().items()]
 
         yield Stage((), environment, workers, lambda: wait_for(queue_is_empty, PATIENCE_S))

@@ -92,9 +92,12 @@ def _configure(folder: Path) -> None:
     memory_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
     controller_port, node_port = _free_ports()
     text = CONFIGURATION.format(
-        host=socket.gethostname().split(".")[0], folder=folder, memory_mb=int(0.9 * memory_mb),
-        controller_port=controller_port, node_port=node_port,
-    )  # fmt: skip
+        host=socket.gethostname().split(".")[0],
+        folder=folder,
+        memory_mb=int(0.9 * memory_mb),
+        controller_port=controller_port,
+        node_port=node_port,
+    )
     (folder / "slurm.conf").write_text(text)
 
 

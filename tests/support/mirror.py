@@ -11,8 +11,9 @@ from typing import Any
 import wandb
 
 from analysis.sources.wandb_files import WandbRun, read_runs
+from sweep.metrics import ACCURACY, TRAIN_LOSS
 from sweep.record import Record
-from sweep.trackers.wandb import WandbTracker
+from sweep.trackers.wandb import WandbSettings, WandbTracker
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {"adapter.rank": 8, "adapter.init": "pissa", "optimizer.lr": 3e-3, "seed": 0, "task.name": "mnist"}
@@ -38,6 +39,7 @@ SUMMARY = {
     "train/loss": {"min": 1 / 40, "last": 1 / 40},
     "eval/accuracy": {"max": 0.5, "last": 0.5 - 19 / 100},
 }
+METRICS = (TRAIN_LOSS, ACCURACY)
 LOGGED = [{"step": step, **row} for step, row in enumerate(ROWS)]
 
 
@@ -48,8 +50,12 @@ def clean_environment(home: Path) -> dict[str, str]:
     return {**kept, **nowhere, "HOME": str(home), "PYTHONPATH": str(ROOT)}
 
 
+def settings(folder: Path, mode: Any = "offline", every: int = 1) -> WandbSettings:
+    return WandbSettings(folder, mode, group="my-sweep", ablation="rank", every=every)
+
+
 def tracker(folder: Path, mode: Any = "offline", trial_id: str = "t", every: int = 1) -> WandbTracker:
-    return WandbTracker(folder, mode, trial_id, "rank=8", "my-sweep", "rank", CONFIG, every)
+    return WandbTracker(settings(folder, mode, every), trial_id, "rank=8", CONFIG, METRICS)
 
 
 def written(folder: Path) -> list[WandbRun]:

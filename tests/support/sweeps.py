@@ -71,17 +71,25 @@ def report(study: Path) -> dict[str, bytes]:
             os.utime(path, (0, 0))
         done = command("analysis", "report", "s", cwd=Path(place))
         assert done.returncode == 0, done.stderr
-        return {str(path.relative_to(copy)): path.read_bytes() for path in sorted(copy.glob("report/**/*")) if path.is_file()}  # fmt: skip
+        return {
+            str(path.relative_to(copy)): path.read_bytes()
+            for path in sorted(copy.glob("report/**/*"))
+            if path.is_file()
+        }
 
 
 def same(study: Path, reference: Path) -> int:
     """Check that two sweeps left the same, timings aside; return how many rows of history that were."""
     found, expected = records(study), records(reference)
-    assert {label: untimed(one) for label, one in found.items()} == {label: untimed(one) for label, one in expected.items()}  # fmt: skip
+    assert {label: untimed(one) for label, one in found.items()} == {
+        label: untimed(one) for label, one in expected.items()
+    }
     for label in expected:
         assert (study / label / "history.jsonl").read_bytes() == (reference / label / "history.jsonl").read_bytes()
         attempts = (study / label / "trial.log").read_text().splitlines()
-        assert sum(line.endswith((" finished", " pruned")) for line in attempts) <= 1, "a finished trial was trained again"  # fmt: skip
+        assert sum(line.endswith((" finished", " pruned")) for line in attempts) <= 1, (
+            "a finished trial was trained again"
+        )
     runs = {run.name: run for run in read_runs(study / "wandb")}
     assert len(runs) == len(list(study.glob("wandb/*run-*"))) == len(expected), "not one W&B run for each trial"
     for label in expected:

@@ -40,7 +40,10 @@ def main() -> None:
         rows = killed(Path(folder), options.kills) | broken(Path(folder), options.trials, options.inputs)
         if unknown := set(options.rows) - rows.keys():
             parser.error(f"no such row: {', '.join(unknown)}; the rows are: {', '.join(rows)}")
-        print(f"Printed by `make torture` ({platform.system()}, {os.cpu_count()} cores, torch {torch.__version__}). Every line was checked.\n")  # fmt: skip
+        print(
+            f"Printed by `make torture` ({platform.system()}, {os.cpu_count()} cores, torch "
+            f"{torch.__version__}). Every line was checked.\n"
+        )
         fine = True
         print("| what | observed |\n|:---|:---|")
         for name in options.rows or rows:

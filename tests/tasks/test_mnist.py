@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sweep.tasks.data import digits as read_digits
+from sweep.tasks.mnist.digits import digits as read_digits
 from sweep.tasks.mnist.task import MEAN, STD, Mnist, mnist, rotate
 from tests.support.builders import NOWHERE, digits, randn
 
@@ -76,4 +76,4 @@ def test_pixels_are_standardised_by_the_published_mean_and_deviation() -> None:
 
 
 def test_the_network_has_the_asked_hidden_layers(tmp_path: Path) -> None:
-    assert mnist(digits(hidden=(24, 16)), tmp_path).new_model().widths == (784, 24, 16, 10)
+    assert mnist(digits(hidden=(24, 16)), tmp_path).new_model(torch.Generator()).widths == (784, 24, 16, 10)

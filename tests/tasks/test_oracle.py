@@ -45,7 +45,9 @@ def test_no_search_over_factors_beats_the_closed_form_and_the_best_reaches_it(ra
         lora_B = randn(OUT, rank, seed=seed + 50).double().requires_grad_()
         own_bias = bias.clone().requires_grad_()
         searched = [lora_A, lora_B, own_bias] if free_bias else [lora_A, lora_B]
-        search = torch.optim.LBFGS(searched, max_iter=400, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe")  # fmt: skip
+        search = torch.optim.LBFGS(
+            searched, max_iter=400, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
+        )
 
         def loss() -> Tensor:
             search.zero_grad()  # noqa: B023

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from sweep.models.llama import Llama
+from sweep.tasks.next_token import HELD_OUT, windows
 from sweep.tasks.task import Batch
-from sweep.tasks.text import HELD_OUT, windows
 from sweep.tasks.transformer.task import transformer
 from tests.support.builders import llama, text
 
@@ -31,7 +31,7 @@ def test_the_vocabulary_is_every_character_of_both_texts_in_order(tmp_path: Path
     task = transformer(text(context=4, **files(tmp_path, "abcé\n" * 40, "zaab" * 40)))
     assert task.vocabulary == 6
     assert task.source.train[:5].tolist() == [1, 2, 3, 5, 0]  # \n a b c z é
-    assert task.new_model().head.out_features == 6
+    assert task.new_model(torch.Generator()).head.out_features == 6
 
 
 def test_held_out_characters_are_the_last_tenth_and_training_never_reaches_them(tmp_path: Path) -> None:
@@ -63,8 +63,8 @@ def test_the_loss_of_a_window_is_the_mean_over_its_characters_and_perplexity_its
     targets = torch.randint(task.vocabulary, (3, 12), generator=torch.Generator().manual_seed(1))
     by_hand = -torch.log_softmax(logits, -1).gather(-1, targets[..., None])[..., 0].mean(1)
     torch.testing.assert_close(task.loss(logits, targets), by_hand)
-    assert task.derive({"loss": math.log(7)})["perplexity"] == pytest.approx(7)
-    assert task.scores(logits, targets).means.keys() == {"loss"}
+    assert task.derive({"eval/loss": math.log(7)}) == {"eval/perplexity": pytest.approx(7)}
+    assert task.scores(logits, targets).keys() == {"eval/loss"}
 
 
 def test_a_prediction_does_not_depend_on_later_characters() -> None:
@@ -93,13 +93,22 @@ def test_the_decoder_is_hugging_faces_llama() -> None:
         torch.manual_seed(0)
         ours = Llama(vocabulary=13, layers=2, width=16, heads=4, hidden=24, context=12)
     config = transformers.LlamaConfig(
-        vocab_size=13, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=12, rms_norm_eps=1e-6, tie_word_embeddings=False, rope_theta=10000.0,
-    )  # fmt: skip
+        vocab_size=13,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=12,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=False,
+        rope_theta=10000.0,
+    )
     theirs = transformers.LlamaForCausalLM(config)
     renamed = {
-        "model.embed_tokens.weight": "embedding.weight", "model.norm.weight": "norm.weight", "lm_head.weight": "head.weight",
-    }  # fmt: skip
+        "model.embed_tokens.weight": "embedding.weight",
+        "model.norm.weight": "norm.weight",
+        "lm_head.weight": "head.weight",
+    }
     # larger weights, so that every layer matters, but not norms of 5 on top, which would amplify rounding
     state = {name: tensor * (1.5 if "norm" in name else 5) for name, tensor in ours.state_dict().items()}
     for name in theirs.state_dict():

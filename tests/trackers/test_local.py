@@ -2,6 +2,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,8 @@ from sweep.record import Record
 from sweep.trackers.local import LocalTracker
 from tests.support.commands import history
 
-DONE = Record("t", "n", "finished", trial={}, result={"eval/loss": 0.5})
+TRIAL: dict[str, Any] = {"task": {}, "adapter": {}, "optimizer": {}, "training": {}}
+DONE = Record("t", "n", "finished", trial=TRIAL, result={"eval/loss": 0.5})
 
 
 def test_rows_wait_for_a_flush_and_then_are_on_disk(tmp_path: Path) -> None:
@@ -20,7 +22,10 @@ def test_rows_wait_for_a_flush_and_then_are_on_disk(tmp_path: Path) -> None:
     assert history(tmp_path / "sweep" / "trial") == []
     tracker.flush()
     tracker.flush()
-    assert history(tmp_path / "sweep" / "trial") == [{"step": 0, "eval/loss": 1.0}, {"step": 10, "train/loss": 0.1 + 0.2}]  # fmt: skip
+    assert history(tmp_path / "sweep" / "trial") == [
+        {"step": 0, "eval/loss": 1.0},
+        {"step": 10, "train/loss": 0.1 + 0.2},
+    ]
 
 
 def test_what_is_no_number_is_null(tmp_path: Path) -> None:
@@ -61,7 +66,7 @@ def test_the_record_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_failure_is_in_the_log_with_its_traceback(tmp_path: Path) -> None:
     error = {"type": "ValueError", "message": "bad", "traceback": "Traceback …\nValueError: bad"}
-    LocalTracker(tmp_path).finish(Record("t", "n", "failed", trial={}, error=error))
+    LocalTracker(tmp_path).finish(Record("t", "n", "failed", trial=TRIAL, error=error))
     first, *rest = (tmp_path / "trial.log").read_text().splitlines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d failed: ValueError: bad", first)
     assert rest == ["Traceback …", "ValueError: bad"]

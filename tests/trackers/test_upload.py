@@ -51,7 +51,9 @@ def sync(study: Path, server: LoopbackWandb, **more: str) -> subprocess.Complete
 
 def assert_all_rows_once(study: Path, server: LoopbackWandb) -> None:
     left = records(study)
-    assert sorted(run.config["trial_id"] for run in server.runs.values()) == sorted(one.trial_id for one in left.values())  # fmt: skip
+    assert sorted(run.config["trial_id"] for run in server.runs.values()) == sorted(
+        one.trial_id for one in left.values()
+    )
     for label, one in left.items():
         run = server.run_of(one.trial_id)
         assert (run.name, run.group, run.history) == (label, "s", history(study / label))
@@ -93,7 +95,9 @@ def test_a_damaged_file_is_named_and_left_alone(study: Path, server: LoopbackWan
 
 
 @pytest.mark.parametrize("received", [True, False])
-def test_an_upload_that_broke_off_is_made_again_without_a_duplicate(received: bool, study: Path, server: LoopbackWandb) -> None:  # fmt: skip
+def test_an_upload_that_broke_off_is_made_again_without_a_duplicate(
+    received: bool, study: Path, server: LoopbackWandb
+) -> None:
     """The server takes the rows of one run, or does not, and refuses everything from then on."""
     answer = server.answer
 
@@ -116,7 +120,9 @@ def test_an_upload_that_broke_off_is_made_again_without_a_duplicate(received: bo
     assert_all_rows_once(study, server)
 
 
-def test_rows_that_the_server_refused_while_it_trained_are_uploaded_later(tmp_path: Path, server: LoopbackWandb) -> None:  # fmt: skip
+def test_rows_that_the_server_refused_while_it_trained_are_uploaded_later(
+    tmp_path: Path, server: LoopbackWandb
+) -> None:
     answer = server.answer
 
     def refuses(method: str, path: str, body: bytes) -> tuple[int, bytes]:
@@ -133,7 +139,9 @@ def test_rows_that_the_server_refused_while_it_trained_are_uploaded_later(tmp_pa
 
 
 @pytest.mark.parametrize(("fault", "says"), [(403, "403"), ("key", "invalid api key")])
-def test_an_obstacle_is_one_line_and_nothing_is_lost(fault: str | int, says: str, study: Path, server: LoopbackWandb) -> None:  # fmt: skip
+def test_an_obstacle_is_one_line_and_nothing_is_lost(
+    fault: str | int, says: str, study: Path, server: LoopbackWandb
+) -> None:
     if isinstance(fault, int):
         server.fault = fault
     done = sync(study, server, **({"WANDB_API_KEY": "w" * 40} if fault == "key" else {}))

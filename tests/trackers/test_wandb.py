@@ -18,10 +18,23 @@ from typing import Any
 import pytest
 import wandb
 
+from sweep.metrics import Metric
 from sweep.record import Record
-from sweep.trackers.wandb import LEAN, WandbSweep, WandbTracker, choose_mode, finish_all, set_aside
+from sweep.trackers.wandb import LEAN, WandbSettings, WandbSweep, WandbTracker, choose_mode, finish_all, set_aside
 from tests.support.loopback_wandb import KEY, LoopbackWandb
-from tests.support.mirror import CONFIG, LOGGED, RECORD, ROWS, SUMMARY, log_all, start, tracker, written
+from tests.support.mirror import (
+    CONFIG,
+    LOGGED,
+    METRICS,
+    RECORD,
+    ROWS,
+    SUMMARY,
+    log_all,
+    settings,
+    start,
+    tracker,
+    written,
+)
 
 pytestmark = pytest.mark.usefixtures("clean_wandb")
 
@@ -64,6 +77,30 @@ def test_rows_are_thinned_but_evaluations_are_kept(tmp_path: Path) -> None:
     assert [row["step"] for row in run.history] == [0, 10, 20, 25]
 
 
+def test_summaries_hold_the_best_value_by_the_direction_of_the_metric(tmp_path: Path) -> None:
+    metrics = [
+        Metric("eval/ece", "ECE", better="lower"),
+        Metric("eval/accuracy", "an accuracy of which less is better", better="lower"),
+        Metric("eval/f1", "F1", better="higher"),
+        Metric("eval/loss", "a loss without a direction"),
+    ]
+    mirror = WandbTracker(settings(tmp_path), "t", "rank=8", CONFIG, metrics)
+    for step, value in enumerate((0.5, 0.25, 0.75, 0.5)):
+        row = {metric.name: value for metric in metrics} | {"eval/unknown": value}
+        mirror.log(step, row)
+    mirror.finish(RECORD)
+    [run] = written(tmp_path)
+    lowest, highest = {"min": 0.25, "last": 0.5}, {"max": 0.75, "last": 0.5}
+    shown = {key: value for key, value in run.summary.items() if key.startswith("eval/")}
+    assert shown == {
+        "eval/ece": lowest,
+        "eval/accuracy": lowest,
+        "eval/f1": highest,
+        "eval/loss": 0.5,
+        "eval/unknown": 0.5,
+    }
+
+
 def test_64_runs_open_at_once(tmp_path: Path) -> None:
     names = [f"trial{number}" for number in range(64)]
     mirrors = [tracker(tmp_path, trial_id=name) for name in names]
@@ -101,9 +138,9 @@ def test_only_the_named_trial_is_set_aside(tmp_path: Path) -> None:
 
 
 def test_an_attempt_that_is_still_open_is_abandoned_for_the_next(tmp_path: Path) -> None:
-    sweep = WandbSweep(tmp_path, "offline", "my-sweep", "rank", 1)
-    sweep.open("t", "rank=8", CONFIG).log(0, {"train/loss": 9.0})
-    again = sweep.open("t", "rank=8", CONFIG)
+    sweep = WandbSweep(settings(tmp_path))
+    sweep.open("t", "rank=8", CONFIG, METRICS).log(0, {"train/loss": 9.0})
+    again = sweep.open("t", "rank=8", CONFIG, METRICS)
     log_all(again)
     again.finish(RECORD)
     [run] = written(tmp_path)
@@ -171,7 +208,7 @@ def test_the_server_receives_what_was_logged(tmp_path: Path, server: LoopbackWan
 
 def test_the_public_api_reads_it_back(tmp_path: Path, server: LoopbackWandb) -> None:
     for group in ("one", "two"):
-        mirror = WandbTracker(tmp_path, "online", group, "n", group, None, CONFIG, 1)
+        mirror = WandbTracker(WandbSettings(tmp_path, "online", group, None, 1), group, "n", CONFIG, METRICS)
         log_all(mirror)
         mirror.finish(RECORD)
     [run] = wandb.Api().runs("local/lora-sweep", filters={"group": "two"})
@@ -183,9 +220,9 @@ def test_the_public_api_reads_it_back(tmp_path: Path, server: LoopbackWandb) -> 
 
 
 def test_a_second_attempt_is_a_second_run_online(tmp_path: Path, server: LoopbackWandb) -> None:
-    sweep = WandbSweep(tmp_path, "online", "my-sweep", "rank", 1)
-    sweep.open("t", "rank=8", CONFIG).log(0, {"train/loss": 9.0})
-    again = sweep.open("t", "rank=8", CONFIG)
+    sweep = WandbSweep(settings(tmp_path, "online"))
+    sweep.open("t", "rank=8", CONFIG, METRICS).log(0, {"train/loss": 9.0})
+    again = sweep.open("t", "rank=8", CONFIG, METRICS)
     log_all(again)
     again.finish(RECORD)
     first, second = server.runs.values()
@@ -211,11 +248,11 @@ LOSES_ITS_SERVER = """
 import logging, sys, time
 from pathlib import Path
 from sweep.trackers import wandb as module
-from tests.support.mirror import CONFIG, RECORD, ROWS
+from tests.support.mirror import CONFIG, METRICS, RECORD, ROWS, settings
 logging.basicConfig(format="%(message)s")
 module.LEAN.update(finish_timeout=2, init_timeout=3)
-sweep = module.WandbSweep(Path(sys.argv[1]), module.choose_mode("online"), "my-sweep", "rank", 1)
-mirrors = [sweep.open(f"t{number}", f"n{number}", CONFIG) for number in range(4)]
+sweep = module.WandbSweep(settings(Path(sys.argv[1]), module.choose_mode("online")))
+mirrors = [sweep.open(f"t{number}", f"n{number}", CONFIG, METRICS) for number in range(4)]
 slowest = 0.0
 for step, row in enumerate(ROWS):
     if step == 20:
@@ -231,7 +268,7 @@ module.finish_all((mirror, RECORD) for mirror in mirrors)
 print("finish", time.monotonic() - started)
 started = time.monotonic()
 for number in range(4):
-    late = sweep.open(f"late{number}", "late", CONFIG)
+    late = sweep.open(f"late{number}", "late", CONFIG, METRICS)
     late.log(0, ROWS[0])
     late.finish(RECORD)
 print("late", time.monotonic() - started)
@@ -274,9 +311,9 @@ def test_a_server_lost_between_two_trials_sends_the_next_offline(
     tmp_path: Path, server: LoopbackWandb, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(LEAN, "init_timeout", 1)
-    sweep = WandbSweep(tmp_path, choose_mode("online"), "my-sweep", "rank", 1)
+    sweep = WandbSweep(settings(tmp_path, choose_mode("online")))
     server.die()
-    mirror = sweep.open("t", "rank=8", CONFIG)
+    mirror = sweep.open("t", "rank=8", CONFIG, METRICS)
     log_all(mirror)
     mirror.finish(RECORD)
     [run] = written(tmp_path)

@@ -49,9 +49,12 @@ def test_accuracy_and_wrong_counts_of_digits_by_hand() -> None:
     model.linears[0].bias.data.zero_()
     rows = torch.eye(3)[[0, 0, 0, 1, 1]]  # taken for 7, 7, 7, 2, 2
     examples = Examples(Batch(rows, torch.zeros(5)), Batch(rows, torch.tensor([7, 7, 1, 2, 9])))
-    [row] = evaluate(attach(model, lora(rank=1)), Mnist(examples, examples, []), examples, "x/")
-    assert row["x/accuracy"] == pytest.approx(3 / 5)
-    assert {name: value for name, value in row.items() if "wrong" in name and value} == {"x/wrong_1": 1, "x/wrong_9": 1}
+    [row] = evaluate(attach(model, lora(rank=1)), Mnist(examples, examples, []), examples)
+    assert row["eval/accuracy"] == pytest.approx(3 / 5)
+    assert {name: value for name, value in row.items() if "wrong" in name and value} == {
+        "eval/wrong_1": 1,
+        "eval/wrong_9": 1,
+    }
     e = torch.e
     right, wrong = -torch.log(torch.tensor(e / (e + 9))), -torch.log(torch.tensor(1 / (e + 9)))
-    assert row["x/loss"] == pytest.approx(((3 * right + 2 * wrong) / 5).item(), rel=1e-6)
+    assert row["eval/loss"] == pytest.approx(((3 * right + 2 * wrong) / 5).item(), rel=1e-6)

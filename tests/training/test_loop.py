@@ -64,9 +64,15 @@ def test_accumulated_batches_are_one_bigger_batch(name: str) -> None:
         for i in range(0, 12, 3)
     ]
     runs = [
-        run(attach(mlp(12, 20, 8), lora()), TASK, domain, [optimizer(name=name, clip_norm=1.0)], training(steps=4, accumulation=n))
+        run(
+            attach(mlp(12, 20, 8), lora()),
+            TASK,
+            domain,
+            [optimizer(name=name, clip_norm=1.0)],
+            training(steps=4, accumulation=n),
+        )
         for domain, n in ((InOrder(parts), 3), (InOrder(whole), 1))
-    ]  # fmt: skip
+    ]
     # the mean of three means of 8 rows against one of 24: float32 sums in another order
     assert runs[0].losses() == pytest.approx(runs[1].losses(), rel=1e-6)
     for name_, value in runs[0].folded.parameters.items():
@@ -109,9 +115,14 @@ def test_rows_come_at_their_intervals_and_at_the_end() -> None:
 
     steps: list[int] = []
     done = run(
-        attach(mlp(12, 20, 8), lora()), TASK, DOMAIN, [optimizer(lr=0.5, schedule="linear")],
-        training(steps=10, log_every=4, eval_every=5), evaluate=lambda _: evaluate(), on_step=steps.append,
-    )  # fmt: skip
+        attach(mlp(12, 20, 8), lora()),
+        TASK,
+        DOMAIN,
+        [optimizer(lr=0.5, schedule="linear")],
+        training(steps=10, log_every=4, eval_every=5),
+        evaluate=lambda _: evaluate(),
+        on_step=steps.append,
+    )
     [rows] = done.rows
     assert {step: sorted(row) for step, row in rows.items()} == {
         4: ["train/loss", "train/lr"],
@@ -184,7 +195,7 @@ def test_an_adapter_that_is_cut_off_from_the_loss_is_an_error() -> None:
 class Endless:
     """Rows that never repeat, to see that training uses all of them."""
 
-    held_out = DOMAIN.ordered[0]
+    held_out, positions = DOMAIN.ordered[0], 1
 
     def batches(self, rng: Generator, rows: int) -> Iterator[Batch]:
         while True:

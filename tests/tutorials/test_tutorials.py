@@ -13,27 +13,46 @@ SMALL = {
     "merge": ["task.in_features=30", "task.out_features=20", "training.steps=5", "seed=0"],
     "attention": ["task.pretraining.steps=5", "training.steps=3", "seed=0"],
     "llama": [
-        "task.width=16", "task.heads=2", "task.layers=2", "task.hidden=24", "task.context=12", "task.eval_windows=24",
-        "task.pretraining.steps=5", "training.steps=3", "seed=0",
+        "task.width=16",
+        "task.heads=2",
+        "task.layers=2",
+        "task.hidden=24",
+        "task.context=12",
+        "task.eval_windows=24",
+        "task.pretraining.steps=5",
+        "training.steps=3",
+        "seed=0",
     ],
-}  # fmt: skip
+}
 SAYS = {
     "toy": [
-        "its code: 306 of 946, 32.35%", "it is 296 of 946, 31.29%", "243.7067; the base alone has 1.36706", "173.2909",
-        "1.13938", "The records of 4 of 4 such trials carry the note",
+        "its code: 306 of 946, 32.35%",
+        "it is 296 of 946, 31.29%",
+        "243.7067; the base alone has 1.36706",
+        "173.2909",
+        "1.13938",
+        "The records of 4 of 4 such trials carry the note",
     ],
     "mnist": [
-        "30,000 of 5,000,000", "singular values 11.3851, 4.8439", "ranks 24 of 24, 16 of 16, 10 of 10",
-        "every count as before", "the same SHA-256 after training", "0 of 1,000 digits", "not on all 70,000",
+        "30,000 of 5,000,000",
+        "singular values 11.3851, 4.8439",
+        "ranks 24 of 24, 16 of 16, 10 of 10",
+        "every count as before",
+        "the same SHA-256 after training",
+        "0 of 1,000 digits",
+        "not on all 70,000",
     ],
     "merge": ["a full copy; not A, B, W", 'refused: "no adapter parameter receives a gradient', "‖AB‖ = 3.16 ‖W‖"],
     "attention": [
-        "98,304 of 2,097,152", "786,432 of 331,982,848, 0.2369%", "65,536 a layer, 4,194,304 in all",
+        "98,304 of 2,097,152",
+        "786,432 of 331,982,848, 0.2369%",
+        "65,536 a layer, 4,194,304 in all",
         "rank=16, alpha=32, dropout=0.05",
-        "the same bits in 4 of 4", "the recorded one, bit for bit",
+        "the same bits in 4 of 4",
+        "the recorded one, bit for bit",
     ],
     "llama": ["4,194,304 of 6,742,609,920, 0.0622%", "19,988,480 of 6,758,404,096", "14 of 15 linear layers replaced"],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -50,10 +50,18 @@ TRANSLATED = {
     "init_lora_weights",
 }
 NOT_OF_TRAINING = {
-    "auto_mapping", "base_model_name_or_path", "fan_in_fan_out", "inference_mode", "megatron_core", "peft_version",
-    "qalora_group_size", "revision", "runtime_config", "task_type",
-}  # fmt: skip
-"""Fields that say where an adapter comes from, or how something else that must be off is done."""
+    "auto_mapping",
+    "base_model_name_or_path",
+    "fan_in_fan_out",
+    "inference_mode",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "task_type",
+}
+"""Fields that say where an adapter comes from, or that qualify a field which is refused anyway."""
 
 
 def from_peft(config: Any) -> AdapterOptions:
@@ -63,12 +71,20 @@ def from_peft(config: Any) -> AdapterOptions:
     """
     values = DEFAULTS | dict(config if isinstance(config, Mapping) else config.to_dict())
     known = TRANSLATED | NOT_OF_TRAINING
-    faults = [f"{field} = {_plain(value)!r}: is not supported" for field, value in values.items() if field not in known and value]  # fmt: skip
-    targets, layers, init = (values.get(field) for field in ("target_modules", "layers_to_transform", "init_lora_weights"))  # fmt: skip
+    faults = [
+        f"{field} = {_plain(value)!r}: is not supported"
+        for field, value in values.items()
+        if field not in known and value
+    ]
+    targets, layers = values.get("target_modules"), values.get("layers_to_transform")
+    init = values["init_lora_weights"]
     if values.get("peft_type", "LORA") != "LORA":
         faults.append(f"peft_type = {_plain(values['peft_type'])!r}: must be LORA")
     if not targets:
-        faults.append(f"target_modules = {_plain(targets)!r}: must name the layers; PEFT's defaults for each kind of model are not known here")  # fmt: skip
+        faults.append(
+            f"target_modules = {_plain(targets)!r}: must name the layers; PEFT's defaults for each kind of model are "
+            "not known here"
+        )
     if init not in PEFT_INITS:
         faults.append(f"init_lora_weights = {init!r}: must be one of {', '.join(map(str, PEFT_INITS))}")
     if faults:
@@ -90,7 +106,8 @@ def from_peft(config: Any) -> AdapterOptions:
         return AdapterOptions.model_validate(adapter)
     except ValidationError as error:
         theirs = {ours: name for name, ours in RENAMED.items()}
-        raise ConfigError([f"{theirs.get(str(fault['loc'][0]), fault['loc'][0])}: {fault['msg']}" for fault in error.errors()]) from None  # fmt: skip
+        own = [(str(fault["loc"][0]), fault["msg"]) for fault in error.errors()]
+        raise ConfigError([f"{theirs.get(key, key)}: {message}" for key, message in own]) from None
 
 
 def resolved(adapter: AdapterOptions) -> AdapterOptions:
@@ -112,11 +129,16 @@ def resolved(adapter: AdapterOptions) -> AdapterOptions:
         weights = hashlib.sha256((path / WEIGHTS_FILE["lora"]).read_bytes()).hexdigest()[:16]
         started = from_peft(_without_init(values))
     except OSError as error:
-        raise ConfigError([f"adapter.peft = {adapter.peft!r}: {Path(error.filename).name}: {error.strerror}; give an adapter_config.json, or a folder with that and {WEIGHTS_FILE['lora']}"]) from None  # fmt: skip
+        said = (
+            f"{Path(error.filename).name}: {error.strerror}; give an adapter_config.json, or a folder with that and "
+            f"{WEIGHTS_FILE['lora']}"
+        )
+        raise ConfigError([f"adapter.peft = {adapter.peft!r}: {said}"]) from None
     except ConfigError as error:
         raise ConfigError([f"adapter.peft = {adapter.peft!r}: {fault}" for fault in error.faults]) from None
     except ValueError as error:
-        raise ConfigError([f"adapter.peft = {adapter.peft!r}: {file.name} is not the JSON of a LoraConfig ({error})"]) from None  # fmt: skip
+        said = f"{file.name} is not the JSON of a LoraConfig ({error})"
+        raise ConfigError([f"adapter.peft = {adapter.peft!r}: {said}"]) from None
     return started.model_copy(update={"peft": weights, "init": None})
 
 
@@ -140,10 +162,15 @@ def check_start(
         raise ConfigError([f"adapter.peft = {str(folder)!r}: {WEIGHTS_FILE['lora']} is damaged ({error})"]) from None
     faults = [f"{key} is missing" for key in expected.keys() - found.keys()]
     faults += [f"{key} belongs to nothing that is adapted" for key in found.keys() - expected.keys()]
-    faults += [f"{key} is {found[key]}, not {expected[key]}" for key in expected.keys() & found.keys() if found[key] != expected[key]]  # fmt: skip
+    faults += [
+        f"{key} is {found[key]}, not {expected[key]}"
+        for key in expected.keys() & found.keys()
+        if found[key] != expected[key]
+    ]
     if faults:
         more = f" and {len(faults) - 3} others" if len(faults) > 3 else ""
-        raise ConfigError([f"adapter.peft = {str(folder)!r}: was not made for this model: {'; '.join(sorted(faults)[:3])}{more}"])  # fmt: skip
+        differs = "; ".join(sorted(faults)[:3]) + more
+        raise ConfigError([f"adapter.peft = {str(folder)!r}: was not made for this model: {differs}"])
 
 
 def start(folded: Folded, trial: int, folder: Path) -> None:
@@ -156,7 +183,10 @@ def start(folded: Folded, trial: int, folder: Path) -> None:
 
 
 def _without_init(values: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a trained adapter, whose initialisation no longer matters unless it has changed the base."""
+    """The fields of a trained adapter without its initialisation, which no longer matters.
+
+    Raises ConfigError where it does: the base has changed, or B is frozen.
+    """
     init = values.get("init_lora_weights", True)
     if isinstance(init, str) and not _leaves_a_plain_lora(init):
         raise ConfigError(
@@ -170,16 +200,14 @@ def _without_init(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _leaves_a_plain_lora(init: str) -> bool:
-    """Whether the weights of an adapter that PEFT started so mean the same on the base as it was.
+    """Whether an adapter that PEFT started with ``init`` is a LoRA on the untouched base, with both factors trained.
 
-    ``init`` may have settings behind its name, as in ``pissa_niter_4``.
+    Settings may follow its name, as in ``pissa_niter_4``.
     """
     if init.startswith(OTHERS_THAT_MOVE_THE_BASE):
         return False
-    ours = (
-        INITS.load(ours) for theirs, ours in PEFT_INITS.items() if isinstance(theirs, str) and init.startswith(theirs)
-    )
-    return all(init.trains_B and not init.moves_base for init in ours)
+    names = (ours for theirs, ours in PEFT_INITS.items() if isinstance(theirs, str) and init.startswith(theirs))
+    return all(ours.trains_B and not ours.moves_base for ours in map(INITS.load, names))
 
 
 def _names(value: Any) -> Any:

@@ -7,7 +7,6 @@ from pydantic import Field
 
 from sweep import registry
 from sweep.options import WholeNumbers
-from sweep.tasks.mnist import files
 from sweep.tasks.options import TaskOptions
 from sweep.tasks.pretraining import PretrainingOptions
 
@@ -38,11 +37,15 @@ class MnistOptions(TaskOptions):
 
     def cached_files(self, cache_folder: Path) -> list[Path]:
         """The IDX files, where they were fetched."""
-        return files.cached_files(cache_folder) if self.data == "full" else []
+        from sweep.tasks.mnist.files import cached_files  # what can fetch is slow to import
+
+        return cached_files(cache_folder) if self.data == "full" else []
 
     def fingerprint(self, cache_folder: Path) -> str:
         """The SHA-256 of the digits, which are fetched where need be."""
-        return files.fingerprint(self.data, cache_folder)
+        from sweep.tasks.mnist.files import fingerprint
+
+        return fingerprint(self.data, cache_folder)
 
     def make(self, cache_folder: Path) -> "Task":
         """Read the digits and make both domains."""

@@ -82,7 +82,7 @@ def assert_same_in_peft(base: Any, x: Tensor, adapters: list[AdapterOptions], tm
 
 @pytest.mark.parametrize("scaling", ["alpha/rank", "alpha/sqrt_rank", "alpha"])
 @pytest.mark.parametrize("init", INITS.names)
-def test_every_initialisation_and_scaling_is_loaded_onto_the_untouched_base(
+def test_export_of_every_init_and_scaling_loads_onto_the_untouched_base(
     init: str, scaling: str, tmp_path: Path
 ) -> None:
     alpha = 0.1 if init == "both_random" else 3.0
@@ -92,7 +92,7 @@ def test_every_initialisation_and_scaling_is_loaded_onto_the_untouched_base(
 
 
 @pytest.mark.parametrize("init", ["kaiming", "pissa", "olora"])
-def test_a_decoder_with_layers_chosen_one_by_one(init: str, tmp_path: Path) -> None:
+def test_export_of_chosen_layers_of_a_decoder_loads(init: str, tmp_path: Path) -> None:
     adapters = [lora(init=init, targets="qv", layers=(1,)), lora(init=init, targets=["down_proj", "head"])]
     first, second = assert_same_in_peft(llama(), tokens(1).held_out.inputs, adapters, tmp_path)
     wrapped = [
@@ -103,7 +103,7 @@ def test_a_decoder_with_layers_chosen_one_by_one(init: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("settings", [{"save": ["layers.0"]}, {"save": ["layers.1"], "bias": "all", "dora": True}])
-def test_what_was_trained_in_full_is_loaded(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_export_of_modules_trained_in_full_loads(settings: dict[str, Any], tmp_path: Path) -> None:
     base, adapter, x = mlp(12, 20, 8), lora(**settings), randn(6, 12)
     folded = trained(base, adapter)
     theirs = loaded_by_peft(base, write(folded, 0, adapter, tmp_path / "adapter"))
@@ -113,7 +113,7 @@ def test_what_was_trained_in_full_is_loaded(settings: dict[str, Any], tmp_path: 
 
 
 @pytest.mark.parametrize("init", ["kaiming", "pissa"])
-def test_dora_is_loaded_with_its_lengths(init: str, tmp_path: Path) -> None:
+def test_export_of_dora_loads_with_its_lengths(init: str, tmp_path: Path) -> None:
     adapters = [lora(init=init, dora=True, bias="all"), lora(rank=3, dora=True, bias="all", targets=["layers.1"])]
     first, _ = assert_same_in_peft(mlp(12, 20, 8), randn(6, 12), adapters, tmp_path)
     assert first.peft_config["default"].use_dora
@@ -121,7 +121,7 @@ def test_dora_is_loaded_with_its_lengths(init: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scaling", ["alpha/rank", "alpha/sqrt_rank", "alpha"])
 @pytest.mark.parametrize("init", ["kaiming", "pissa"])
-def test_layers_with_a_rank_and_an_alpha_of_their_own(init: str, scaling: str, tmp_path: Path) -> None:
+def test_export_of_rank_and_alpha_patterns_loads(init: str, scaling: str, tmp_path: Path) -> None:
     patterns: dict[str, Any] = {"rank_pattern": {"layers.0": 2}, "alpha_pattern": {"layers.1": 5.0}, "scaling": scaling}
     [theirs] = assert_same_in_peft(mlp(12, 20, 8), randn(6, 12), [lora(init=init, alpha=3.0, **patterns)], tmp_path)
     growth = 1 + (init == "pissa")
@@ -129,7 +129,7 @@ def test_layers_with_a_rank_and_an_alpha_of_their_own(init: str, scaling: str, t
 
 
 @pytest.mark.parametrize("bias", ["none", "all", "lora_only"])
-def test_trained_biases_are_where_peft_has_them(bias: str, tmp_path: Path) -> None:
+def test_export_of_biases_is_where_peft_has_them(bias: str, tmp_path: Path) -> None:
     adapters = [lora(bias=bias, targets=["layers.0"]), lora(bias=bias, init="milora")]
     base = mlp(12, 20, 8)
     first, _ = assert_same_in_peft(base, randn(6, 12), adapters, tmp_path)
@@ -139,7 +139,7 @@ def test_trained_biases_are_where_peft_has_them(bias: str, tmp_path: Path) -> No
     assert moved == [bias in ("all", "lora_only"), bias == "all"]
 
 
-def test_a_moved_base_doubles_the_rank_and_keeps_the_scaling(tmp_path: Path) -> None:
+def test_to_peft_doubles_the_rank_of_a_moved_base_and_keeps_the_scaling(tmp_path: Path) -> None:
     folded = trained(mlp(12, 20, 8), lora(init="pissa", rank=3, alpha=12.0))
     config, tensors = export.to_peft(folded, 0, lora(init="pissa", rank=3, alpha=12.0))
     assert (config["r"], config["lora_alpha"]) == (6, 24)
@@ -147,7 +147,7 @@ def test_a_moved_base_doubles_the_rank_and_keeps_the_scaling(tmp_path: Path) -> 
     assert tensors["base_model.model.layers.0.lora_B.weight"].shape == (20, 6)
 
 
-def test_a_full_fine_tuning_is_a_plain_state_dict_and_an_untouched_base_is_nothing(tmp_path: Path) -> None:
+def test_files_of_full_fine_tuning_are_a_state_dict_and_of_none_nothing(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     folded = trained(mlp(12, 20, 8), FULL)
@@ -158,7 +158,7 @@ def test_a_full_fine_tuning_is_a_plain_state_dict_and_an_untouched_base_is_nothi
     assert export.files(attach(mlp(12, 20, 8), NONE), 0, NONE, {}) == {}
 
 
-def test_the_configuration_says_what_the_base_is(tmp_path: Path) -> None:
+def test_files_say_what_the_base_is(tmp_path: Path) -> None:
     adapter = lora(rank=2, alpha=0.5, dropout=0.25)
     about = {"task_type": "CAUSAL_LM", "base_model_name_or_path": "org/name"}
     written = json.loads(export.files(attach(mlp(4, 4), adapter), 0, adapter, about)["adapter_config.json"])

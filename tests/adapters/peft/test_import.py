@@ -1,5 +1,6 @@
 """What PEFT describes or has saved, taken over: the same layers, factors and outputs, or an error with every reason."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def saved_by_peft(base: Any, folder: Path, seed: int = 0, **settings: Any) -> An
 def started(base: Any, folder: Path) -> Folded:
     adapter = resolved(AdapterOptions(kind="lora", peft=str(folder)))
     targets = select(adapter, list(linear_layers(base)), base.presets)
-    check_start(folder, adapter, base, targets)
+    check_start(folder, adapter, copy.deepcopy(base).to("meta"), targets)
     pack = [lora(init="mica", rank=3, dora=adapter.dora), adapter]
     folded = fold_lora(base, pack, [["layers.0"], targets], [0, 0], padded_rank(pack))
     start(folded, 1, folder)
@@ -59,13 +60,19 @@ def started(base: Any, folder: Path) -> Folded:
     [
         {"target_modules": ["layers.0", "layers.1"], "r": 3, "lora_alpha": 5},
         {"target_modules": ["layers.1"], "r": 4, "use_rslora": True, "bias": "lora_only"},
-        {"target_modules": r"layers\.\d", "r": 2, "bias": "all", "rank_pattern": {"layers.1": 4}, "alpha_pattern": {"layers.0": 1.5}},
+        {
+            "target_modules": r"layers\.\d",
+            "r": 2,
+            "bias": "all",
+            "rank_pattern": {"layers.1": 4},
+            "alpha_pattern": {"layers.0": 1.5},
+        },
         {"target_modules": ["layers.0", "layers.1"], "use_dora": True, "r": 4, "bias": "lora_only"},
         {"target_modules": "all-linear", "exclude_modules": ["layers.0"], "init_lora_weights": "gaussian"},
     ],
     ids=["plain", "rslora", "patterns", "dora", "all-linear"],
-)  # fmt: skip
-def test_an_adapter_of_peft_starts_a_trial_with_the_same_outputs(settings: dict[str, Any], tmp_path: Path) -> None:
+)
+def test_start_from_peft_has_the_same_outputs(settings: dict[str, Any], tmp_path: Path) -> None:
     theirs = saved_by_peft(mlp(12, 20, 8), tmp_path, **settings)
     x = randn(6, 12)
     ours = started(mlp(12, 20, 8), tmp_path).outputs(x, sees=[0, 0]).view(2, 6, 8)[1]
@@ -73,7 +80,7 @@ def test_an_adapter_of_peft_starts_a_trial_with_the_same_outputs(settings: dict[
     assert (ours - mlp(12, 20, 8)(x)).abs().max() > 1e-2
 
 
-def test_modules_that_peft_has_trained_in_full_start_a_trial_too(tmp_path: Path) -> None:
+def test_start_takes_modules_that_peft_trained_in_full(tmp_path: Path) -> None:
     theirs = saved_by_peft(mlp(12, 20, 8), tmp_path, target_modules=["layers.0"], modules_to_save=["layers.1"])
     base, x = mlp(12, 20, 8), randn(6, 12)
     adapter = resolved(AdapterOptions(kind="lora", peft=str(tmp_path)))
@@ -86,7 +93,7 @@ def test_modules_that_peft_has_trained_in_full_start_a_trial_too(tmp_path: Path)
         check_start(tmp_path, adapter, base, ["layers.0"])
 
 
-def test_what_a_trial_leaves_starts_another_where_it_ended(tmp_path: Path) -> None:
+def test_start_from_a_trials_own_adapter_is_where_it_ended(tmp_path: Path) -> None:
     for adapter in (
         lora(rank=3, bias="all", scaling="alpha"),
         lora(init="pissa", targets=["layers.1"]),
@@ -106,18 +113,39 @@ def test_what_a_trial_leaves_starts_another_where_it_ended(tmp_path: Path) -> No
     ("settings", "same"),
     [
         ({"r": 4, "target_modules": ["b", "a"]}, {"rank": 4, "alpha": 8.0, "targets": ["a", "b"]}),
-        ({"target_modules": "all-linear", "lora_alpha": 3, "lora_dropout": 0.5}, {"rank": 8, "alpha": 3.0, "dropout": 0.5}),
-        ({"target_modules": r".*\.(q|v)_proj", "use_rslora": True}, {"rank": 8, "targets": r".*\.(q|v)_proj", "scaling": "alpha/sqrt_rank"}),
-        ({"target_modules": ["a"], "layers_to_transform": 2, "bias": "all"}, {"rank": 8, "targets": ["a"], "layers": [2], "bias": "all"}),
-        ({"target_modules": ["a"], "layers_to_transform": [1, 2], "init_lora_weights": "pissa"}, {"rank": 8, "targets": ["a"], "layers": [1, 2], "init": "pissa"}),
+        (
+            {"target_modules": "all-linear", "lora_alpha": 3, "lora_dropout": 0.5},
+            {"rank": 8, "alpha": 3.0, "dropout": 0.5},
+        ),
+        (
+            {"target_modules": r".*\.(q|v)_proj", "use_rslora": True},
+            {"rank": 8, "targets": r".*\.(q|v)_proj", "scaling": "alpha/sqrt_rank"},
+        ),
+        (
+            {"target_modules": ["a"], "layers_to_transform": 2, "bias": "all"},
+            {"rank": 8, "targets": ["a"], "layers": [2], "bias": "all"},
+        ),
+        (
+            {"target_modules": ["a"], "layers_to_transform": [1, 2], "init_lora_weights": "pissa"},
+            {"rank": 8, "targets": ["a"], "layers": [1, 2], "init": "pissa"},
+        ),
         ({"target_modules": ["a"], "init_lora_weights": "mica"}, {"rank": 8, "targets": ["a"], "init": "mica"}),
         ({"target_modules": ["a"], "use_dora": True}, {"rank": 8, "targets": ["a"], "dora": True}),
-        ({"target_modules": ["a"], "rank_pattern": {"a": 2}, "alpha_pattern": {"a": 4}}, {"rank": 8, "targets": ["a"], "rank_pattern": {"a": 2}, "alpha_pattern": {"a": 4.0}}),
-        ({"target_modules": ["a"], "modules_to_save": ["head", "b"]}, {"rank": 8, "targets": ["a"], "save": ["b", "head"]}),
-        ({"target_modules": ["a"], "exclude_modules": ["z", "b"], "fan_in_fan_out": True}, {"rank": 8, "targets": ["a"], "exclude": ["b", "z"]}),
+        (
+            {"target_modules": ["a"], "rank_pattern": {"a": 2}, "alpha_pattern": {"a": 4}},
+            {"rank": 8, "targets": ["a"], "rank_pattern": {"a": 2}, "alpha_pattern": {"a": 4.0}},
+        ),
+        (
+            {"target_modules": ["a"], "modules_to_save": ["head", "b"]},
+            {"rank": 8, "targets": ["a"], "save": ["b", "head"]},
+        ),
+        (
+            {"target_modules": ["a"], "exclude_modules": ["z", "b"], "fan_in_fan_out": True},
+            {"rank": 8, "targets": ["a"], "exclude": ["b", "z"]},
+        ),
     ],
-)  # fmt: skip
-def test_a_lora_config_is_the_adapter_with_the_same_settings(
+)
+def test_from_peft_is_the_adapter_with_the_same_settings(
     settings: dict[str, Any], same: dict[str, Any], tmp_path: Path
 ) -> None:
     config = peft.LoraConfig(task_type="CAUSAL_LM", base_model_name_or_path="org/model", **settings)
@@ -130,7 +158,7 @@ def test_a_lora_config_is_the_adapter_with_the_same_settings(
     assert resolved(expected) is expected
 
 
-def test_every_field_of_a_lora_config_is_known_or_refused_when_it_is_used() -> None:
+def test_from_peft_knows_or_refuses_every_field() -> None:
     """Of this PEFT: a field that we do not translate is an error as soon as it has a value."""
     plain = peft.LoraConfig(target_modules=["a"]).to_dict()
     from sweep.adapters.peft.import_ import NOT_OF_TRAINING, TRANSLATED
@@ -143,7 +171,7 @@ def test_every_field_of_a_lora_config_is_known_or_refused_when_it_is_used() -> N
     assert sorted(caught.value.faults) == [f"{field} = True: is not supported" for field in others]
 
 
-def test_all_that_is_not_supported_is_named_at_once(tmp_path: Path) -> None:
+def test_from_peft_names_all_that_is_not_supported_at_once(tmp_path: Path) -> None:
     config = peft.LoraConfig(init_lora_weights="pissa_niter_4", trainable_token_indices=[1], layer_replication=[[0, 1]])
     config.save_pretrained(tmp_path)
     path = tmp_path / "adapter_config.json"
@@ -154,7 +182,7 @@ def test_all_that_is_not_supported_is_named_at_once(tmp_path: Path) -> None:
         f"{FOLDER}{str(path)!r}: trainable_token_indices = [1]: is not supported",
         f"{FOLDER}{str(path)!r}: target_modules = None: must name the layers; PEFT's defaults for each kind of model are not known here",
         f"{FOLDER}{str(path)!r}: init_lora_weights = 'pissa_niter_4': must be one of True, gaussian, orthogonal, pissa, olora, mica",
-    )  # fmt: skip
+    )
     with pytest.raises(ConfigError, match=r"peft_type = 'IA3': must be LORA"):
         from_peft(peft.IA3Config(target_modules=["a"], feedforward_modules=[]))
     with pytest.raises(ConfigError, match="r: Input should be greater than or equal to 1"):
@@ -164,14 +192,29 @@ def test_all_that_is_not_supported_is_named_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda folder: (folder / "adapter_model.safetensors").unlink(), "adapter_model.safetensors: No such file or directory; give an adapter_config.json, or a folder"),
-        (lambda folder: (folder / "adapter_config.json").unlink(), "adapter_config.json: No such file or directory; give an adapter_config.json, or a folder"),
-        (lambda folder: (folder / "adapter_config.json").write_text("{"), "adapter_config.json is not the JSON of a LoraConfig (Expecting"),
-        (lambda folder: (folder / "adapter_config.json").write_text("[]"), "adapter_config.json is not the JSON of a LoraConfig (it holds no fields)"),
-        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"no"), "adapter_model.safetensors is damaged ("),
+        (
+            lambda folder: (folder / "adapter_model.safetensors").unlink(),
+            "adapter_model.safetensors: No such file or directory; give an adapter_config.json, or a folder",
+        ),
+        (
+            lambda folder: (folder / "adapter_config.json").unlink(),
+            "adapter_config.json: No such file or directory; give an adapter_config.json, or a folder",
+        ),
+        (
+            lambda folder: (folder / "adapter_config.json").write_text("{"),
+            "adapter_config.json is not the JSON of a LoraConfig (Expecting",
+        ),
+        (
+            lambda folder: (folder / "adapter_config.json").write_text("[]"),
+            "adapter_config.json is not the JSON of a LoraConfig (it holds no fields)",
+        ),
+        (
+            lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"no"),
+            "adapter_model.safetensors is damaged (",
+        ),
     ],
-)  # fmt: skip
-def test_a_folder_that_cannot_be_read_is_one_line(change: Any, says: str, tmp_path: Path) -> None:
+)
+def test_resolved_says_in_one_line_why_a_folder_cannot_be_read(change: Any, says: str, tmp_path: Path) -> None:
     saved_by_peft(mlp(12, 20, 8), tmp_path, target_modules=["layers.0"])
     change(tmp_path)
     with pytest.raises(ConfigError) as caught:
@@ -180,7 +223,7 @@ def test_a_folder_that_cannot_be_read_is_one_line(change: Any, says: str, tmp_pa
     assert fault.startswith(f"{FOLDER}{str(tmp_path)!r}: {says}")
 
 
-def test_an_adapter_for_another_model_is_refused_with_what_differs(tmp_path: Path) -> None:
+def test_check_start_refuses_an_adapter_for_another_model(tmp_path: Path) -> None:
     saved_by_peft(mlp(12, 20, 8), tmp_path, target_modules=["layers.0", "layers.1"], bias="all", r=2)
     for base, says in (
         (mlp(12, 20, 9), "lora_B.weight is (8, 2), not (9, 2)"),
@@ -196,18 +239,18 @@ def test_an_adapter_for_another_model_is_refused_with_what_differs(tmp_path: Pat
 
 
 @pytest.mark.parametrize("init", ["pissa", "olora", "mica"])
-def test_an_adapter_that_is_no_plain_lora_is_refused(init: str, tmp_path: Path) -> None:
+def test_resolved_refuses_weights_that_are_no_plain_lora(init: str, tmp_path: Path) -> None:
     saved_by_peft(mlp(12, 20, 8), tmp_path, target_modules=["layers.0"], init_lora_weights=init, r=4)
     with pytest.raises(ConfigError, match=f"init_lora_weights = '{init}': no trial can start from these weights"):
         started(mlp(12, 20, 8), tmp_path)
 
 
-def test_nothing_that_the_file_says_can_be_changed_beside_it() -> None:
+def test_adapter_options_refuse_settings_beside_peft() -> None:
     with pytest.raises(ValueError, match="use adapter=peft, and leave out rank, dropout"):
         AdapterOptions(kind="lora", peft="x", rank=4, dropout=0.0)
 
 
-def test_the_weights_are_part_of_the_identity_and_their_place_is_not(tmp_path: Path) -> None:
+def test_resolved_identifies_weights_and_not_their_place(tmp_path: Path) -> None:
     found = {}
     for place, seed in (("here", 0), ("there", 0), ("other", 1)):
         saved_by_peft(mlp(12, 20, 8), tmp_path / place, seed, target_modules=["layers.0"])

@@ -29,7 +29,7 @@ def kept_and_calls(checkpointing: bool) -> tuple[int, int]:
     return sum(kept.values()), len(calls)
 
 
-def test_less_is_kept_and_every_block_computes_twice() -> None:
+def test_checkpointed_keeps_less_and_computes_every_block_twice() -> None:
     everything, once = kept_and_calls(checkpointing=False)
     little, twice = kept_and_calls(checkpointing=True)
     assert (once, twice) == (2, 4)
