@@ -5,6 +5,7 @@ A plug-in is a distribution with entry points in one of the groups ``lora_sweep.
 """
 
 import hashlib
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from sweep.errors import ConfigError
 GROUPS = {"init": "lora_sweep.inits", "task": "lora_sweep.tasks", "metric": "lora_sweep.metrics", "tracker": "lora_sweep.trackers"}  # fmt: skip
 """The entry-point group of each kind of plug-in."""
 OURS = "lora-sweep"
+
+log = logging.getLogger(__name__)
 
 
 class PluginError(ConfigError):
@@ -150,11 +153,15 @@ def _plugins_of(distribution: Distribution) -> Iterator[Plugin]:
     text = distribution.read_text("entry_points.txt") or ""
     if "lora_sweep." not in text:
         return
-    package = re.sub(r"[-_.]+", "-", distribution.name).lower()
     kinds = {group: kind for kind, group in GROUPS.items()}
-    for point in distribution.entry_points:
-        if point.group in kinds:
-            yield Plugin(kinds[point.group], point.name, point.value, package, distribution.version)
+    try:
+        package, version = re.sub(r"[-_.]+", "-", distribution.name).lower(), distribution.version
+        points = [point for point in distribution.entry_points if point.group in kinds]
+    except Exception as error:  # somebody else's metadata, which may be anything
+        log.warning("a plug-in's entry_points.txt or METADATA cannot be read and is passed over: %r in %r", error, text)
+        return
+    for point in points:
+        yield Plugin(kinds[point.group], point.name, point.value, package, version)
 
 
 INITS = Registry(

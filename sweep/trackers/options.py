@@ -23,7 +23,9 @@ class TrackerOptions(Options):
     def _known(cls, names: Names) -> Names:
         for name in names:
             if name not in TRACKERS.names:
-                known = ", ".join(map(TRACKERS.shown, TRACKERS.names)) or "none, for no plug-in that is installed gives one"
+                known = (
+                    ", ".join(map(TRACKERS.shown, TRACKERS.names)) or "none, for no plug-in that is installed gives one"
+                )
                 raise ValueError(f"{name!r} is no tracker; known here: {known}")
             if conflict := TRACKERS.conflict(name):
                 raise ValueError(f"{name!r} is {conflict}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from sweep import config as configuration
 from sweep import registry
 from sweep.adapters.inits.plugin import plugin_init
 from sweep.adapters.trained import layer_metrics
@@ -68,3 +69,4 @@ def forget() -> None:
     """Let what is installed be read again."""
     for cached in (registry.installed, plugin_init, layer_metrics):
         cached.cache_clear()
+    configuration._plugin_options.clear()
