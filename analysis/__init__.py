@@ -4,6 +4,7 @@
 writes the report.
 """
 
-from analysis.sources.load import Sweep, load
+from analysis.sources.load import load
+from analysis.sources.sweep import Sweep
 
 __all__ = ["Sweep", "load"]

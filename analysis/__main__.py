@@ -8,6 +8,7 @@ from pathlib import Path
 
 from analysis import load
 from analysis.errors import BadRequestError
+from analysis.statistics.confidence import INTERVAL_NAME
 
 COMMANDS = ("report", "table", "compare", "export", "workspace")
 
@@ -61,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, help="the report's folder (default: SOURCE/report)")
     report.add_argument("--watch", type=float, metavar="SECONDS", help="write it again whenever a record changes")
 
-    table = command("table", "one metric over rows × columns: mean ± 95%% t interval with n")
+    table = command("table", f"one metric over rows × columns: mean ± {INTERVAL_NAME} with n".replace("%", "%%"))
     table.add_argument("--rows", required=True, help="a factor, e.g. adapter.rank")
     table.add_argument("--columns", help="a second factor, e.g. adapter.targets")
     table.add_argument("--baseline", default="", metavar="ROW[,COLUMN]", help="mark cells that differ from it")
@@ -96,7 +97,8 @@ def run_report(options: argparse.Namespace) -> None:
 
 def run_table(options: argparse.Namespace) -> None:
     """Print the table and leave it as Markdown and CSV (and in the asked format) in ``report/``."""
-    from analysis.tables import formats
+    from analysis.tables.layout import file_stem
+    from analysis.tables.render import render
     from analysis.tables.table import build
 
     sweep = load(options.source)
@@ -104,12 +106,12 @@ def run_table(options: argparse.Namespace) -> None:
     if len(baseline) > (2 if options.columns else 1):
         raise BadRequestError(f"--baseline {options.baseline!r}: give a row level, or a row and a column level")
     table = build(sweep, options.rows, options.columns, options.metric, baseline, conditions(options.where))
-    print(formats.render(table, options.format), end="")
+    print(render(table, options.format), end="")
     if sweep.folder is not None:
         parts = ["table", options.metric, options.rows, *([options.columns] if options.columns else [])]
-        stem = formats.file_stem(*parts)
+        stem = file_stem(*parts)
         written = [
-            write(sweep.folder, f"{stem}.{style}", formats.render(table, style))
+            write(sweep.folder, f"{stem}.{style}", render(table, style))
             for style in dict.fromkeys(("md", "csv", options.format))
         ]
         print(f"wrote {', '.join(map(str, written))}", file=sys.stderr)
@@ -117,21 +119,21 @@ def run_table(options: argparse.Namespace) -> None:
 
 def run_compare(options: argparse.Namespace) -> None:
     """Print the verdict of each level against the baseline."""
-    from analysis.statistics import compare
     from analysis.statistics.cells import observe
+    from analysis.statistics.compare import against, compare
     from analysis.statistics.levels import select
+    from analysis.tables.wording import verdict_text
 
     sweep = load(options.source)
     trials = select(sweep.trials, conditions(options.where))
-    observations = observe(trials, (options.factor,), options.metric)
+    observations = observe(trials, (options.factor,), options.metric, sweep.metrics)
     baseline = (options.baseline,)
-    found = compare.compare(observations, compare.against(observations, baseline))
-    print(compare.verdict_text(observations, baseline, found))
+    print(verdict_text(observations, baseline, compare(observations, against(observations, baseline))))
 
 
 def run_export(options: argparse.Namespace) -> None:
     """Write the trials' frame to one file."""
-    from analysis.tables.formats import for_spreadsheets
+    from analysis.tables.csv import for_spreadsheets
 
     sweep = load(options.source)
     target = options.to or (sweep.folder or Path()) / "report" / "trials.parquet"
@@ -154,19 +156,19 @@ def run_workspace(options: argparse.Namespace) -> None:
     entity, _, project = options.project.partition("/")
     if not entity or not project:
         raise BadRequestError(f"--project {options.project!r} must be ENTITY/PROJECT")
-    made = workspace.build(load(options.source), entity, project)
-    print(workspace.save(made) if options.save else workspace.serialised(made))
+    view = workspace.build(load(options.source), entity, project)
+    print(workspace.save(view) if options.save else workspace.serialised(view))
 
 
 def conditions(given: Sequence[str]) -> dict[str, list[str]]:
     """``["adapter.init=kaiming,pissa"]`` to ``{"adapter.init": ["kaiming", "pissa"]}``."""
-    found: dict[str, list[str]] = {}
+    levels: dict[str, list[str]] = {}
     for item in given:
         factor, sign, wanted = item.partition("=")
         if not sign or not factor or not wanted:
             raise BadRequestError(f"--where {item!r} must be FACTOR=LEVEL or FACTOR=LEVEL,LEVEL")
-        found.setdefault(factor, []).extend(wanted.split(","))
-    return found
+        levels.setdefault(factor, []).extend(wanted.split(","))
+    return levels
 
 
 def write(folder: Path, name: str, text: str) -> Path:

@@ -6,9 +6,10 @@ Standard library only, because the analysis imports this module.
 import json
 import math
 import os
+import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -20,6 +21,8 @@ from sweep.metrics import of_plain
 FORMAT = 1
 RECORD_FILE = "record.json"
 HISTORY_FILE = "history.jsonl"
+NOT_TRIALS = ("report", "wandb")
+"""Folders beside those of the trials."""
 
 LARGEST = sys.float_info.max
 LAST_BYTES = 1 << 16
@@ -39,7 +42,7 @@ class Record:
     ``trainable``, ``total`` and ``trainable_ratio`` (a fraction); ``result`` holds metrics under their logged
     names (``train/loss``, ``eval/loss``, …); ``perf`` holds ``samples_per_second``, ``step_ms``,
     ``peak_memory_mb`` and ``pack_size``; ``error`` holds ``type``, ``message`` and ``traceback``; ``metrics`` holds
-    what is known of each metric by its name, as ``sweep.metrics.to_plain`` gives it, empty in records of before.
+    what each metric means, by its name, as ``sweep.metrics.to_plain`` gives it; empty in records from before.
     A value that does not exist is absent, never a sentinel.
     """
 
@@ -162,7 +165,7 @@ def _wrong_figures(found: Record) -> Iterator[str]:
 def _wrong_metrics(found: Record) -> Iterator[str]:
     try:
         of_plain(found.metrics)
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         yield f"metrics: {error}"
 
 
@@ -208,3 +211,31 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+def trial_folders(sweep_folder: Path) -> list[Path]:
+    """The folders of a sweep's trials by name: those that have begun, and those that are still to begin.
+
+    The folder of a trial that has not begun is known by the end of its name, the first digits of the trial's identity.
+    """
+    return [path for path in sorted(sweep_folder.iterdir()) if is_trial_folder(path)]
+
+
+def is_trial_folder(path: Path) -> bool:
+    """Whether ``path`` is the folder of a trial."""
+    if path.name.startswith(".") or path.name in NOT_TRIALS or not path.is_dir():
+        return False
+    return has_begun(path) or re.search(r"-[0-9a-f]{8}$", path.name) is not None
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a trial has written something into ``folder``."""
+    return any((folder / name).exists() for name in (RECORD_FILE, HISTORY_FILE, ".hydra"))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys, such as ``adapter.rank``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat

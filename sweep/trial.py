@@ -10,6 +10,7 @@ from typing import Any
 
 from sweep.adapters.options import AdapterOptions
 from sweep.config import Config
+from sweep.record import flatten
 from sweep.registry import INITS, TASKS
 from sweep.tasks.options import TaskOptions
 from sweep.training.options import OptimizerOptions, TrainingOptions
@@ -68,7 +69,7 @@ class Trial:
 
     def flat(self) -> dict[str, Any]:
         """The full resolved value with dotted keys, such as ``adapter.rank``, for trackers and tables."""
-        return _flatten(self.science())
+        return flatten(self.science())
 
     @cached_property
     def id(self) -> str:
@@ -98,10 +99,3 @@ class Trial:
             parts.append(f"lr{self.optimizer.lr:g}" + (f"x{ratio:g}" if ratio != 1 else ""))
         text = "-".join([*parts, f"s{self.seed}", self.id[:8]])
         return re.sub(r"[^A-Za-z0-9._+-]+", "_", text)
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import analysis
+from sweep.cli.foreign import check_values
 from sweep.config import Config, parse
 from sweep.engines.options import LaunchOptions
 from sweep.engines.parcel import parcel_of, train_parcel
@@ -21,6 +22,7 @@ from sweep.errors import ConfigError
 from sweep.guard import every_state, guarded
 from sweep.launch.launch import run
 from sweep.packs import train_pack
+from sweep.packs.base import base_file
 from sweep.record import Record
 from sweep.registry import GROUPS, Plugin, PluginError
 from sweep.resolve import resolve
@@ -97,7 +99,7 @@ def beside_ours(tmp_path: Path, alone: dict[str, dict[str, Any]]) -> Callable[..
         ),
     ],
 )  # fmt: skip
-def test_hostile_init_is_named_and_hurts_no_other_trial(
+def test_init_of_a_hostile_plugin_is_named_and_hurts_no_other_trial(
     tmp_path: Path, beside_ours: Callable[..., Record], source: str, says: str
 ) -> None:
     with on_path(install_init(tmp_path / "site", source)):
@@ -128,7 +130,7 @@ def test_guarded_puts_back_what_was_changed(draw: Callable[[], object], says: st
     assert {name: read() for name, (read, _) in every_state().items()} == before
 
 
-def test_hostile_init_is_named_with_the_line_that_raised(tmp_path: Path, beside_ours: Callable[..., Record]) -> None:
+def test_init_that_raises_is_named_with_its_line(tmp_path: Path, beside_ours: Callable[..., Record]) -> None:
     with on_path(install_init(tmp_path / "site", body("x = 1", "raise ZeroDivisionError('boom')"))):
         own = beside_ours()
     assert own.error is not None
@@ -147,7 +149,7 @@ def test_hostile_init_is_named_with_the_line_that_raised(tmp_path: Path, beside_
         (f"torch.rand(1)\n{GOOD}", "importing uses or changes torch's global generator"),
     ],
 )
-def test_init_that_cannot_be_used_is_refused_and_where_it_is_not_asked_for_nobody_notices(
+def test_init_that_cannot_be_used_is_refused_and_unused_changes_nothing(
     tmp_path: Path, alone: dict[str, dict[str, Any]], source: str, says: str
 ) -> None:
     with on_path(install_init(tmp_path / "site", source)):
@@ -252,7 +254,7 @@ def without_metrics(one: Record) -> dict[str, Any]:
         ("[x.weight.zero_() for x in layers.values()]; [x.lora_A.zero_() for x in layers.values()]; return 1.0", {}, ""),
     ],
 )  # fmt: skip
-def test_hostile_metric_is_named_in_a_note_and_the_trial_is_what_it_would_have_been(
+def test_metric_of_a_hostile_plugin_is_named_in_a_note_and_changes_no_trial(
     tmp_path: Path, alone: dict[str, dict[str, Any]], code: str, more: dict[str, Any], says: str
 ) -> None:
     with on_path(install_metric(tmp_path / "site", code, **more)):
@@ -342,7 +344,7 @@ def test_tracker_gets_every_row_and_the_record_and_changes_neither(
 
 
 @pytest.mark.parametrize("code", ["raise OSError('full')", "row.clear(); import random; random.seed(0)"])
-def test_hostile_tracker_costs_a_warning_and_no_trial(
+def test_tracker_of_a_hostile_plugin_costs_a_warning_and_no_trial(
     tmp_path: Path, alone: dict[str, dict[str, Any]], caplog: pytest.LogCaptureFixture, code: str
 ) -> None:
     with on_path(install_tracker(tmp_path / "site", code)), caplog.at_level(logging.WARNING):
@@ -393,7 +395,7 @@ def edited(tmp_path: Path) -> Iterator[Callable[[str, str, str], Path]]:
         ("task.py", "return MLP", "return 3 or MLP", "its model is int, and must be a Model"),
     ],
 )  # fmt: skip
-def test_hostile_task_is_refused_by_name(
+def test_task_of_a_hostile_plugin_is_refused_by_name(
     tmp_path: Path, edited: Callable[[str, str, str], Path], file: str, old: str, new: str, says: str
 ) -> None:
     with on_path(edited(file, old, new)):
@@ -404,7 +406,7 @@ def test_hostile_task_is_refused_by_name(
         assert resolved(*OURS, cache=tmp_path)
 
 
-def test_hostile_task_that_fails_while_it_trains_is_named_and_fails_alone(
+def test_task_that_fails_while_it_trains_is_named_and_fails_alone(
     tmp_path: Path, alone: dict[str, dict[str, Any]], edited: Callable[[str, str, str], Path]
 ) -> None:
     source = (
@@ -417,6 +419,22 @@ def test_hostile_task_that_fails_while_it_trains_is_named_and_fails_alone(
     assert own.error is not None
     assert own.error["message"].startswith("task example_task of the plug-in lora-sweep-example 0.1.0 (lora_sweep_example/task.py, line ")  # fmt: skip
     assert own.error["message"].endswith("failed: ZeroDivisionError: division by zero")
+
+
+def test_base_of_a_plugins_task_is_trained_again_when_the_plugin_has_changed(
+    tmp_path: Path, edited: Callable[[str, str, str], Path]
+) -> None:
+    files = []
+    for folder in (edited("task.py", "return MLP", "return MLP"), edited("task.py", "steps=300", "steps=200")):
+        with on_path(folder):
+            trial = resolve(example(tmp_path))
+            files.append(base_file(trial.task, trial.data, tmp_path))
+    assert files[0] != files[1]
+
+
+def test_tracker_is_not_chosen_by_a_file_of_somebody_else(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tracker.also.0 = 'mine': a file may not set this"):
+        check_values({"tracker": {"also": ["mine"]}}, tmp_path / "config.yaml", tmp_path)
 
 
 def test_parcel_needs_the_plugins_of_its_trials(tmp_path: Path) -> None:

@@ -13,17 +13,20 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from analysis.columns import LEARNING_RATE, TRAINABLE, describe
+from analysis.columns import COST, LEARNING_RATE, TRAINABLE, describe
 from analysis.figures import plots
 from analysis.figures.style import STYLE
-from analysis.report.questions import Question
-from analysis.statistics.cells import Observations, at_chosen_rates, observe
+from analysis.statistics.cells import at_chosen_rates
 from analysis.statistics.compare import Comparison
-from analysis.statistics.intervals import INTERVAL_NAME
+from analysis.statistics.confidence import INTERVAL_NAME
+from analysis.statistics.curves import learning_curves
 from analysis.statistics.levels import REFERENCES
+from analysis.statistics.observations import Observations
+from analysis.statistics.questions import Question
+from analysis.tables import wording
+from sweep.metrics import TRAIN_LOSS, Metric, of_source
 
 OVER_SEEDS = f"Points and bands are means with a {INTERVAL_NAME} over seeds."
-SOURCE_LOSS = "eval/source_loss"
 WIDE = (6.4, 3.8)
 
 
@@ -54,32 +57,33 @@ def draw(name: str, caption: str, size: tuple[float, float], paint: Callable[...
 
 def figures(question: Question, history: pd.DataFrame, comparisons: dict[str, list[Comparison]]) -> list[Drawing]:
     """Every figure that ``question`` deserves; ``comparisons`` by factor feed the forest plots."""
-    seen = observe(question.trials, question.shown, question.primary)
+    observations = question.observe(question.shown)
     return [
-        *_of_cells(question, seen),
+        *_of_cells(question, observations),
         *_of_differences(question, comparisons),
         *_of_training(question, history),
-        *_of_trade_offs(question, seen),
+        *_of_trade_offs(question, observations),
         *_of_cost(question),
     ]
 
 
-def _of_cells(question: Question, seen: Observations) -> list[Drawing]:
-    found = []
-    if len(seen.filled) > 1:
+def _of_cells(question: Question, observations: Observations) -> list[Drawing]:
+    drawings = []
+    if len(observations.filled) > 1:
         caption = f"{question.primary} by {_by(question)}. {OVER_SEEDS}"
-        found.append(draw("response", caption, WIDE, plots.response, seen))
+        drawings.append(draw("response", caption, WIDE, plots.response, observations))
     if question.tuned:
-        rates = observe(question.trials, (LEARNING_RATE, question.rows), question.primary)
+        rates = question.observe((LEARNING_RATE, question.rows))
         caption = f"{question.primary} by learning rate and {describe(question.rows).label}. {OVER_SEEDS}"
-        found.append(draw("learning_rate", caption, WIDE, plots.response, rates))
-    if len(seen.factors) == 2 and all(_plain(seen.levels[factor]) > 1 for factor in seen.factors):
-        found.append(draw("heat", f"Mean {question.primary} by {_by(question)}.", WIDE, plots.heat_map, seen))
-    return found
+        drawings.append(draw("learning_rate", caption, WIDE, plots.response, rates))
+    if len(observations.factors) == 2 and all(_plain(observations.levels[factor]) > 1 for factor in question.shown):
+        caption = f"Mean {question.primary} by {_by(question)}."
+        drawings.append(draw("heat", caption, WIDE, plots.heat_map, observations))
+    return drawings
 
 
 def _of_differences(question: Question, comparisons: dict[str, list[Comparison]]) -> list[Drawing]:
-    found = []
+    drawings = []
     for factor, compared in comparisons.items():
         if compared:
             base = "/".join(compared[0].baseline)
@@ -90,49 +94,54 @@ def _of_differences(question: Question, comparisons: dict[str, list[Comparison]]
             )
             size = (5.2, 1.1 + 0.34 * min(25, len(compared)))
             name = f"forest_{factor.split('.')[-1]}"
-            found.append(draw(name, caption, size, plots.forest, compared, describe(question.primary)))
-    return found
+            drawings.append(draw(name, caption, size, plots.forest, compared, question.column(question.primary)))
+    return drawings
 
 
 def _of_training(question: Question, history: pd.DataFrame) -> list[Drawing]:
-    found = []
-    tuned = at_chosen_rates(question.trials, observe(question.trials, (question.rows,), question.primary))
+    drawings = []
+    tuned = at_chosen_rates(question.trials, question.observe((question.rows,)))
     rows = history[history["trial_id"].isin(tuned["trial_id"])]
-    for metric in dict.fromkeys((question.primary, "train/loss")):
+    for metric in dict.fromkeys((question.primary, TRAIN_LOSS.name)):
         if metric in rows and rows[metric].notna().any():
             caption = f"{metric} while training, by {describe(question.rows).label}. {OVER_SEEDS}"
             name = f"curves_{metric.replace('/', '-')}"
-            found.append(draw(name, caption, WIDE, plots.learning_curves, tuned, rows, question.rows, metric))
-    return found
+            by_level = learning_curves(tuned, rows, question.rows, metric)
+            drawings.append(draw(name, caption, WIDE, plots.curves, by_level, question.rows, question.column(metric)))
+    return drawings
 
 
-def _of_trade_offs(question: Question, seen: Observations) -> list[Drawing]:
-    found = []
+def _of_trade_offs(question: Question, observations: Observations) -> list[Drawing]:
+    drawings = []
     trials = question.trials
     if TRAINABLE in trials and trials[TRAINABLE].nunique() > 1:
-        size = observe(trials, question.shown, TRAINABLE)
+        size = question.observe(question.shown, TRAINABLE)
         caption = (
             f"{question.primary} against trainable parameters. The step line is the Pareto front; its cells are "
             f"named by {describe(question.rows).label}. {OVER_SEEDS}"
         )
-        found.append(draw("pareto", caption, WIDE, plots.scatter, size, seen, True))
-    if SOURCE_LOSS in trials and trials[SOURCE_LOSS].notna().any() and question.primary == "eval/loss":
-        kept = observe(trials, question.shown, SOURCE_LOSS)
-        caption = f"Forgetting ({SOURCE_LOSS}) against adaptation (eval/loss); lower left is better. {OVER_SEEDS}"
-        found.append(draw("forgetting", caption, WIDE, plots.scatter, seen, kept))
-    return found
+        drawings.append(draw("pareto", caption, WIDE, plots.scatter, size, observations, True))
+    forgotten = of_source(Metric(question.primary, "")).name
+    if forgotten in trials and trials[forgotten].notna().any() and observations.metric.better == "lower":
+        kept = question.observe(question.shown, forgotten)
+        caption = (
+            f"Forgetting ({forgotten}) against adaptation ({question.primary}); lower left is better. {OVER_SEEDS}"
+        )
+        drawings.append(draw("forgetting", caption, WIDE, plots.scatter, observations, kept))
+    return drawings
 
 
 def _of_cost(question: Question) -> list[Drawing]:
-    found = []
-    for metric in ("perf/step_ms", "perf/peak_memory_mb"):
-        if metric in question.trials and question.trials[metric].notna().any():
-            measured = observe(question.trials, question.shown, metric)
-            notes = " ".join(note for note in measured.notes if note.startswith("Speed"))
-            size = (6.0, 1.0 + 0.25 * min(20, len(measured.filled)))
-            caption = f"{describe(metric).title} by cell. {notes}".strip()
-            found.append(draw(metric.replace("/", "_"), caption, size, plots.bars, measured))
-    return found
+    drawings = []
+    for metric in (name for name in question.secondary if name.startswith(COST)):
+        measured = question.observe(question.shown, metric)
+        if measured.metric.better != "lower":
+            continue
+        packs = " ".join(wording.caveat(note) for note in measured.notes if note.kind == "pack sizes")
+        size = (6.0, 1.0 + 0.25 * min(20, len(measured.filled)))
+        caption = f"{measured.metric.title} by cell. {packs}".strip()
+        drawings.append(draw(metric.replace("/", "_"), caption, size, plots.bars, measured))
+    return drawings
 
 
 def _by(question: Question) -> str:

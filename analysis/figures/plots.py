@@ -1,18 +1,17 @@
 """Plots of a sweep: each function draws on the axis it is given and returns it.
 
-Pass an axis that was made under ``analysis.style.STYLE``, which ``analysis.figures.draw`` does.
+Pass an axis that was made under ``analysis.figures.style.STYLE``, as ``analysis.figures.figures.draw`` makes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from analysis.columns import SEED, Column, describe
+from analysis.columns import SIZE, Column, describe
 from analysis.figures.labelling import place_labels
 from analysis.figures.style import (
     PALETTE,
@@ -25,59 +24,37 @@ from analysis.figures.style import (
     spread,
     thinned,
 )
-from analysis.statistics.cells import Cell, Observations
-from analysis.statistics.compare import Comparison, number
-from analysis.statistics.intervals import summarise
-from analysis.statistics.levels import REFERENCES, is_adapter, labels, ordered, short
+from analysis.statistics.compare import Comparison
+from analysis.statistics.curves import Curve
+from analysis.statistics.levels import REFERENCES, is_adapter, ordered, short
+from analysis.statistics.observations import Cell, Observations
+from analysis.tables.wording import number
 
 
-def learning_curves(axis: Axes, trials: pd.DataFrame, history: pd.DataFrame, factor: str, metric: str) -> Axes:
-    """``metric`` over steps, one curve a level of ``factor``: mean over seeds with a 95% t band.
-
-    Trials of one level and seed are averaged first, so the band speaks of seeds only. Pass the trials at
-    their cell's chosen learning rate (see ``at_chosen_rates``) where several were tried.
-    """
-    level = pd.Series(labels(trials, factor).to_numpy(), index=trials["trial_id"])
-    seed = pd.Series(labels(trials, SEED).to_numpy(), index=trials["trial_id"])
-    rows = history[history["trial_id"].isin(trials["trial_id"])]
-    rows = rows[rows[metric].notna()]
-    frame = pd.DataFrame({"step": rows["step"], "y": rows[metric]})
-    frame["level"] = rows["trial_id"].map(level)
-    frame["seed"] = rows["trial_id"].map(seed)
-    by_seed = frame.groupby(["level", "seed", "step"])["y"].mean().reset_index()
-    levels = ordered(level)
-    shown = thinned([item for item in levels if item != "none"])
+def curves(axis: Axes, by_level: Mapping[str, Curve], factor: str, metric: Column) -> Axes:
+    """``metric`` over steps, one curve a level of ``factor``: means over seeds with bands of their intervals."""
+    levels = [level for level in ordered(by_level) if level != "none"]
+    shown = thinned(levels)
     style = colours(shown)
     for name in shown:
-        steps: list[float] = []
-        means: list[float] = []
-        lows: list[float] = []
-        highs: list[float] = []
-        most = 0
-        for step, group in by_seed[by_seed["level"] == name].groupby("step"):
-            found = summarise(group["y"])
-            steps.append(float(str(step)))
-            means.append(found.mean)
-            lows.append(found.low)
-            highs.append(found.high)
-            most = max(most, found.n)
-        if not steps:
-            continue
+        curve = by_level[name]
         colour, marker = style[name]
         line = "--" if name in REFERENCES else "-"
-        every = max(1, len(steps) // 6)
-        text = f"{REFERENCE_STYLE.get(name, (short(name),))[0]} (n={most})"
-        axis.plot(steps, means, line, color=colour, marker=marker, markevery=every, markersize=4.5, label=text)
-        axis.fill_between(steps, lows, highs, color=colour, alpha=0.18, linewidth=0)
+        every = max(1, len(curve.steps) // 6)
+        text = f"{REFERENCE_STYLE.get(name, (short(name),))[0]} (n={curve.most_seeds})"
+        means = [item.mean for item in curve.summaries]
+        lows, highs = [item.low for item in curve.summaries], [item.high for item in curve.summaries]
+        axis.plot(curve.steps, means, line, color=colour, marker=marker, markevery=every, markersize=4.5, label=text)
+        axis.fill_between(curve.steps, lows, highs, color=colour, alpha=0.18, linewidth=0)
     log_where_wide(axis, "y")
     axis.set_xlabel("step")
-    axis.set_ylabel(describe(metric).title)
-    legend(axis, factor, len(shown) < len([item for item in levels if item != "none"]))
+    axis.set_ylabel(metric.title)
+    legend(axis, factor, len(shown) < len(levels))
     return axis
 
 
 def response(axis: Axes, observations: Observations) -> Axes:
-    """The metric against the first factor, one line a level of the second, with 95% t intervals.
+    """The metric against the first factor, one line a level of the second, with intervals.
 
     Full fine-tuning and the untouched base are horizontal lines where the first factor is the adapter's; against
     a learning rate full fine-tuning is a line like the others.
@@ -88,10 +65,10 @@ def response(axis: Axes, observations: Observations) -> Axes:
     style = colours(shown)
     for index, name in enumerate(shown):
         shift = 0.0 if len(shown) == 1 else 0.24 * (index / (len(shown) - 1) - 0.5)
-        found = [observations.summary((level, name) if name else (level,)) for level in first]
-        at = [position + shift for position, item in enumerate(found) if item.n]
-        means = [item.mean for item in found if item.n]
-        halves = [item.half if item.n > 1 else 0.0 for item in found if item.n]
+        summaries = [observations.summary((level, name) if name else (level,)) for level in first]
+        at = [position + shift for position, item in enumerate(summaries) if item.n]
+        means = [item.mean for item in summaries if item.n]
+        halves = [item.half if item.n > 1 else 0.0 for item in summaries if item.n]
         colour, marker = style[name]
         axis.errorbar(at, means, halves, color=colour, marker=marker, markersize=5, capsize=3, label=short(name))
     log_where_wide(axis, "y")
@@ -132,7 +109,7 @@ def heat_map(axis: Axes, observations: Observations) -> Axes:
 
 
 def forest(axis: Axes, comparisons: Sequence[Comparison], metric: Column, most: int = 25) -> Axes:
-    """Paired differences with 95% t intervals, one row a cell; filled where significant after Holm's correction.
+    """Paired differences with their intervals, one row a cell; filled where significant after Holm's correction.
 
     ``n.d. (≥ x)`` is: not distinguishable, but a difference of x could have been seen.
     The ``most`` largest are shown; the interval itself is not corrected for the number of rows. The
@@ -166,7 +143,7 @@ def scatter(axis: Axes, across: Observations, up: Observations, front: bool = Fa
     The untouched base is a line. ``front``: draw the Pareto front of low ``across`` and good ``up``, and name
     its cells; otherwise the cells of one series are named. An ``across`` of parameters gets a log axis.
     """
-    counted = across.metric.name.startswith("params/")
+    counted = across.metric.name.startswith(SIZE)
     groups: dict[str, list[Cell]] = {}
     for cell in up.filled:
         if across.cell(cell).empty or (counted and across.summary(cell).mean <= 0):
@@ -220,11 +197,11 @@ def scatter(axis: Axes, across: Observations, up: Observations, front: bool = Fa
 
 
 def bars(axis: Axes, observations: Observations) -> Axes:
-    """A measure of cost (speed, memory) by cell: horizontal bars with 95% t intervals, 20 cells at most."""
+    """A measure of cost (speed, memory) by cell: horizontal bars with intervals, 20 cells at most."""
     cells = [observations.filled[i] for i in spread(len(observations.filled), 20)]
-    found = [observations.summary(cell) for cell in cells]
-    halves = [item.half if item.n > 1 else 0.0 for item in found]
-    axis.barh(range(len(cells)), [item.mean for item in found], xerr=halves, color="#9ecae1", ecolor="#333333")
+    summaries = [observations.summary(cell) for cell in cells]
+    halves = [item.half if item.n > 1 else 0.0 for item in summaries]
+    axis.barh(range(len(cells)), [item.mean for item in summaries], xerr=halves, color="#9ecae1", ecolor="#333333")
     axis.set_yticks(range(len(cells)), [short(" / ".join(dict.fromkeys(cell)), 30) for cell in cells])
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)

@@ -16,15 +16,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from analysis.columns import RATIO, SEED, TRAINABLE, describe, is_factor, is_metric
-from analysis.report.questions import PRIMARY, SECONDARY
-from analysis.sources.load import Sweep
+from analysis.columns import COST, RATIO, SEED, SIZE, TRAINABLE, describe, is_factor, is_metric
+from analysis.sources.sweep import Sweep
+from analysis.statistics.confidence import INTERVAL_NAME
+from analysis.statistics.intervals import quantile
 from analysis.statistics.levels import labels, ordered, swept
+from analysis.statistics.questions import OF_BASE, measured, primary
 
 MOST_STEPS = 64
-MOST_METRICS = 24
+MOST_CURVES = 6
+MOST_METRICS = 200
 ASSETS = Path(__file__).parent / "assets"
 
 MARKUP = """
@@ -38,6 +40,7 @@ MARKUP = """
 <p class="soft">Colour follows the order on the last axis. Drag along an axis to keep a range; click on it to let go.</p>
 <div><canvas id="curve" role="img" aria-label="learning curves by group"></canvas>
 <p class="soft" id="note"></p></div>
+<div id="means" class="scroll"></div>
 <h3>What differs</h3>
 <div id="difference" class="scroll"></div>
 <div class="bar"><button id="back" type="button">‹ back</button> <span id="pages"></span>
@@ -58,31 +61,27 @@ def payload(sweep: Sweep, target: Path, refresh: int | None) -> tuple[str, str]:
     factors = [name for name in trials.columns if is_factor(name) and name != SEED]
     varied = [name for name in factors if labels(trials, name).nunique() > 1]
     main = [name for name in swept(trials) if name in varied] or varied[:1] or factors[:1]
-    metrics = _metrics(trials)
+    metrics = _metrics(sweep)
     curves, block = _curves(sweep, metrics)
     costs = [name for name in (TRAINABLE, "perf/step_ms") if name in trials and trials[name].nunique() > 1]
     label = "folder" if trials["folder"].notna().any() else "run" if "run" in trials else "trial_id"
-    text = ["trial_id", "folder", "run", "status", "name", "error.type", "error.message"]
-    listed = [*text, *dict.fromkeys([*main, *varied]), SEED]
-    measured = [*metrics, *(name for name in trials.columns if is_metric(name) and name not in metrics)]
+    ratio = [RATIO] if RATIO in trials else []
+    seeds = trials[SEED].nunique()
     content: dict[str, Any] = {
         "count": len(trials),
-        "columns": [
-            *(_text_column(trials, name) for name in listed if name in trials),
-            *(_number_column(trials, name) for name in measured[:200]),
-        ],
-        "factors": [*main, *([SEED] if trials[SEED].nunique() > 1 else [])] or [SEED],
+        "columns": _columns(sweep, [*main, *varied], metrics),
+        "factors": [*main, *([SEED] if seeds > 1 else [])] or [SEED],
         "metrics": metrics,
         "costs": costs,
         "group": main[0] if main else SEED,
         "metric": metrics[0],
-        "shown": [label, "status", *main, SEED, *metrics[:6], *(n for n in (RATIO,) if n in trials), *costs],
+        "shown": list(dict.fromkeys([label, "status", *main, SEED, *metrics[:6], *ratio, *costs])),
         "curves": curves,
-        "quantiles": [round(float(stats.t.ppf(0.975, freedom)), 4) for freedom in range(1, 61)],
+        "interval": INTERVAL_NAME,
+        "quantiles": [quantile(freedom) for freedom in range(1, seeds)],
         "links": _links(sweep, target),
         "refresh": refresh,
     }
-    content["shown"] = list(dict.fromkeys(content["shown"]))
     packed = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
     return _packed(packed), _packed(block)
 
@@ -91,13 +90,25 @@ def _packed(content: bytes) -> str:
     return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode()
 
 
-def _metrics(trials: pd.DataFrame) -> list[str]:
-    """The metrics that a reader may choose: results first by importance, then by name."""
-    present = [name for name in trials.columns if is_metric(name) and trials[name].notna().any()]
-    results = sorted(name for name in present if not name.startswith(("params/", "perf/", "eval/base_")))
-    first = [name for name in (*PRIMARY, *SECONDARY) if name in present]
-    chosen = list(dict.fromkeys([*first, *results]))[:MOST_METRICS]
-    return chosen or present[:1]
+def _metrics(sweep: Sweep) -> list[str]:
+    """The metrics that a reader may choose, the one that decides first."""
+    names = measured(sweep.trials, sweep.metrics)
+    results = [name for name in names if not name.startswith((SIZE, COST, OF_BASE))]
+    costs = [name for name in names if name.startswith(COST) and describe(name, sweep.metrics).better]
+    chosen = [*results, *costs] or names[:1]
+    first = primary(results, sweep.metrics) if results else chosen[0]
+    return list(dict.fromkeys([first, *chosen]))[:MOST_METRICS]
+
+
+def _columns(sweep: Sweep, factors: list[str], metrics: list[str]) -> list[dict[str, Any]]:
+    """The columns of the explorer's table: identity, ``factors``, seed, ``metrics`` and whatever else was measured."""
+    trials = sweep.trials
+    text = ["trial_id", "folder", "run", "status", "name", "error.type", "error.message", *factors, SEED]
+    numbers = [*metrics, *(name for name in trials.columns if is_metric(name) and name not in metrics)]
+    return [
+        *(_text_column(trials, name) for name in dict.fromkeys(text) if name in trials),
+        *(_number_column(sweep, name) for name in numbers[:MOST_METRICS]),
+    ]
 
 
 def _text_column(trials: pd.DataFrame, name: str) -> dict[str, Any]:
@@ -113,22 +124,22 @@ def _text_column(trials: pd.DataFrame, name: str) -> dict[str, Any]:
         "name": name,
         "label": describe(name).label if is_factor(name) else name.replace("_", " ").replace(".", " "),
         "levels": levels,
-        "values": [place.get(str(value), -1) if value == value and value is not None else -1 for value in values],
+        "values": [-1 if pd.isna(value) else place[str(value)] for value in values],
     }
 
 
-def _number_column(trials: pd.DataFrame, name: str) -> dict[str, Any]:
-    column = describe(name)
-    values = [float(f"{value:.7g}") if math.isfinite(value) else None for value in trials[name].astype(float)]
+def _number_column(sweep: Sweep, name: str) -> dict[str, Any]:
+    column = describe(name, sweep.metrics)
+    values = [float(f"{value:.7g}") if math.isfinite(value) else None for value in sweep.trials[name].astype(float)]
     whole = all(value is None or value.is_integer() for value in values)
     shown = [int(value) if value is not None else None for value in values] if whole else values
     return {"name": name, "label": column.title, "better": column.better, "values": shown}
 
 
 def _curves(sweep: Sweep, metrics: list[str]) -> tuple[list[dict[str, Any]], bytes]:
-    """The logged metrics on a common grid of at most 64 steps: trials × steps, NaN where nothing was logged."""
+    """The logged metrics on a common grid of at most MOST_STEPS steps: trials × steps, NaN where nothing was logged."""
     place = pd.Series(range(len(sweep.trials)), index=sweep.trials["trial_id"])
-    found, blocks, offset = [], [], 0
+    curves, blocks, offset = [], [], 0
     for metric in metrics:
         if metric not in sweep.history:
             continue
@@ -142,12 +153,12 @@ def _curves(sweep: Sweep, metrics: list[str]) -> tuple[list[dict[str, Any]], byt
         block = np.full((len(place), len(steps)), np.nan, dtype=np.float32)
         at = np.searchsorted(steps, rows["step"].to_numpy(dtype=float))
         block[rows["trial_id"].map(place).to_numpy(), at] = rows[metric].to_numpy(dtype=np.float32)
-        found.append({"metric": metric, "steps": [int(step) for step in steps], "offset": offset})
+        curves.append({"metric": metric, "steps": [int(step) for step in steps], "offset": offset})
         blocks.append(block.tobytes())
         offset += block.size
-        if len(found) == 6:
+        if len(curves) == MOST_CURVES:
             break
-    return found, b"".join(blocks)
+    return curves, b"".join(blocks)
 
 
 def _links(sweep: Sweep, target: Path) -> str | None:

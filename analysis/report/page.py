@@ -7,18 +7,15 @@ import hashlib
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from analysis.columns import describe
-from analysis.report import explorer
-from analysis.sources.load import Sweep
-from analysis.statistics.compare import number
+from analysis.report import explorer, paragraphs
+from analysis.report.answer import Answer
+from analysis.sources.sweep import Sweep
 from analysis.statistics.effects import Effects
-from analysis.tables import formats, wording
+from analysis.tables.html import html
 from analysis.tables.table import Table
-
-if TYPE_CHECKING:
-    from analysis.report.report import Answer
+from analysis.tables.wording import note_text, number
 
 
 def render(sweep: Sweep, answers: Sequence[Answer], digest: str, target: Path, refresh: int | None) -> str:
@@ -55,23 +52,23 @@ def _allow(content: str) -> str:
 def _head(sweep: Sweep) -> str:
     ablations = sorted({str(item) for item in sweep.trials["ablation"].dropna()})
     named = f" Ablation: {escape(', '.join(ablations))}." if ablations else ""
-    return f"<header><h1>{escape(sweep.name)}</h1>\n<p>{escape(wording.counted(sweep))}{named}</p></header>"
+    return f"<header><h1>{escape(sweep.name)}</h1>\n<p>{escape(paragraphs.counted(sweep))}{named}</p></header>"
 
 
 def _answer(answer: Answer, titled: bool) -> list[str]:
     question = answer.question
     parts = [f"<h2>{escape(question.task)}</h2>"] if titled else []
     parts += [
-        f"<p><b>Asked.</b> {escape(wording.asked(question))}</p>",
-        f"<p><b>Found.</b> {escape(wording.found(question, answer.comparisons, answer.effects))}</p>",
-        f"<p><b>How sure.</b> {escape(wording.sure(answer.comparisons))}</p>",
+        f"<p><b>Asked.</b> {escape(paragraphs.question_text(question))}</p>",
+        f"<p><b>Found.</b> {escape(paragraphs.findings(question, answer.comparisons, answer.effects))}</p>",
+        f"<p><b>How sure.</b> {escape(paragraphs.certainty(answer.comparisons))}</p>",
     ]
     if answer.caveats:
         items = "".join(f"<li>{escape(item)}</li>" for item in answer.caveats)
         parts.append(f'<div class="caveats"><b>Read with care</b><ul>{items}</ul></div>')
     for index, table in enumerate(answer.tables):
         title = escape(f"{table.metric.title} {table.metric.arrow} by {_by(table)}")
-        shown = f'<div class="scroll">{formats.html_table(table)}</div>'
+        shown = f'<div class="scroll">{html(table)}</div>'
         if index == 0:
             parts.append(f"<h3>{title}</h3>\n{shown}")
         else:
@@ -98,9 +95,9 @@ def _by(table: Table) -> str:
     return " and ".join(column.label for column in (table.rows, table.columns) if column)
 
 
-def _effects(found: Effects) -> str:
+def _effects(effects: Effects) -> str:
     rows = []
-    for effect in found.effects:
+    for effect in effects.effects:
         source = " × ".join(describe(name).label for name in effect.source.split(" × "))
         values = [f"{100 * effect.share:.1f}%", f"{effect.partial:.2f}", number(effect.f)]
         values.append(number(effect.p_holm) if effect.p_holm >= 0.001 else "< 0.001")
@@ -108,10 +105,10 @@ def _effects(found: Effects) -> str:
         rows.append(f'<tr><th scope="row">{escape(source)}</th><td>{effect.freedom}</td>{cells}</tr>')
     heads = ("source", "df", "share of variance (η²)", "partial η²", "F", "p (Holm)")
     head = "".join(f'<th scope="col">{item}</th>' for item in heads)
-    notes = "".join(f"<li>{escape(note)}</li>" for note in found.notes)
+    notes = "".join(f"<li>{escape(note_text(note))}</li>" for note in effects.notes)
     caption = (
-        f"Variance of {found.metric} between LoRA trials: type II analysis of variance with the seed as block "
-        f"({found.n} trials, {found.residual_freedom} residual degrees of freedom)."
+        f"Variance of {effects.metric} between LoRA trials: type II analysis of variance with the seed as block "
+        f"({effects.n} trials, {effects.residual_freedom} residual degrees of freedom)."
     )
     return (
         f'<h3>What explains the variance</h3>\n<div class="scroll"><table><caption>{escape(caption)}</caption>'

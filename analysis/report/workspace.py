@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.columns import RATIO, describe
 from analysis.errors import BadRequestError
-from analysis.report.questions import questions
-from analysis.sources.load import Sweep
+from analysis.sources.sweep import Sweep
+from analysis.statistics.questions import questions
+from sweep.metrics import TRAIN_LOSS
+from sweep.wandb_log import RESULT
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
-RESULT = "result/"
 MOST_CURVES = 6
 
 
@@ -36,7 +37,7 @@ def build(sweep: Sweep, entity: str, project: str) -> Workspace:
         raise BadRequestError("; ".join(silent))
     question = asked[0]
     names = [str(name) for name in sweep.trials["name"].dropna().unique()]
-    logged = [name for name in (question.primary, *question.secondary, "train/loss") if name in sweep.history]
+    logged = [name for name in (question.primary, *question.secondary, TRAIN_LOSS.name) if name in sweep.history]
     ratio, metric = panels.SummaryMetric(RATIO), panels.SummaryMetric(RESULT + question.primary)
     axes = [
         panels.ParallelCoordinatesPlotColumn(panels.Config(name), display_name=describe(name).label)
@@ -44,7 +45,7 @@ def build(sweep: Sweep, entity: str, project: str) -> Workspace:
     ]
     axes += [
         panels.ParallelCoordinatesPlotColumn(ratio, display_name=describe(RATIO).label, log=True),
-        panels.ParallelCoordinatesPlotColumn(metric, display_name=describe(question.primary).title),
+        panels.ParallelCoordinatesPlotColumn(metric, display_name=question.column(question.primary).title),
     ]
     curves: list[Any] = [
         panels.LinePlot(

@@ -10,26 +10,25 @@ from pathlib import Path
 
 import orjson
 
-from analysis.sources.load import Sweep
-from sweep import record
+from analysis.sources.folders import begun_trials
+from analysis.sources.sweep import Sweep
+from sweep import metrics, record
 from sweep.files import replace_file
 
-VERSION = 2
+VERSION = 3
 FOLDER = ".analysis"
 
 
 def fingerprint(folder: Path) -> str:
     """A hash of what the loader would read: file names, sizes and modification times."""
     digest = hashlib.sha256(f"version {VERSION}".encode())
-    for entry in sorted(os.scandir(folder), key=lambda item: item.name):
-        if entry.name.startswith(".") or not entry.is_dir():
-            continue
+    for trial in begun_trials(folder):
         for name in (record.RECORD_FILE, record.HISTORY_FILE, ".hydra"):
             try:
-                state = Path(entry.path, name).stat()
+                state = (trial / name).stat()
             except OSError:
                 continue
-            digest.update(f"{entry.name}/{name} {state.st_size} {state.st_mtime_ns}\n".encode())
+            digest.update(f"{trial.name}/{name} {state.st_size} {state.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
@@ -44,11 +43,13 @@ def fetch(folder: Path, key: str) -> Sweep | None:
             return None
         trials = pd.read_parquet(place / f"trials-{key[:16]}.parquet")
         history = pd.read_parquet(place / f"history-{key[:16]}.parquet")
-    except (OSError, ValueError, KeyError):
+        known = metrics.of_plain(facts["metrics"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     if facts["folder"] != folder.as_posix():
         trials["folder"] = [(folder / Path(item).name).as_posix() for item in trials["folder"]]
-    return Sweep(folder.resolve().name, trials, history, tuple(facts["missing"]), tuple(facts["problems"]), folder)
+    missing, problems = tuple(facts["missing"]), tuple(facts["problems"])
+    return Sweep(folder.resolve().name, trials, history, missing, problems, folder, known)
 
 
 def keep(sweep: Sweep, key: str) -> Sweep:
@@ -70,6 +71,7 @@ def keep(sweep: Sweep, key: str) -> Sweep:
             "folder": sweep.folder.as_posix(),
             "missing": sweep.missing,
             "problems": sweep.problems,
+            "metrics": metrics.to_plain(sweep.metrics.values()),
         }
         replace_file(place / "sweep.json", orjson.dumps(facts))
     except OSError:

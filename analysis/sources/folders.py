@@ -7,33 +7,21 @@ from typing import Any
 import orjson
 
 from analysis.columns import is_factor
-from analysis.sources.load import NOT_TRIALS, Raw, flatten
-from sweep import record
+from analysis.sources.frames import flat_row
+from analysis.sources.sweep import Raw
+from sweep import metrics, record
 
 
-def trial_folders(folder: Path) -> list[Path]:
-    """The subfolders that a trial has begun to write, by name.
-
-    Raises nothing: a subfolder without ``.hydra/``, history or record is not a trial.
-    """
-    found = []
-    for item in sorted(folder.iterdir()):
-        if item.name.startswith(".") or item.name in NOT_TRIALS or not item.is_dir():
-            continue
-        if is_trial(item):
-            found.append(item)
-    return found
-
-
-def is_trial(folder: Path) -> bool:
-    """Whether a trial has begun to write into ``folder``."""
-    return any((folder / mark).exists() for mark in (record.RECORD_FILE, record.HISTORY_FILE, ".hydra"))
+def begun_trials(folder: Path) -> list[Path]:
+    """The folders into which a trial of the sweep in ``folder`` has written something, by name."""
+    return [path for path in record.trial_folders(folder) if record.has_begun(path)]
 
 
 def read_trials(folders: Iterable[Path]) -> Raw:
     """Read the trials in ``folders``: an unreadable record or line becomes a problem, never an exception."""
     raw = Raw()
     torn: list[str] = []
+    declared: dict[str, Any] = {}
     for item in folders:
         try:
             found = record.read(item)
@@ -44,6 +32,9 @@ def read_trials(folders: Iterable[Path]) -> Raw:
             raw.missing.append(item.name)
             continue
         raw.trials.append(trial_row(found, item))
+        if found.metrics != declared:
+            declared = found.metrics
+            raw.declare(metrics.of_plain(declared), item.name)
         rows, bad = read_history(item / record.HISTORY_FILE)
         raw.history += [row | {"trial_id": found.trial_id} for row in rows]
         if bad:
@@ -61,12 +52,12 @@ def trial_row(found: record.Record, folder: Path) -> dict[str, Any]:
         "ablation": found.ablation,
         "status": found.status,
         "folder": folder.as_posix(),
-        **{key: value for key, value in flatten(found.trial).items() if is_factor(key)},
+        **{key: value for key, value in flat_row(found.trial).items() if is_factor(key)},
         **found.result,
         **{f"params/{key}": value for key, value in found.params.items()},
         **{f"perf/{key}": value for key, value in found.perf.items()},
     }
-    row.update(flatten(found.environment, "environment."))
+    row.update(flat_row(found.environment, "environment."))
     if found.error:
         row["error.type"] = found.error.get("type")
         row["error.message"] = found.error.get("message")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from analysis.errors import BadRequestError
-from analysis.sources.load import Raw
+from analysis.sources.sweep import Raw
+from analysis.sources.wandb_files import WandbRun
 from analysis.sources.wandb_runs import add_run, settled
 
 TIMEOUT_SECONDS = 30
@@ -28,8 +29,9 @@ def read_group(path: str) -> Raw:
         api = wandb.Api(timeout=TIMEOUT_SECONDS)
         for run in api.runs(f"{entity}/{project}", filters={"group": group} if group else None):
             summary = {key: run.summary.get(key) for key in run.summary.keys()}  # noqa: SIM118 (no mapping)
+            history = list(run.scan_history())
             code = EXIT_CODES.get(run.state)
-            add_run(raw, run.id, run.name, run.group or "", run.config, summary, run.scan_history(), code)
+            add_run(raw, WandbRun(run.id, run.name, run.group or "", run.config, summary, history, code))
     except (Error, ValueError, OSError) as error:
         raise BadRequestError(f"W&B did not give the runs of {path}: {error}") from None
     return settled(raw)

@@ -1,27 +1,17 @@
 """Reads the ``.wandb`` files that W&B leaves on disk, without a server.
 
-wandb 0.31 has no public reader. A file is a 7-byte header and then a LevelDB log: blocks of 32 KiB holding
-chunks of (CRC-32 of type and data, length, type, data), where a record is one chunk or several and each
-record is one protobuf message of wandb's own schema. A killed process leaves a file whose tail is cut; all
-that is whole before it is returned.
+A killed process leaves a file with a torn tail; every record before it is read.
 """
 
 import json
 import os
-import struct
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-HEADER = struct.Struct("<4sHB")
-MAGIC = (b":W&B", 0xBEE1)
-CHUNK = struct.Struct("<IHB")
-BLOCK_BYTES = 32 * 1024
-FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+from sweep import wandb_log
 
-SUPERSEDED = "superseded"
 NON_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
@@ -57,7 +47,7 @@ def run_files(folder: Path) -> list[Path]:
     """
     paths = []
     for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name != SUPERSEDED]
+        folders[:] = [name for name in folders if name != wandb_log.SUPERSEDED]
         paths += [Path(parent, name) for name in files if name.endswith(".wandb")]
     return [path for path in sorted(paths) if not path.is_symlink()]
 
@@ -71,62 +61,19 @@ def read_run(path: Path) -> WandbRun:
     from wandb.proto.wandb_internal_pb2 import Record as Message  # type: ignore[attr-defined]
 
     run = WandbRun(id=path.stem.removeprefix("run-"))
-    content = path.read_bytes()
-    if len(content) >= HEADER.size and HEADER.unpack_from(content)[:2] != MAGIC:
-        raise ValueError(f"{path} is not a .wandb file")
-    for message in _messages(content):
-        if message is None:
-            run.truncated = True
-            break
-        try:
+    try:
+        for message, _ in wandb_log.records(path.read_bytes()):
             _apply(Message.FromString(message), run)
-        except (DecodeError, ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not a .wandb file ({error})") from None
+    except (wandb_log.TornError, wandb_log.DamagedError) as error:
+        if isinstance(error, wandb_log.DamagedError) and error.position == 0:
+            raise ValueError(f"{path} is not a .wandb file") from None
+        run.truncated = True
+    except (DecodeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a .wandb file ({error})") from None
     for values in (run.config, run.summary, *run.history):
         for key in [key for key in values if key.startswith("_")]:
             del values[key]
     return run
-
-
-def _messages(content: bytes) -> Iterator[bytes | None]:
-    """Yield each whole record; a last None stands for a tail that is cut or damaged."""
-    position = HEADER.size
-    if len(content) < position:
-        yield None
-        return
-    parts: list[bytes] = []
-    while True:
-        left_in_block = BLOCK_BYTES - position % BLOCK_BYTES
-        if left_in_block < CHUNK.size:
-            position += left_in_block
-        if position >= len(content):
-            break
-        chunk = _chunk(content, position)
-        if chunk is None:
-            yield None
-            return
-        kind, data = chunk
-        position += CHUNK.size + len(data)
-        parts = [data] if kind in (FULL, FIRST) else [*parts, data]
-        if kind in (FULL, LAST):
-            yield b"".join(parts)
-            parts = []
-    if parts:
-        yield None
-
-
-def _chunk(content: bytes, position: int) -> tuple[int, bytes] | None:
-    """The type and data of the chunk at ``position``; None where it is cut or its checksum is wrong."""
-    start = position + CHUNK.size
-    if start > len(content):
-        return None
-    checksum, length, kind = CHUNK.unpack_from(content, position)
-    data = content[start : start + length]
-    if kind not in (FULL, FIRST, MIDDLE, LAST) or len(data) < length:
-        return None
-    if zlib.crc32(data, zlib.crc32(bytes([kind]))) != checksum:
-        return None
-    return kind, data
 
 
 def _apply(record: Any, run: WandbRun) -> None:

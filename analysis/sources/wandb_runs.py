@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from analysis.columns import is_factor
-from analysis.sources.load import Raw, flatten
-from analysis.sources.wandb_files import read_run, run_files
+from analysis.sources.frames import flat_row
+from analysis.sources.sweep import Raw
+from analysis.sources.wandb_files import WandbRun, read_run, run_files
 from sweep.record import STATUSES, is_number
+from sweep.wandb_log import RESULT
 
-RESULT = "result/"
 MEASURED = ("params/", "perf/")
 
 
@@ -25,7 +25,7 @@ def read_offline(folder: Path) -> Raw:
         except ValueError as error:
             raw.problems.append(str(error))
             continue
-        add_run(raw, run.id, run.name, run.group, run.config, run.summary, run.history, run.exit_code)
+        add_run(raw, run)
         if run.truncated and run.exit_code is not None:
             cut.append(run.name or run.id)
     if cut:
@@ -40,46 +40,36 @@ def settled(raw: Raw) -> Raw:
     return raw
 
 
-def add_run(
-    raw: Raw,
-    run_id: str,
-    name: str,
-    group: str,
-    config: Mapping[str, Any],
-    summary: Mapping[str, Any],
-    history: Iterable[Mapping[str, Any]],
-    exit_code: int | None,
-) -> None:
+def add_run(raw: Raw, run: WandbRun) -> None:
     """Add one run to ``raw``: a trial with its history, or a missing one where it left no outcome.
 
     A run of this harness has a ``trial_id`` in its config and its record in its summary. Of any other run the
     plain numbers of the summary are its metrics, and exit code 0 means finished.
     """
-    status = summary.get("status")
-    ours = "trial_id" in config
+    status = run.summary.get("status")
+    ours = "trial_id" in run.config
+    name = run.name or run.id
     if status is not None and status not in STATUSES:
-        raw.problems.append(
-            f"the W&B run {name or run_id} is left out: its status {status!r} is none of {', '.join(STATUSES)}"
-        )
+        raw.problems.append(f"the W&B run {name} is left out: its status {status!r} is none of {', '.join(STATUSES)}")
         return
-    if status is None and (ours or exit_code is None):
-        raw.missing.append(name or run_id)
+    if status is None and (ours or run.exit_code is None):
+        raw.missing.append(name)
         return
-    flat = flatten(config)
-    trial_id = str(flat.get("trial_id", run_id))
+    flat = flat_row(run.config)
+    trial_id = str(flat.get("trial_id", run.id))
     row: dict[str, Any] = {
         "trial_id": trial_id,
-        "name": group or None,
-        "run": name or run_id,
+        "name": run.group or None,
+        "run": name,
         "ablation": flat.get("ablation"),
-        "status": status or ("finished" if exit_code == 0 else "failed"),
+        "status": status or ("finished" if run.exit_code == 0 else "failed"),
         **{key: value for key, value in flat.items() if is_factor(key)},
     }
-    for key, value in summary.items():
+    for key, value in run.summary.items():
         if key.startswith(RESULT):
             row[key.removeprefix(RESULT)] = value if is_number(value) else None
         elif key.startswith("error.") or ((key.startswith(MEASURED) or (not ours and "/" in key)) and is_number(value)):
             row[key] = value
     raw.trials.append(row)
-    rows = [{key: value for key, value in row.items() if is_number(value)} for row in history]
+    rows = [{key: value for key, value in row.items() if is_number(value)} for row in run.history]
     raw.history += [row | {"trial_id": trial_id} for row in rows if "step" in row]

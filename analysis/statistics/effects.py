@@ -14,6 +14,7 @@ from analysis.errors import BadRequestError
 from analysis.statistics.cells import comparable, known_metric
 from analysis.statistics.intervals import holm
 from analysis.statistics.levels import is_reference, labels, swept
+from analysis.statistics.notes import Note, info
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Effects:
     effects: tuple[Effect, ...]
     residual_freedom: int
     n: int
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def effects(trials: pd.DataFrame, metric: str, factors: Sequence[str] | None = None) -> Effects:
@@ -58,7 +59,7 @@ def effects(trials: pd.DataFrame, metric: str, factors: Sequence[str] | None = N
     usable = lora[comparable(lora) & lora[metric].notna()]
     notes = []
     if len(usable) < len(lora):
-        notes.append(f"{len(lora) - len(usable)} trials without a value of {metric} are left out.")
+        notes.append(info("effects without a value", trials=len(lora) - len(usable), metric=metric))
     frame = pd.DataFrame({f"f{i}": labels(usable, name).to_numpy() for i, name in enumerate(names)})
     frame["seed"] = labels(usable, SEED).to_numpy()
     frame["y"] = usable[metric].to_numpy(dtype=float)
@@ -105,7 +106,7 @@ def effects(trials: pd.DataFrame, metric: str, factors: Sequence[str] | None = N
     ]
     found.sort(key=lambda effect: -effect.share)
     if not block:
-        notes.append("One seed: there is no block, and the residual is the interactions left out.")
+        notes.append(info("no block"))
     freedom = round(float(table["df"].iloc[-1]))
     return Effects(metric, tuple(found), freedom, len(frame), tuple(notes))
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-CONFIDENCE = 0.95
+from analysis.statistics.confidence import CONFIDENCE
+
 ALPHA = 0.05
 POWER = 0.8
 ENOUGH_SEEDS = 3
-INTERVAL_NAME = "95% t interval"
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,16 @@ class Summary:
         return (self.high - self.low) / 2
 
 
+def mean(values: np.ndarray) -> float:
+    """What stands for several finite values: their arithmetic mean."""
+    return float(values.mean())
+
+
+def quantile(freedom: int) -> float:
+    """Half the width of an interval in standard errors, at ``freedom`` degrees of freedom."""
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+
+
 def summarise(values: ArrayLike) -> Summary:
     """Mean and 95% t interval of the finite ``values``; NaN where there are too few of them."""
     x = np.asarray(values, dtype=float)
@@ -43,12 +53,12 @@ def summarise(values: ArrayLike) -> Summary:
     n = len(x)
     if n == 0:
         return Summary(0, *[math.nan] * 5)
-    mean, median = float(x.mean()), float(np.median(x))
+    centre, median = mean(x), float(np.median(x))
     if n == 1:
-        return Summary(1, mean, math.nan, median, math.nan, math.nan)
+        return Summary(1, centre, math.nan, median, math.nan, math.nan)
     std = float(x.std(ddof=1))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * std / math.sqrt(n)
-    return Summary(n, mean, std, median, mean - half, mean + half)
+    half = quantile(n - 1) * std / math.sqrt(n)
+    return Summary(n, centre, std, median, centre - half, centre + half)
 
 
 @dataclass(frozen=True)

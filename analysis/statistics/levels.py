@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ UNSET = "unset"
 
 def level_text(value: object) -> str:
     """One value as a reader writes it: 8.0 is ``8``, 0.00001 is ``1e-5``, a missing one is ``unset``."""
-    if value is None or value != value:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return UNSET
     if isinstance(value, float):
         text = f"{value:.6g}"
@@ -88,19 +89,18 @@ def swept(trials: pd.DataFrame) -> list[str]:
     assert set(groups) == set(FACTOR_GROUPS)
     lora = trials[~is_reference(trials)]
     lora = lora if len(lora) else trials
-    found: list[str] = []
+    seed = labels(lora, SEED)
+    telling: dict[str, pd.Series] = {}
     for factor in sorted(
         (name for name in trials.columns if is_factor(name) and name not in (SEED, KIND)),
         key=lambda name: (groups[name.split(".")[0]], _rank_first(name), name),
     ):
         level = labels(lora, factor)
-        if level.nunique() < 2 or _follows(level, [labels(lora, SEED)]):
-            continue
-        if not any(_follows(level, [labels(lora, earlier)]) for earlier in found):
-            found.append(factor)
-    if not found and KIND in trials and trials[KIND].nunique() > 1:
-        found.append(KIND)
-    return found
+        if level.nunique() > 1 and not any(_follows(level, earlier) for earlier in (seed, *telling.values())):
+            telling[factor] = level
+    if not telling and KIND in trials and trials[KIND].nunique() > 1:
+        return [KIND]
+    return list(telling)
 
 
 def _rank_first(name: str) -> int:
@@ -108,9 +108,9 @@ def _rank_first(name: str) -> int:
     return first.index(name) if name in first else len(first)
 
 
-def _follows(level: pd.Series, others: Sequence[pd.Series]) -> bool:
-    """Whether the other factors determine ``level``."""
-    return bool((level.groupby([other.to_numpy() for other in others]).nunique() <= 1).all())
+def _follows(level: pd.Series, other: pd.Series) -> bool:
+    """Whether the other factor determines ``level``."""
+    return bool((level.groupby(other.to_numpy()).nunique() <= 1).all())
 
 
 def select(trials: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -129,6 +129,6 @@ def select(trials: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.DataF
             keep |= is_reference(trials)
         trials = trials[keep]
     if trials.empty:
-        asked = ", ".join(f"{factor}={','.join(wanted)}" for factor, wanted in where.items())
-        raise BadRequestError(f"no trial has {asked}")
+        conditions = ", ".join(f"{factor}={','.join(wanted)}" for factor, wanted in where.items())
+        raise BadRequestError(f"no trial has {conditions}")
     return trials

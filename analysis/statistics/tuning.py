@@ -9,12 +9,18 @@ would use more seeds for the choice, but all choices would then share their data
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.statistics.levels import ordered
+from analysis.columns import SEED, Column, describe
+from analysis.statistics.intervals import mean
+from analysis.statistics.levels import level_text, ordered
+from analysis.statistics.notes import Note, info, warning
+from analysis.statistics.observations import Cell
+from sweep.metrics import Metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +40,55 @@ class Tuned:
     peeked: bool
 
 
+def criterion(trials: pd.DataFrame, column: Column, metrics: Mapping[str, Metric]) -> Column | None:
+    """The metric by which a learning rate is chosen before ``column`` is reported.
+
+    None where the rate is no part of the question, or where no direction is known to be better.
+    """
+    if column.tuned_on is None:
+        return None
+    chooses = describe(column.tuned_on, metrics) if column.tuned_on in trials else column
+    return chooses if chooses.better else None
+
+
+def tune(frame: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame, dict[Cell, Tuned]]:
+    """One row a seed of each cell of ``keys``, at the rate that the other seeds chose; and the choices.
+
+    ``frame`` has one row a trial: ``keys``, ``seed``, ``value``, ``rate`` and ``score`` (see ``choose``). Cells
+    without a rate (the untouched base) are handed on as they are.
+    """
+    import pandas as pd
+
+    rows: list[dict[Hashable, object]] = []
+    choices: dict[Cell, Tuned] = {}
+    for key, group in frame.groupby(list(keys), sort=False):
+        cell = tuple(map(str, key)) if isinstance(key, tuple) else (str(key),)
+        if group["rate"].isna().all():
+            rows += group[[*keys, SEED, "value"]].to_dict("records")
+            continue
+        choices[cell] = choose(group)
+        levels: dict[Hashable, object] = dict(zip(keys, cell, strict=True))
+        rows += [{**levels, SEED: seed, "value": value} for seed, value in choices[cell].values.items()]
+    return pd.DataFrame(rows), choices
+
+
+def choice_notes(choices: Mapping[Cell, Tuned], column: Column, chosen_by: Column) -> list[Note]:
+    """How the rates were chosen, and where the choice is weak."""
+    rates = {level_text(choice.usual) for choice in choices.values()}
+    notes = [
+        info(
+            "tuned",
+            by=chosen_by.name if chosen_by.name != column.name else None,
+            rate=rates.pop() if len(rates) == 1 else None,
+        )
+    ]
+    if peeked := sum(choice.peeked for choice in choices.values()):
+        notes.append(warning("tuned on itself", cells=peeked))
+    if edges := ["/".join(cell) for cell, choice in choices.items() if choice.edge]:
+        notes.append(warning("edge of the grid", cells=edges, of=len(choices)))
+    return notes
+
+
 def choose(group: pd.DataFrame) -> Tuned:
     """Pick a rate for each seed of one cell from the other half: seeds in order, every second one.
 
@@ -43,25 +98,31 @@ def choose(group: pd.DataFrame) -> Tuned:
     """
     seeds, row_of = np.unique(group["seed"].to_numpy(dtype=str), return_inverse=True)
     rates, column_of = np.unique(group["rate"].to_numpy(dtype=float), return_inverse=True)
-    table = np.full((len(seeds), len(rates)), np.nan)
-    matrix = table.copy()
-    table[row_of, column_of] = group["value"].to_numpy(dtype=float)
-    matrix[row_of, column_of] = group["score"].to_numpy(dtype=float)
-    order = [ordered(seeds).index(seed) for seed in seeds]
-    half = np.array(order) % 2
-    reported: dict[str, float] = {}
-    chosen: list[float] = []
-    for row, seed in enumerate(seeds):
-        others = matrix[half != half[row]] if len(seeds) > 1 else matrix
-        seen = ~np.isnan(others)
-        means = np.where(seen, others, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-        means[~seen.any(axis=0)] = np.inf
-        if not np.isfinite(means).any():
-            reported[str(seed)] = np.nan
-            continue
-        best = int(np.argmin(means))
-        chosen.append(float(rates[best]))
-        reported[str(seed)] = float(table[row, best])
-    usual = max(sorted(set(chosen)), key=chosen.count) if chosen else np.nan
+    values = np.full((len(seeds), len(rates)), np.nan)
+    scores = values.copy()
+    values[row_of, column_of] = group["value"].to_numpy(dtype=float)
+    scores[row_of, column_of] = group["score"].to_numpy(dtype=float)
+    place = {seed: index for index, seed in enumerate(ordered(seeds))}
+    half = np.array([place[seed] % 2 for seed in seeds])
+    best_on = [_best(scores[half == side]) for side in (0, 1)]
+    chosen = [best_on[1 - side] if len(seeds) > 1 else best_on[side] for side in half]
+    reported = {
+        str(seed): np.nan if best is None else float(values[row, best])
+        for row, (seed, best) in enumerate(zip(seeds, chosen, strict=True))
+    }
+    picked = [float(rates[best]) for best in chosen if best is not None]
+    usual = max(sorted(set(picked)), key=picked.count) if picked else np.nan
     edge = len(rates) > 1 and usual in (rates.min(), rates.max())
-    return Tuned(reported, usual, edge, len(matrix) == 1)
+    return Tuned(reported, usual, edge, len(seeds) == 1)
+
+
+def _best(scores: np.ndarray) -> int | None:
+    """The column of ``scores`` (seeds, rates) with the lowest mean; None where every rate has diverged or said nothing."""
+    means = [_mean_score(column) for column in scores.T]
+    return int(np.argmin(means)) if np.isfinite(means).any() else None
+
+
+def _mean_score(scores: np.ndarray) -> float:
+    """The mean of the scores that say something; infinite where one diverged or none is left."""
+    said = scores[~np.isnan(scores)]
+    return mean(said) if len(said) and np.isfinite(said).all() else np.inf

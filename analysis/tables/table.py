@@ -1,4 +1,4 @@
-"""One metric over rows × columns as a table for a paper: mean ± 95% t interval, n, marks, footnotes."""
+"""One metric over rows × columns as a table for a paper: means with intervals, n, marks, footnotes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import pandas as pd
 
 from analysis.columns import RATIO, SEED, Column, describe
 from analysis.errors import BadRequestError
-from analysis.sources.load import Sweep
-from analysis.statistics.cells import Cell, observe
-from analysis.statistics.compare import against, clear_best, compare
-from analysis.statistics.intervals import INTERVAL_NAME, Summary
+from analysis.sources.sweep import Sweep
+from analysis.statistics.cells import observe
+from analysis.statistics.compare import Comparison, against, clear_best, compare
+from analysis.statistics.intervals import Summary
 from analysis.statistics.levels import REFERENCES, is_adapter, labels, select
+from analysis.statistics.observations import Cell, Observations
+from analysis.tables import wording
 
 ONE_COLUMN = ("",)
 
@@ -37,7 +39,8 @@ class Table:
     """A table before it is written in any format.
 
     ``entries`` maps (row level, column level) to its entry; a table without a column factor has the single
-    column "". ``spanning`` names the rows (full, none) whose one entry holds for every column.
+    column "". ``spanning`` names the rows (full, none) whose one entry holds for every column. ``caveats`` are the
+    notes that weaken the conclusions.
     """
 
     metric: Column
@@ -50,6 +53,7 @@ class Table:
     decimals: int
     caption: str
     notes: tuple[str, ...]
+    caveats: tuple[str, ...]
 
 
 def build(
@@ -70,42 +74,13 @@ def build(
         raise BadRequestError("the seed is what the table averages over; choose another factor")
     trials = select(sweep.trials, where or {})
     factors = (rows,) if columns is None else (rows, columns)
-    observations = observe(trials, factors, metric)
+    observations = observe(trials, factors, metric, sweep.metrics)
     if not observations.filled:
         raise BadRequestError(f"no finished trial has a value of {metric}")
-    marks: dict[Cell, str] = {}
-    notes = list(observations.notes)
-    if baseline:
-        found = compare(observations, against(observations, tuple(baseline)))
-        marks = {item.cell: "*" for item in found if item.significant}
-        base = " / ".join(baseline)
-        how = f"paired t tests at equal seeds, Holm-corrected over {len(found)} comparisons"
-        notes.append(
-            f"* differs from {base} ({how}, p < 0.05)." if marks else f"No cell is distinguishable from {base} ({how})."
-        )
+    comparisons = compare(observations, against(observations, tuple(baseline))) if baseline else []
     best = clear_best(observations, observations.cells)
-    notes.append(
-        "Bold: better than every other trained cell (paired t tests, Holm-corrected)."
-        if best
-        else "No cell is in bold: none is distinguishably better than every other."
-    )
-    ratios = _ratios(trials, factors)
-    entries = {}
-    counts = observations.counts.to_dict("index")
-    for cell in observations.cells:
-        count = counts[cell]
-        place = (cell[0], cell[1] if columns else "")
-        entries[place] = Entry(
-            observations.summary(cell),
-            int(count["trials"]),
-            int(count["diverged"] + count["failed"]),
-            cell == best,
-            marks.get(cell, ""),
-            ratios.get(cell, math.nan),
-            observations.rates.get(cell, ""),
-        )
+    entries = _entries(observations, comparisons, best, _ratios(trials, factors))
     both = columns is not None and is_adapter(rows) and is_adapter(columns)
-    spanning = tuple(level for level in observations.levels[rows] if both and level in REFERENCES)
     column_levels = ONE_COLUMN if columns is None else tuple(observations.levels[columns])
     return Table(
         metric=observations.metric,
@@ -114,26 +89,37 @@ def build(
         row_levels=tuple(observations.levels[rows]),
         column_levels=tuple(level for level in column_levels if not (both and level in REFERENCES)),
         entries=entries,
-        spanning=spanning,
+        spanning=tuple(level for level in observations.levels[rows] if both and level in REFERENCES),
         decimals=_decimals([entry.summary for entry in entries.values()]),
-        caption=_caption(sweep, observations.metric, where or {}),
-        notes=(*notes, *_left_out(sweep)),
+        caption=wording.caption(observations.metric, sweep.name, where or {}),
+        notes=(
+            *map(wording.note_text, observations.notes),
+            *([wording.marks_text(baseline, comparisons)] if baseline else []),
+            *([wording.bold_text(best is not None)] if observations.metric.better else []),
+            *sweep.problems,
+            *([wording.unfinished_text(sweep.missing)] if sweep.missing else []),
+        ),
+        caveats=tuple(wording.caveat(note) for note in observations.notes if note.is_warning),
     )
 
 
-def _caption(sweep: Sweep, metric: Column, where: Mapping[str, Sequence[str]]) -> str:
-    better = f", {metric.better} is better" if metric.better else ""
-    only = "".join(f"; {factor} = {' or '.join(wanted)}" for factor, wanted in where.items())
-    what = f"{metric.title} ({metric.name}{better})"
-    return f"{what} of sweep {sweep.name}: mean ± {INTERVAL_NAME} over n seeds{only}."
-
-
-def _left_out(sweep: Sweep) -> list[str]:
-    lines = list(sweep.problems)
-    if sweep.missing:
-        shown = ", ".join(sweep.missing[:5]) + (", …" if len(sweep.missing) > 5 else "")
-        lines.append(f"{len(sweep.missing)} unfinished trials are not in the table: {shown}")
-    return lines
+def _entries(
+    observations: Observations, comparisons: Sequence[Comparison], best: Cell | None, ratios: Mapping[Cell, float]
+) -> dict[tuple[str, str], Entry]:
+    marked = {item.cell for item in comparisons if item.significant}
+    counts = observations.counts.to_dict("index")
+    return {
+        (cell[0], cell[1] if len(cell) > 1 else ""): Entry(
+            summary=observations.summary(cell),
+            trials=int(counts[cell]["trials"]),
+            lost=int(counts[cell]["diverged"] + counts[cell]["failed"]),
+            best=cell == best,
+            mark="*" if cell in marked else "",
+            ratio=ratios.get(cell, math.nan),
+            rate=observations.rates.get(cell, ""),
+        )
+        for cell in observations.cells
+    }
 
 
 def _ratios(trials: pd.DataFrame, factors: Sequence[str]) -> dict[Cell, float]:
@@ -148,7 +134,7 @@ def _ratios(trials: pd.DataFrame, factors: Sequence[str]) -> dict[Cell, float]:
 
 def _decimals(summaries: Sequence[Summary]) -> int:
     """Decimals that show two digits of the typical half interval, or four digits of the mean without one."""
-    halves = sorted(item.half for item in summaries if item.half == item.half and item.half > 0)
+    halves = sorted(item.half for item in summaries if item.half > 0)
     if halves:
         return min(8, max(0, 1 - math.floor(math.log10(halves[len(halves) // 2]))))
     means = [abs(item.mean) for item in summaries if item.n and item.mean]

@@ -1,11 +1,17 @@
 """Which layers a trial adapts: presets, names, regular expressions, layer indices, and exclusions."""
 
 import re
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from sweep.adapters.options import AdapterOptions
 from sweep.adapters.rank import matches
 from sweep.errors import ConfigError
+
+MATCHING_S = 2
+"""Seconds of the processor that an expression has for the names of all layers: nested repetition can take years."""
 
 Presets = Mapping[str, Sequence[str]]
 _KIND = {"targets": "this model's layers", "exclude": "the targeted layers", "save": "this model's modules"}
@@ -47,7 +53,9 @@ def select(adapter: AdapterOptions, layers: Sequence[str], presets: Presets) -> 
         raise ConfigError([f"adapter.{key} = {shown!r}: leaves no layer to adapt"])
     for key, pattern in (("rank_pattern", adapter.rank_pattern), ("alpha_pattern", adapter.alpha_pattern)):
         for expression in pattern or ():
-            if not any(matches(expression, name) for name in chosen):
+            with _in_time(key, expression):
+                fitting = [name for name in chosen if matches(expression, name)]
+            if not fitting:
                 allowed = _allowed(chosen, {}, "the targeted layers")
                 raise ConfigError([f"adapter.{key} = {pattern}: {expression!r} matches no layer; {allowed}"])
     return chosen
@@ -82,11 +90,32 @@ def _matching(key: str, wanted: str | Sequence[str], layers: Sequence[str], pres
         return _by_name(key, presets[wanted], layers)
     try:
         expression = re.compile(wanted)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ConfigError([f"adapter.{key} = {wanted!r}: not a valid regular expression ({error})"]) from None
-    if chosen := [name for name in layers if expression.fullmatch(name)]:
+    with _in_time(key, wanted):
+        chosen = [name for name in layers if expression.fullmatch(name)]
+    if chosen:
         return chosen
     raise ConfigError([f"adapter.{key} = {wanted!r}: matches no layer; {_allowed(layers, presets, _KIND[key])}"])
+
+
+@contextmanager
+def _in_time(key: str, expression: str) -> Iterator[None]:
+    def stop(*_: Any) -> None:
+        raise ConfigError(
+            [
+                f"adapter.{key} = {expression!r}: takes longer than {MATCHING_S} s to match the names of the layers; "
+                "write it without a repetition inside a repetition"
+            ]
+        )
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, MATCHING_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _by_name(key: str, names: Sequence[str], layers: Sequence[str]) -> list[str]:

@@ -13,8 +13,10 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from sweep.config import check_name, parse
 from sweep.engines.options import LaunchOptions
 from sweep.errors import ConfigError
+from sweep.files import replace_file
 from sweep.launch.warm_up import WORTH_IT, warm_up
 from sweep.record import Record
+from sweep.text import say, without_home
 
 if TYPE_CHECKING:
     from sweep.resolve import ResolvedTrial
@@ -68,6 +70,7 @@ class Application:
             by_sweep.setdefault(sweep, []).append(trial)
             folders.append(sweep / trial.label)
         for sweep, own in by_sweep.items():
+            strip_home(sweep / "multirun.yaml")
             self._trained += own
             records = self._train_packed(own, sweep, configs[0].hydra)
             self._records |= {sweep / trial.label: record for trial, record in zip(own, records, strict=True)}
@@ -133,6 +136,7 @@ class Application:
         from sweep.launch.launch import run
         from sweep.store.store import Store
 
+        strip_home(folder.parent / "multirun.yaml", *(folder / ".hydra").glob("*.yaml"))
         store = Store(folder.parent, HydraConfig.get().runtime.choices.get("ablation"))
         [record] = run([self._resolve(config)], store, LaunchOptions())
         if record.finished:
@@ -183,6 +187,14 @@ def folder_of(name: str) -> str:
     return f"outputs/{name}"
 
 
+def strip_home(*files: Path) -> None:
+    """Take the path of the user's home folder out of what Hydra has written."""
+    for file in files:
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        if text != (short := without_home(text)):
+            replace_file(file, short.encode())
+
+
 def remove_hydras_file(folder: Path) -> None:
     """Remove the ``multirun.yaml`` that Hydra wrote for a rejected sweep, where there is nothing else."""
     if [path.name for path in folder.glob("*")] == ["multirun.yaml"]:
@@ -200,7 +212,7 @@ def show_plan(trials: "Sequence[ResolvedTrial]", options: LaunchOptions) -> NoRe
     for name in dict.fromkeys(trial.config.name for trial in trials):
         own = [trial for trial in trials if trial.config.name == name]
         store = Store(Path(folder_of(name)), ablation=None)
-        print(f"{store.folder}: {describe(make_plan(own, store, options), own)}")
+        say(f"{store.folder}: {describe(make_plan(own, store, options), own)}")
     sys.exit(0)
 
 

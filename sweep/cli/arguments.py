@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 
@@ -11,6 +12,7 @@ from sweep.errors import ConfigError
 from sweep.registry import INITS
 
 DRY_RUN = "--dry-run"
+TRUST = "--trust"
 MULTIRUN = frozenset({"--multirun", "-m"})
 PACKED = "hydra/launcher=packed"
 
@@ -25,6 +27,21 @@ def checked(arguments: Sequence[str]) -> list[str]:
     return pack_by_default(options_first(quote_nested_interpolations(arguments)))
 
 
+def trusted_folders(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """The arguments without ``--trust FOLDER``, and these folders. Raises ConfigError for what is no folder."""
+    rest, folders = [], []
+    words = iter(arguments)
+    for word in words:
+        option, _, folder = word.partition("=")
+        if option != TRUST:
+            rest.append(word)
+        elif (folder := folder or next(words, "")) and Path(folder).is_dir():
+            folders.append(Path(folder).resolve())
+        else:
+            raise ConfigError([one_line(f"{TRUST} {folder}: must be a folder whose configuration files you trust")])
+    return rest, folders
+
+
 def refuse_swept_ablation(arguments: Sequence[str]) -> None:
     """An ablation brings its own factors, of which Hydra would silently take those of the first."""
     if any(re.match(r"\+?ablation=.*,", argument) for argument in arguments):
@@ -36,7 +53,7 @@ def refuse_swept_ablation(arguments: Sequence[str]) -> None:
 def refuse_unknown_option(arguments: Sequence[str]) -> None:
     """Say what to write instead of the first option that does not exist."""
     parser = get_args_parser()
-    known = [*re.findall(r"--[\w-]+", parser.format_usage()), DRY_RUN]
+    known = [*re.findall(r"--[\w-]+", parser.format_usage()), DRY_RUN, TRUST]
     wrong = [one for one in parser.parse_known_args(list(arguments))[1] if one.startswith("-") and one not in known]
     if not wrong:
         return

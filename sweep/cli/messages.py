@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from sweep.cli.plugin_tasks import refusal
 from sweep.config import unknown_key
 from sweep.errors import ConfigError
 from sweep.registry import TASKS
-from sweep.text import printable
+from sweep.text import masked, printable
 
 EXTRAS = ("optuna",)
 """Choices that an optional installation brings."""
@@ -31,14 +31,7 @@ def readable(error: BaseException) -> str:
 def _said(error: BaseException, causes: Sequence[BaseException]) -> str:
     text = str(error)
     if isinstance(error, MissingConfigException):
-        if not error.options:
-            return text.partition("\nConfig search path")[0]
-        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-        extra = f"; for {choice}: pip install 'lora-sweep[{choice}]'" if choice in EXTRAS else ""
-        if group == "task" and (fault := refusal(choice)):
-            return f"{group} = {choice!r}: {fault}"
-        options = map(TASKS.shown, error.options) if group == "task" else error.options
-        return f"{group} = {choice!r}: must be one of {', '.join(options)}{extra}"
+        return _unknown_choice(error)
     if addable := re.search(r"'([\w/]+)'\. No match in the defaults list.*use (\S+)", text, re.DOTALL):
         return f"{addable[1]}: has no default choice to replace; write {addable[2]}"
     if unknown := re.match(r"Could not override '([\w.]+)'", text):
@@ -59,6 +52,8 @@ def _said(error: BaseException, causes: Sequence[BaseException]) -> str:
         return "a grid has no intervals: give values, as in optimizer.lr=1e-4,1e-3,1e-2, or search with hydra/sweeper=optuna"
     if any(isinstance(cause, RecursionError) for cause in causes):
         return "a value or a file refers to itself, or is nested too deeply"
+    if isinstance(error, InterpolationResolutionError) and not isinstance(causes[-1], OmegaConfBaseException):
+        return f"{type(causes[-1]).__name__}: {causes[-1]}"  # not the key for whose sake it was asked
     values = [cause for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key]
     if values:
         key, missing = values[-1].full_key, isinstance(values[-1], MissingMandatoryValue)
@@ -81,6 +76,16 @@ def _unreadable(override: str) -> str:
     return f"{override!r}: is not of the form key=value1,value2 without spaces, or a value needs quotes"
 
 
+def _unknown_choice(error: MissingConfigException) -> str:
+    if not error.options:
+        return str(error).partition("\nConfig search path")[0]
+    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    if group != "task":
+        extra = f"; for {choice}: pip install 'lora-sweep[{choice}]'" if choice in EXTRAS else ""
+        return f"{group} = {choice!r}: must be one of {', '.join(error.options)}{extra}"
+    return f"task = {choice!r}: " + (refusal(choice) or f"must be one of {', '.join(map(TASKS.shown, error.options))}")
+
+
 def _unknown_to_hydra(path: Sequence[str]) -> str:
     key = ".".join(path)
     if path[:2] != ["hydra", "launcher"]:
@@ -95,8 +100,8 @@ def _unknown_to_hydra(path: Sequence[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """``text`` on one line, printable, and cut where it repeats what somebody has put into a file."""
-    line = printable(" ".join(text.split()))
+    """``text`` on one line, printable, without secrets, and cut where it repeats what somebody has put into a file."""
+    line = printable(masked(" ".join(text.split())))
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}… ({len(line):,} characters)"
 
 

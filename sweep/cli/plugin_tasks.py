@@ -6,7 +6,7 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from sweep.cli.safety import check_files
+from sweep.cli.foreign import read_config
 from sweep.errors import ConfigError
 from sweep.registry import TASKS, Plugin, PluginError
 
@@ -48,9 +48,8 @@ def _read(plugin: Plugin) -> tuple[str | None, DictConfig]:
     if not path.is_file():
         raise plugin.error(f"its package has no {FOLDER / path.name}, which holds the task's defaults")
     try:
-        check_files(path.parent)
-        text = path.read_text(encoding="utf-8")
-    except (ConfigError, OSError) as error:
+        text = read_config(path)
+    except ConfigError as error:
         raise plugin.error(str(error)) from None
     header = re.match(r"#\s*@package\s+(\S+)", text)
     node = OmegaConf.create(text)

@@ -9,12 +9,14 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
 import hydra._internal.hydra as hydra_internals
-from hydra._internal.utils import get_args_parser
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -25,11 +27,9 @@ from sweep.cli import arguments
 from sweep.cli.app import Application, TrialFailedError
 from sweep.cli.messages import readable
 from sweep.cli.plugin_tasks import offer_tasks
-from sweep.cli.safety import CheckedLoader, check_files
+from sweep.cli.safety import CheckedLoader
 from sweep.errors import ConfigError
-
-SHORTEST_SECRET = 8
-"""Shortest environment value that is masked in messages, in characters."""
+from sweep.text import SHORTEST_SECRET, masked
 
 _PACKAGE = Path(__file__).parents[1]
 if not (_PACKAGE / "conf").is_dir():  # a bare checkout, where nothing has put the launcher on the path
@@ -41,21 +41,22 @@ def run() -> None:
     """Train what ``sys.argv`` asks for, or show its plan."""
     gc.set_threshold(100_000)  # fewer garbage collections: composing creates many long-lived objects
     atexit.register(gc.freeze)  # and none at the exit
-    given = list(sys.argv[1:])
     try:
+        given, trusted = arguments.trusted_folders(sys.argv[1:])
         given = arguments.checked(given)
     except ConfigError as error:
         sys.exit(f"lora-sweep: {error}")
+    trusted.append(CONF.resolve())
     if arguments.DRY_RUN not in given:
         sys.argv[1:] = given
-        _run()
+        _run(trusted)
         return
     with tempfile.TemporaryDirectory() as nowhere:
         sys.argv[1:] = arguments.for_dry_run(given, nowhere)
-        _run()
+        _run(trusted)
 
 
-def _run() -> None:
+def _run(trusted: Sequence[Path]) -> None:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("0", "")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what went wrong instead of printing it its own way
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way of pressing Ctrl-C
@@ -65,7 +66,7 @@ def _run() -> None:
         """Hydra's resolver ``${oc.env:…}``; what it gives is not repeated in a message."""
         value = oc.env(key, *default)
         if value and key in os.environ and len(value) >= SHORTEST_SECRET:
-            secrets[value] = f"${{oc.env:{key}}}"
+            secrets[value] = f"${key}"
         return value
 
     logging.getLogger("alembic").setLevel(logging.WARNING)  # optuna's database would announce each of its plug-ins
@@ -74,25 +75,25 @@ def _run() -> None:
     OmegaConf.register_new_resolver("sweep_folder", application.sweep_folder, replace=True)
     OmegaConf.register_new_resolver("times", times, replace=True)
     OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
-    hydra_internals.ConfigLoaderImpl = CheckedLoader  # type: ignore[misc]
+    hydra_internals.ConfigLoaderImpl = partial(CheckedLoader, trusted=trusted)  # type: ignore[assignment,misc]
     try:
-        for folder in _config_folders():
-            check_files(folder)
         offer_tasks()
         hydra.main(version_base="1.3", config_path=str(CONF.absolute()), config_name="config")(application)()
-    except BrokenPipeError:  # whoever read our output has enough of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt:
         print("lora-sweep: interrupted; the same command goes on with what is not finished", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         application.clean_up()
         if wants_traceback:
-            raise
+            sys.exit(masked("".join(traceback.format_exception(error))))
         text = application.explained(error) or readable(error)
         for secret, name in secrets.items():
             text = text.replace(secret, name)
         sys.exit(f"lora-sweep: {_prefix(error)}{text}")
+    finally:
+        hydra_internals.ConfigLoaderImpl = ConfigLoaderImpl  # type: ignore[misc]
 
 
 def times(*factors: float) -> float:
@@ -104,18 +105,14 @@ def times(*factors: float) -> float:
     return math.prod(factors)
 
 
-def _config_folders() -> list[Path]:
-    """The folders whose files Hydra would read: ours, and that of ``--config-dir``."""
-    given = get_args_parser().parse_known_args()[0].config_dir
-    return [CONF, *([Path(given)] if given else [])]
-
-
 def _prefix(error: Exception) -> str:
     """Prefix for an unexpected error: its type, and whether our code or Hydra's raised it."""
     expected = (ConfigError, HydraException, OmegaConfBaseException, TrialFailedError, OSError, YAMLError)
     if any(isinstance(one, expected) for one in (error, error.__cause__, error.__context__)):
         return ""
     frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
-    if any(name.startswith("sweep.") and name not in (__name__, "sweep.cli.safety") for name in frames):
+    if any(
+        name.startswith("sweep.") and name not in (__name__, "sweep.cli.safety", "sweep.cli.foreign") for name in frames
+    ):
         return f"{type(error).__name__} (HYDRA_FULL_ERROR=1 shows where): "
     return f"the configuration cannot be composed: {type(error).__name__}: "

@@ -10,6 +10,7 @@ from typing import get_args
 from sweep import record
 from sweep.store.claim import SHORT, claimed
 from sweep.store.state import Found, State, look
+from sweep.text import printable, say
 
 STATES = get_args(State)
 GOOD = STATES[:2]
@@ -25,9 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = parser.parse_args(arguments).folder
     trials = find(folder)
     if not trials:
-        print(f"lora-sweep: {folder} holds no trial", file=sys.stderr)
+        say(f"lora-sweep: {folder} holds no trial", sys.stderr)
         return 2
-    print(describe(folder, trials))
+    say(describe(folder, trials))
     return 0 if all(trial.state in GOOD for trial in trials) else 1
 
 
@@ -46,7 +47,7 @@ def describe(folder: Path, trials: Sequence[Found]) -> str:
     for state in STATES[len(GOOD) :]:
         for trial in by_state[state]:
             detail = " ".join(trial.detail.split())[:200]
-            lines.append(f"  {state:11}  {trial.folder.name}  {detail}".rstrip())
+            lines.append(f"  {state:11}  {printable(trial.folder.name)}  {detail}".rstrip())
     lines += [
         f"environment differs in {line}" for line in record.mixtures(trial.record for trial in trials if trial.record)
     ]

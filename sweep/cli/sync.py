@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweep.store.claim import claimed
+from sweep.text import say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="outputs/NAME")
     folder = parser.parse_args(arguments).folder
     if not (folder / "wandb").is_dir():
-        print(f"lora-sweep: {folder} holds no W&B runs", file=sys.stderr)
+        say(f"lora-sweep: {folder} holds no W&B runs", sys.stderr)
         return 2
 
     from sweep.trackers import upload, wandb
@@ -28,15 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     said = ""
     if wanted:
         if obstacle := wandb.obstacle():
-            print(f"lora-sweep: {obstacle}; nothing was uploaded, and nothing is lost", file=sys.stderr)
+            say(f"lora-sweep: {obstacle}; nothing was uploaded, and nothing is lost", sys.stderr)
             return 1
         said = upload.upload(wanted)
     there = sum(upload.marker(file).exists() for file in files)
-    print(
+    say(
         f"{folder}: {there} of {len(files)} W&B runs are on the server"
         + (f"; {len(training)} are still training" if training else "")
     )
     if left := [file for file in wanted if not upload.marker(file).exists()]:
-        print(said, file=sys.stderr)
-        print(f"lora-sweep: {len(left)} runs are not uploaded; the same command tries them again", file=sys.stderr)
+        say(said, sys.stderr)
+        say(f"lora-sweep: {len(left)} runs are not uploaded; the same command tries them again", sys.stderr)
     return 0 if there == len(files) else 1

@@ -3,6 +3,7 @@ as the one output, and plain linear layers in the place of GPT-2's transposed on
 """  # noqa: D205
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +12,24 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sweep.errors import ConfigError
+from sweep.files import open_foreign, read_foreign
 from sweep.models.model import Model
 
 CONFIG_FILE = "config.json"
 WEIGHTS = "*.safetensors"
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
 READ = (CONFIG_FILE, WEIGHTS, "*.safetensors.index.json", *TOKENIZER)
+LARGEST_CONFIG, LARGEST_TOKENIZER, LARGEST_WEIGHTS = 2**20, 2**28, 2**40
+"""Bytes of a model's configuration, of a file of its tokenizer and of its weights."""
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
+SIZES = (
+    *LAYERS, "num_attention_heads", "n_head", "n_heads", "hidden_size", "n_embd", "d_model", "intermediate_size", "vocab_size",
+)  # fmt: skip
+"""Fields of a model's configuration that have to be whole numbers."""
+MOST_LAYERS, LARGEST_SIZE = 1_000, 10**8
 QUERY_AND_VALUE = {"q_proj", "v_proj", "q_lin", "v_lin", "query", "value"}
 
 
@@ -63,6 +72,18 @@ def _complete(folder: Path, model: str) -> Path:
         raise ConfigError([f"task.model = {model!r}: has no {CONFIG_FILE}; give a folder that save_pretrained has written"])  # fmt: skip
     if not list(folder.glob(WEIGHTS)):
         raise ConfigError([f"task.model = {model!r}: has no {WEIGHTS}; other formats can run code when they are read, so save it again with save_pretrained"])  # fmt: skip
+    try:
+        values = dict(json.loads(read_foreign(folder / CONFIG_FILE, LARGEST_CONFIG)))
+    except OSError as error:
+        raise ConfigError([f"task.model = {model!r}: {CONFIG_FILE}: {error.strerror}"]) from None
+    except (TypeError, ValueError, RecursionError) as error:
+        said = f"{CONFIG_FILE}: is not the JSON of a model's configuration ({error})"
+        raise ConfigError([f"task.model = {model!r}: {said}"]) from None
+    for field in SIZES:
+        most = MOST_LAYERS if field in LAYERS else LARGEST_SIZE
+        if field in values and not (type(values[field]) is int and 1 <= values[field] <= most):
+            said = f"{CONFIG_FILE}: {field} = {values[field]!r}: must be a whole number from 1 to {most:,}"
+            raise ConfigError([f"task.model = {model!r}: {said}"])
     return folder
 
 
@@ -72,8 +93,11 @@ def sha256_of(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted({path for pattern in READ for path in folder.glob(pattern)}):
         digest.update(f"{path.name}\0".encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        try:
+            with open_foreign(path, LARGEST_WEIGHTS if path.match(WEIGHTS) else LARGEST_TOKENIZER) as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise ConfigError([f"task.model = {name_of(folder)!r}: {path.name}: {error.strerror}"]) from None
     return digest.hexdigest()
 
 
@@ -179,8 +203,8 @@ def _readable(folder: Path) -> Iterator[None]:
     """Turn what transformers says about a model's files into one line."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # a damaged value leads to errors of every type
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError([f"task.model = {name_of(folder)!r}: cannot be used as a causal language model: {reason}"]) from None  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 """Train one pack: attach its trials to the base, train them, and record what became of each."""
 
 import math
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,12 +16,6 @@ from sweep.training.loop import Callbacks, Row, Rows, Trained, train
 from sweep.training.pruning import Pruning
 
 START_TOLERANCE = 1e-3
-
-
-def failure(error: BaseException) -> dict[str, str]:
-    """What a record holds of the error for which a trial failed."""
-    trace = "".join(traceback.format_exception(error))
-    return {"type": type(error).__name__, "message": str(error), "traceback": trace}
 
 
 def run_pack(

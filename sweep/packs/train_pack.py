@@ -12,13 +12,14 @@ from sweep.guard import blaming
 from sweep.hardware import device_of, threads
 from sweep.packs.base import Base, load_base, pretrained
 from sweep.packs.rows import PackRows
-from sweep.packs.run_pack import failure, run_pack
+from sweep.packs.run_pack import run_pack
 from sweep.record import Record
 from sweep.registry import TASKS
 from sweep.resolve import ResolvedTrial
 from sweep.store.environment import environment
 from sweep.store.skip import decide
 from sweep.store.store import Store, UnwritableError
+from sweep.text import failure
 
 if TYPE_CHECKING:
     from sweep.trackers.wandb import WandbSweep

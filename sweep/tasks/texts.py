@@ -8,7 +8,10 @@ from importlib import import_module
 from pathlib import Path
 
 from sweep.errors import ConfigError
+from sweep.files import read_foreign
 
+LARGEST_TEXT = 2**30
+"""Bytes of a text."""
 FEWEST_WINDOWS = 20
 
 Documents = tuple[str, ...]
@@ -44,7 +47,7 @@ def _documents(path: str | None, key: str, package: str) -> Documents:
     if path is None:
         return (import_module(f"{package}.plain_text_readers_bible").bible.scripture_content,)
     try:
-        content = Path(path).read_text(encoding="utf-8-sig")
+        content = read_foreign(Path(path), LARGEST_TEXT).decode("utf-8-sig")
     except OSError as error:
         raise ConfigError([f"{key} = {path!r}: {error.strerror}"]) from None
     except UnicodeDecodeError:
@@ -58,7 +61,7 @@ def _documents(path: str | None, key: str, package: str) -> Documents:
 def _document(line: str, where: str) -> str:
     try:
         values = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError([f"{where} is not JSON ({error})"]) from None
     if not isinstance(values, dict) or not isinstance(values.get("text"), str):
         raise ConfigError([f'{where} has no text; each line is an object like {{"text": "…"}}'])

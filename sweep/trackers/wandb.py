@@ -21,12 +21,12 @@ import wandb
 from sweep.metrics import Better, Metric
 from sweep.record import Record
 from sweep.trackers.tracker import Row
+from sweep.wandb_log import RESULT, SUPERSEDED
 
 Mode = Literal["offline", "online"]
 
 PROJECT = "lora-sweep"
 STEP = "step"
-SUPERSEDED = "superseded"
 ATTEMPT_BYTES = 3
 ANSWER_SECONDS = 10
 """How long ``wandb.login`` waits for the server, unless WANDB_HTTP_TIMEOUT says otherwise."""
@@ -271,8 +271,8 @@ def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _summary(record: Record) -> dict[str, Any]:
-    groups = {"result": record.result, "params": record.params, "perf": record.perf}
-    figures = {f"{group}/{key}": value for group, values in groups.items() for key, value in values.items()}
+    groups = {RESULT: record.result, "params/": record.params, "perf/": record.perf}
+    figures = {f"{group}{key}": value for group, values in groups.items() for key, value in values.items()}
     return {"status": record.status, **figures}
 
 

@@ -14,9 +14,9 @@ import pandas as pd
 from scipy import stats
 
 from analysis.columns import describe
-from analysis.statistics.cells import Observations
 from analysis.statistics.compare import against, clear_best, compare
 from analysis.statistics.intervals import detectable, paired, summarise
+from analysis.statistics.observations import Observations
 from analysis.statistics.tuning import choose
 
 SEED_SD, RESIDUAL_SD = 0.012, 0.006

@@ -8,6 +8,7 @@ import analysis
 from analysis.errors import BadRequestError
 from analysis.statistics.cells import at_chosen_rates, observe
 from analysis.statistics.levels import labels, level_text, ordered, select, swept
+from analysis.statistics.notes import info, warning
 
 
 def load(place: Path, trials: list[dict], **given: object) -> analysis.Sweep:
@@ -43,7 +44,7 @@ def test_averaging_over_a_hidden_factor_by_hand(tmp_path: Path):
     seen = observe(sweep.trials, ("adapter.rank",), "eval/loss")
     assert seen.cell(("2",))["0"] == pytest.approx(values[:2].mean())
     assert seen.cell(("2",))["1"] == pytest.approx(values[2:].mean())
-    assert any("mean over adapter.init (2 levels)" in note for note in seen.notes)
+    assert info("averaged", over=[("adapter.init", 2)]) in seen.notes
 
 
 def test_cells_are_averaged_over_shared_combinations_only(tmp_path: Path):
@@ -53,7 +54,7 @@ def test_cells_are_averaged_over_shared_combinations_only(tmp_path: Path):
     seen = observe(sweep.trials, ("adapter.rank",), "eval/loss")
     kaiming = sweep.trials[(sweep.trials["adapter.init"] == "kaiming") & (sweep.trials["adapter.rank"] == 1)]
     assert sorted(seen.cell(("1",))) == pytest.approx(sorted(kaiming["eval/loss"]))
-    assert any("3 values are left out" in note for note in seen.notes)
+    assert info("combinations left out", values=3, factors=["adapter.init"]) in seen.notes
 
 
 def test_cells_that_share_nothing_are_refused(tmp_path: Path):
@@ -68,8 +69,8 @@ def test_a_seed_that_lost_a_trial_leaves_the_average(tmp_path: Path):
     sweep = load(tmp_path, trials, diverge=lambda t: t["seed"] == 2 and t["adapter"]["init"] == "pissa")
     seen = observe(sweep.trials, ("adapter.rank",), "eval/loss")
     assert sorted(seen.cell(("2",)).index) == ["0", "1", "3"]
-    assert any("1 seeds are left out" in note for note in seen.notes)
-    assert any("1 diverged and 0 failed trials of 8" in note for note in seen.notes)
+    assert info("seeds left out", seeds=1) in seen.notes
+    assert info("lost", diverged=1, failed=0, trials=8) in seen.notes
 
 
 def test_a_pruned_trial_and_its_replicates_are_kept_out(tmp_path: Path):
@@ -82,7 +83,7 @@ def test_a_pruned_trial_and_its_replicates_are_kept_out(tmp_path: Path):
     seen = observe(frame, ("adapter.rank", "optimizer.lr"), "eval/loss")
     assert seen.counts.loc[("2", "0.001"), ["trials", "finished", "pruned", "n"]].tolist() == [4, 2, 2, 0]
     assert seen.counts["n"].tolist() == [4, 4, 0, 4]
-    assert any(note.startswith("2 trials were pruned early") for note in seen.notes)
+    assert info("pruned", trials=2) in seen.notes
     tuned = observe(frame, ("adapter.rank",), "eval/loss")
     assert tuned.rates == {("1",): "0.001", ("2",): "0.01"}
     assert tuned.cell(("2",)).min() > 0
@@ -100,9 +101,9 @@ def test_mixed_tasks_are_refused_unless_separated(tmp_path: Path):
 
 def test_single_learning_rate_is_warned_about_and_tuned_ones_are_not(rank_sweep: Path, tuned_sweep: Path):
     single = observe(analysis.load(rank_sweep).trials, ("adapter.rank",), "eval/loss")
-    assert any(note.startswith("WARNING: cells are compared at a single") for note in single.notes)
+    assert warning("not tuned", rates=["0.001"]) in single.notes
     tuned = observe(analysis.load(tuned_sweep).trials, ("adapter.rank",), "eval/loss")
-    assert not any("single learning rate" in note for note in tuned.notes)
+    assert [note.kind for note in tuned.notes] == ["tuned", "lost"]
     assert tuned.rates[("1",)] == "0.001"
     assert tuned.counts.loc[("1",), ["trials", "diverged", "n"]].tolist() == [15, 1, 5]
 
@@ -112,7 +113,7 @@ def test_forgetting_is_reported_at_the_rate_that_suits_the_target(tuned_sweep: P
     kept = observe(trials, ("adapter.rank",), "eval/source_loss")
     target = observe(trials, ("adapter.rank",), "eval/loss")
     assert kept.rates == target.rates
-    assert any("by eval/loss" in note for note in kept.notes)
+    assert info("tuned", by="eval/loss", rate="0.001") in kept.notes
 
 
 def test_curves_use_the_trials_at_the_chosen_rate(tuned_sweep: Path):
@@ -133,5 +134,5 @@ def test_unknown_names_suggest_the_nearest(rank_sweep: Path):
 
 def test_references_leave_a_table_that_cannot_show_them(rank_sweep: Path):
     seen = observe(analysis.load(rank_sweep).trials, ("optimizer.lr",), "eval/loss")
-    assert any("10 trials of kind full, none are left out" in note for note in seen.notes)
+    assert info("references left out", trials=10, kinds=["full", "none"]) in seen.notes
     assert seen.counts["trials"].tolist() == [60]

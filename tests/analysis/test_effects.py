@@ -8,6 +8,7 @@ from simulate import grid, make_trial, write_sweep
 import analysis
 from analysis.errors import BadRequestError
 from analysis.statistics.effects import effects
+from analysis.statistics.notes import info
 
 
 def test_balanced_two_factor_anova_by_hand():
@@ -53,5 +54,5 @@ def test_what_cannot_be_analysed_is_refused(tmp_path: Path, rank_sweep: Path):
 def test_one_seed_has_no_block_and_says_so(tmp_path: Path):
     trials = grid([0], (), rank=[1, 2, 4], targets=["all_linear", "attention", "mlp"])
     found = effects(analysis.load(write_sweep(tmp_path / "s", trials, np.random.default_rng(0))).trials, "eval/loss")
-    assert any("One seed" in note for note in found.notes)
+    assert found.notes == (info("no block"),)
     assert {effect.source for effect in found.effects} == {"adapter.rank", "adapter.targets"}

@@ -15,7 +15,9 @@ from simulate import grid, write_sweep
 import analysis
 from analysis.__main__ import main
 from analysis.report import report
-from analysis.tables.formats import file_stem, for_spreadsheets
+from analysis.tables.csv import for_spreadsheets
+from analysis.tables.layout import file_stem
+from sweep.wandb_log import DamagedError
 
 NAMES = (
     "</script><img src=x onerror='document.title=1'>", "$\\frac{", "_x", "=HYPERLINK(\"http://x\")", "\x1b[31mx\x07", "a\x00b", "\ud800",
@@ -180,7 +182,7 @@ def test_damaged_wandb_files_give_a_prefix_or_a_problem(tmp_path: Path) -> None:
         assert rows == [(step, 1 / (1 + step)) for step in range(len(rows))]
         assert raw.problems or raw.missing
         try:
-            upload.mend(file)
-        except upload.DamagedError:
+            upload.truncate_torn_tail(file)
+        except DamagedError:
             assert (number % 3, file.read_bytes()) == (1, content)
         assert content.startswith(file.read_bytes())

@@ -15,10 +15,11 @@ from simulate import grid, write_sweep
 import analysis
 from analysis.columns import describe
 from analysis.figures import figures, plots, style
-from analysis.report.questions import questions
-from analysis.report.report import answer
+from analysis.report.answer import answer
 from analysis.statistics.cells import observe
 from analysis.statistics.compare import against, compare
+from analysis.statistics.curves import learning_curves
+from analysis.statistics.questions import questions
 
 
 @pytest.fixture
@@ -82,14 +83,22 @@ def test_no_label_covers_another(factors: dict, tmp_path: Path, monkeypatch: pyt
     assert {"response", "curves_eval-loss", "forgetting", "perf_step_ms"} <= set(drawn)
 
 
-def test_curves_are_means_over_seeds(axis, rank_sweep: Path):
+def test_curves_are_means_and_intervals_over_seeds(axis, rank_sweep: Path):
     sweep = analysis.load(rank_sweep)
-    assert plots.learning_curves(axis, sweep.trials, sweep.history, "adapter.rank", "eval/loss") is axis
+    by_level = learning_curves(sweep.trials, sweep.history, "adapter.rank", "eval/loss")
+    assert plots.curves(axis, by_level, "adapter.rank", describe("eval/loss")) is axis
     names = axis.get_legend_handles_labels()[1]
     assert names == ["1 (n=5)", "2 (n=5)", "4 (n=5)", "full fine-tuning (n=5)"]
-    ids = sweep.trials.loc[sweep.trials["adapter.rank"] == 1, "trial_id"]
-    last = sweep.history[sweep.history["trial_id"].isin(ids) & (sweep.history["step"] == 200)]
-    assert axis.lines[0].get_ydata()[-1] == pytest.approx(last["eval/loss"].mean())
+    frame = sweep.history.merge(sweep.trials[["trial_id", "adapter.rank", "adapter.kind", "seed"]], on="trial_id")
+    for number, (kind, rank) in enumerate([("lora", 1), ("lora", 2), ("lora", 4), ("full", None)]):
+        rows = frame[(frame["adapter.kind"] == kind) & ((frame["adapter.rank"] == rank) | (rank is None))]
+        by_seed = rows.groupby(["step", "seed"])["eval/loss"].mean().groupby("step")
+        half = 2.776445 * by_seed.std() / 5**0.5  # t(0.975, 4)
+        assert axis.lines[number].get_xdata() == pytest.approx([0, 50, 100, 150, 200])
+        assert axis.lines[number].get_ydata() == pytest.approx(by_seed.mean().to_numpy())
+        lows, highs = (by_seed.mean() + sign * half for sign in (-1, 1))
+        band = axis.collections[number].get_paths()[0].vertices[:, 1]
+        assert (band.min(), band.max()) == pytest.approx((lows.min(), highs.max()), rel=1e-6)
 
 
 def test_forest_fills_only_what_is_significant(axis, tmp_path: Path):

@@ -11,7 +11,9 @@ from simulate import grid, write_sweep
 
 import analysis
 from analysis.errors import BadRequestError
-from analysis.tables.formats import FORMATS, latex_escape, markdown_escape, render
+from analysis.tables.latex import latex_escape
+from analysis.tables.markdown import markdown_escape
+from analysis.tables.render import FORMATS, render
 from analysis.tables.table import build
 
 HOSTILE = "</td><script>alert(1)</script>|a_b%&$#{}~^\\x"

@@ -129,5 +129,7 @@ def test_an_empty_file_is_a_run_of_which_nothing_is_known(tmp_path: Path) -> Non
 
 
 def test_importing_the_reader_is_light() -> None:
-    check = "import sys, analysis.wandb_files; sys.exit(bool({'torch', 'wandb', 'pandas'} & sys.modules.keys()))"
+    check = (
+        "import sys, analysis.sources.wandb_files; sys.exit(bool({'torch', 'wandb', 'pandas'} & sys.modules.keys()))"
+    )
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -12,7 +12,7 @@ import analysis
 from analysis.columns import is_factor, is_metric
 from analysis.errors import BadRequestError
 from analysis.sources.folders import read_history
-from analysis.sources.load import flatten
+from analysis.sources.frames import flat_row
 from sweep import record
 from sweep.metrics import OURS
 from sweep.trackers.wandb import WandbSettings, WandbTracker, finish_all
@@ -38,7 +38,7 @@ def mirror(folder: Path, place: Path, mode: str) -> None:
         found = record.read(item)
         assert found is not None
         settings = WandbSettings(place, mode, found.name, found.ablation, 1)
-        tracker = WandbTracker(settings, found.trial_id, item.name, flatten(found.trial), OURS.values())
+        tracker = WandbTracker(settings, found.trial_id, item.name, flat_row(found.trial), OURS.values())
         for row in read_history(item / "history.jsonl")[0]:
             tracker.log(row.pop("step"), row)
         outcomes.append((tracker, found))
@@ -100,6 +100,6 @@ def test_a_dead_server_and_a_malformed_path_are_said_plainly(monkeypatch: pytest
     with pytest.raises(BadRequestError, match="must be wandb:ENTITY/PROJECT"):
         analysis.load("wandb:justone")
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    monkeypatch.setattr("analysis.wandb_api.TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr("analysis.sources.wandb_api.TIMEOUT_SECONDS", 1)
     with pytest.raises(BadRequestError, match="W&B did not give the runs"):
         analysis.load("wandb:local/lora-sweep")

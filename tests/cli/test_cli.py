@@ -79,7 +79,7 @@ ABLATIONS = ", ".join(sorted(path.stem for path in (ROOT / "conf" / "ablation").
             "hydra.launcher.workers: a setting of the packed launcher; add -m, or hydra/launcher=packed",
         ),
         (("-m", "hydra.launcher.wokers=2"), "hydra.launcher.wokers: unknown key; did you mean hydra.launcher.workers?"),
-        (("adapter.rank=${oc.env:USER_SECRET}",), "adapter.rank = '${oc.env:USER_SECRET}': must be a valid integer"),
+        (("adapter.rank=${oc.env:USER_SECRET}",), "adapter.rank = '$USER_SECRET': must be a valid integer"),
         (
             ("name='\x1b[31m'",),
             "name = '\\x1b[31m': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two",

@@ -48,31 +48,35 @@ function groupColours(levels) {
     ? VIRIDIS[Math.round((i / (levels.length - 1)) * (VIRIDIS.length - 1))] : PALETTE[i % PALETTE.length]);
 }
 
-// Mean over trials of one seed first, then mean and t interval over seeds, at every step.
-function bandsBySeed(rows, curve, seedOf, quantiles) {
-  const size = curve.steps.length, sums = new Map();
+// What stands for several numbers: n, mean and t interval, as analysis/statistics/intervals.py computes them.
+function summarise(values, quantiles) {
+  let n = 0, mean = 0, squares = 0;
+  for (const value of values) {
+    const d = value - mean;
+    mean += d / ++n;
+    squares += d * (value - mean);
+  }
+  const half = n > 1 ? quantiles[n - 2] * Math.sqrt(squares / (n - 1) / n) : 0;
+  return n ? { n, mean, low: mean - half, high: mean + half } : { n, mean: NaN, low: NaN, high: NaN };
+}
+
+// Mean over the rows of one seed first, then the summary over seeds; a value of NaN or null does not count.
+function summaryBySeed(rows, valueOf, seedOf, quantiles) {
+  const seeds = new Map();
   for (const row of rows) {
-    const seed = seedOf(row);
-    if (!sums.has(seed)) sums.set(seed, [new Float64Array(size), new Int32Array(size)]);
-    const [sum, count] = sums.get(seed);
-    for (let s = 0, at = row * size; s < size; s++, at++) {
-      const y = curve.values[at];
-      if (y === y) { sum[s] += y; count[s]++; }
-    }
+    const value = valueOf(row);
+    if (value === null || value !== value) continue;
+    const seed = seedOf(row), before = seeds.get(seed) || [0, 0];
+    seeds.set(seed, [before[0] + value, before[1] + 1]);
   }
-  const mean = [], low = [], high = [];
-  for (let s = 0; s < size; s++) {
-    let n = 0, average = 0, squares = 0;
-    for (const [sum, count] of sums.values()) {
-      if (!count[s]) continue;
-      const d = sum[s] / count[s] - average;
-      average += d / ++n;
-      squares += d * (sum[s] / count[s] - average);
-    }
-    const half = n > 1 ? quantiles[Math.min(n - 2, quantiles.length - 1)] * Math.sqrt(squares / (n - 1) / n) : 0;
-    mean.push(n ? average : NaN); low.push(n ? average - half : NaN); high.push(n ? average + half : NaN);
-  }
-  return { mean, low, high, seeds: sums.size };
+  return summarise([...seeds.values()].map(([sum, count]) => sum / count), quantiles);
+}
+
+function bandsBySeed(rows, curve, seedOf, quantiles) {
+  const size = curve.steps.length;
+  const at = curve.steps.map((_, s) => summaryBySeed(rows, (row) => curve.values[row * size + s], seedOf, quantiles));
+  return { mean: at.map((item) => item.mean), low: at.map((item) => item.low), high: at.map((item) => item.high),
+    seeds: new Set(rows.map(seedOf)).size };
 }
 
 function drawCurves(canvas, title, steps, series) {

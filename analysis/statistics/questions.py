@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.columns import KIND, LEARNING_RATE, SEED, TASK, is_metric
+from analysis.columns import COST, KIND, LEARNING_RATE, SEED, SIZE, TASK, Column, describe, is_metric
 from analysis.errors import BadRequestError
-from analysis.sources.load import Sweep
+from analysis.sources.sweep import Sweep
+from analysis.statistics.cells import observe
 from analysis.statistics.levels import REFERENCES, labels, ordered, swept
+from analysis.statistics.observations import Observations
+from sweep.metrics import LOSS, Metric
 
-PRIMARY = ("eval/loss", "eval/accuracy", "eval/perplexity", "train/loss")
-SECONDARY = (
-    "eval/accuracy",
-    "eval/perplexity",
-    "eval/regret",
-    "eval/source_loss",
-    "eval/source_accuracy",
-    "perf/step_ms",
-)
+OF_BASE = "eval/base_"
+"""Prefix of the untouched base's metrics, which no setting of a trial changes."""
+WHILE_TRAINING = "train/"
+
 USUAL_BASELINE = {
     "adapter.rank": "8",
     "adapter.init": "kaiming",
@@ -37,7 +37,7 @@ class Question:
 
     ``factors`` are the swept factors, the learning rate only where nothing else was swept; ``rows`` and
     ``columns`` are the two that a table shows. ``primary`` is the metric that decides, ``secondary`` the
-    others worth a table.
+    others worth a table: all that the task calls its own, and what training costs. ``metrics`` says what they mean.
     """
 
     task: str
@@ -46,6 +46,7 @@ class Question:
     primary: str
     secondary: tuple[str, ...]
     seeds: tuple[str, ...]
+    metrics: Mapping[str, Metric]
 
     @property
     def rows(self) -> str:
@@ -67,6 +68,14 @@ class Question:
         """Whether the learning rate was swept beside the factors."""
         return LEARNING_RATE not in self.factors and LEARNING_RATE in swept(self.trials)
 
+    def column(self, name: str) -> Column:
+        """What a factor or a metric means."""
+        return describe(name, self.metrics)
+
+    def observe(self, factors: Sequence[str], metric: str | None = None) -> Observations:
+        """``metric`` (default: the primary one) over the cells of ``factors``."""
+        return observe(self.trials, factors, metric or self.primary, self.metrics)
+
     def baseline(self, factor: str) -> str:
         """The level that others are compared with: the usual default where it was tried, else the first."""
         levels = ordered(labels(self.trials[self.trials["status"] == "finished"], factor))
@@ -84,29 +93,43 @@ def questions(sweep: Sweep) -> tuple[list[Question], list[str]]:
     else:
         task = labels(sweep.trials, TASK)
         parts = {name: sweep.trials[task == name] for name in ordered(task)}
-    found: list[Question] = []
-    failed: list[str] = []
+    answerable: list[Question] = []
+    silent: list[str] = []
     for name, trials in parts.items():
         try:
-            found.append(_question(name, trials))
+            answerable.append(_question(name, trials, sweep.metrics))
         except BadRequestError as error:
-            failed.append(str(error))
-    return found, failed
+            silent.append(str(error))
+    return answerable, silent
 
 
-def _question(task: str, trials: pd.DataFrame) -> Question:
-    finished = trials[trials["status"] == "finished"]
-    present = [name for name in finished.columns if is_metric(name) and finished[name].notna().any()]
-    measured = [name for name in present if not name.startswith(("params/", "perf/"))]
-    if not measured:
+def _question(task: str, trials: pd.DataFrame, metrics: Mapping[str, Metric]) -> Question:
+    names = measured(trials[trials["status"] == "finished"], metrics)
+    if not any(not name.startswith((COST, SIZE)) for name in names):
         raise BadRequestError(f"no finished trial of {task} has a metric; {len(trials)} trials did not finish")
-    primary = next((name for name in PRIMARY if name in measured), sorted(measured)[0])
-    found = swept(trials)
-    factors = [name for name in found if name != LEARNING_RATE] or found
+    own = [name for name in names if not name.startswith((WHILE_TRAINING, COST, SIZE, OF_BASE))]
+    decides = primary(own or [name for name in names if not name.startswith((COST, SIZE))], metrics)
+    costs = [name for name in names if name.startswith(COST) and describe(name, metrics).better]
+    varied = swept(trials)
+    factors = [name for name in varied if name != LEARNING_RATE] or varied
     if not factors:
         candidates = ("adapter.rank", KIND, LEARNING_RATE, TASK)
         factors = [name for name in candidates if name in trials and trials[name].notna().any()][:1]
     if not factors:
         raise BadRequestError(f"the trials of {task} carry no configuration, so there is nothing to compare")
-    secondary = tuple(name for name in SECONDARY if name in present and name != primary)
-    return Question(task, trials, tuple(factors), primary, secondary, tuple(ordered(labels(trials, SEED))))
+    secondary = tuple(name for name in (*own, *costs) if name != decides)
+    return Question(task, trials, tuple(factors), decides, secondary, tuple(ordered(labels(trials, SEED))), metrics)
+
+
+def measured(trials: pd.DataFrame, metrics: Mapping[str, Metric]) -> list[str]:
+    """The metrics that ``trials`` have: as their tasks declare them, then undeclared ones by name."""
+    present = [name for name in trials.columns if is_metric(name) and trials[name].notna().any()]
+    return [name for name in metrics if name in present] + sorted(name for name in present if name not in metrics)
+
+
+def primary(names: Sequence[str], metrics: Mapping[str, Metric]) -> str:
+    """``eval/loss`` where there is one, otherwise the metric by which most others are tuned, the first of equals."""
+    if LOSS.name in names:
+        return LOSS.name
+    tunes = Counter(metrics[name].tuned_on for name in names if name in metrics)
+    return max(names, key=lambda name: tunes[name])

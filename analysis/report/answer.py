@@ -1,0 +1,91 @@
+"""Everything that a report says about one question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from analysis.columns import LEARNING_RATE
+from analysis.errors import BadRequestError
+from analysis.figures.figures import Drawing, figures
+from analysis.sources.sweep import Sweep
+from analysis.statistics.compare import Comparison, against, compare
+from analysis.statistics.effects import Effects, effects
+from analysis.statistics.questions import Question
+from analysis.tables.table import Table, build
+from analysis.tables.wording import verdict_text
+
+T = TypeVar("T")
+
+
+@dataclass
+class Answer:
+    """Everything the report says about one question; ``gaps`` are the parts that the records cannot answer."""
+
+    question: Question
+    tables: list[Table] = field(default_factory=list)
+    comparisons: dict[str, list[Comparison]] = field(default_factory=dict)
+    verdicts: list[str] = field(default_factory=list)
+    effects: Effects | None = None
+    drawings: list[Drawing] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
+
+    @property
+    def caveats(self) -> list[str]:
+        """The caveats of its first table, each once, then the gaps."""
+        return [*dict.fromkeys(caveat for table in self.tables[:1] for caveat in table.caveats), *self.gaps]
+
+    def attempt(self, make: Callable[..., T], *given: Any) -> T | None:
+        """What ``make`` gives; where the records cannot answer it, None and another gap."""
+        try:
+            return make(*given)
+        except BadRequestError as error:
+            if str(error) not in self.gaps:
+                self.gaps.append(str(error))
+            return None
+
+
+def answer(sweep: Sweep, question: Question) -> Answer:
+    """Tables, comparisons, effects and figures of one question; a part that cannot be made becomes a gap."""
+    result = Answer(question)
+    part = replace(sweep, trials=question.trials)
+    baseline = (question.baseline(question.rows),)
+    for rows, columns, metric in _tables(question):
+        table = result.attempt(_table, part, rows, columns, metric, baseline if rows == question.rows else ())
+        if table is not None:
+            result.tables.append(table)
+    for factor in question.factors:
+        _compare(result, factor)
+    if result.comparisons:
+        result.effects = result.attempt(effects, question.trials, question.primary)
+    result.drawings = result.attempt(figures, question, sweep.history, result.comparisons) or []
+    return result
+
+
+def _tables(question: Question) -> list[tuple[str, str | None, str]]:
+    """Rows, columns and metric of each table."""
+    tables = [(question.rows, question.columns, metric) for metric in (question.primary, *question.secondary)]
+    tables += [(factor, None, question.primary) for factor in question.factors[2:]]
+    if question.tuned:
+        tables.append((LEARNING_RATE, question.rows, question.primary))
+    return tables
+
+
+def _compare(result: Answer, factor: str) -> None:
+    """Add the comparison of the levels of ``factor`` with their baseline, where there are two to compare."""
+    observations = result.attempt(result.question.observe, (factor,))
+    if observations is None or len(observations.filled) < 2:
+        return
+    baseline = (result.question.baseline(factor),)
+    pairs = result.attempt(against, observations, baseline)
+    if pairs:
+        result.comparisons[factor] = compare(observations, pairs)
+        result.verdicts.append(verdict_text(observations, baseline, result.comparisons[factor]))
+
+
+def _table(part: Sweep, rows: str, columns: str | None, metric: str, baseline: tuple[str, ...]) -> Table:
+    try:
+        return build(part, rows, columns, metric, baseline)
+    except BadRequestError:
+        return build(part, rows, columns, metric)

@@ -1,0 +1,60 @@
+"""One metric over the cells of some factors: the type that comparisons, tables and figures take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from analysis.columns import SEED, Column
+from analysis.statistics.intervals import Summary, summarise
+from analysis.statistics.notes import Note
+
+Cell = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Observations:
+    """One metric over the cells of some factors.
+
+    ``values``: one row per cell and seed with a value: the factors' levels (text), ``seed``, ``value``.
+    ``counts``: one row per cell (index: levels): ``trials``, ``finished``, ``pruned``,
+    ``diverged``, ``failed``, ``n``.
+    ``levels``: the levels of each factor in order. ``rates``: the learning rate that each tuned cell usually
+    chose, by the levels of ``tuned_by`` (the factors, and those averaged over).
+    ``notes``: what a reader must know.
+    """
+
+    metric: Column
+    factors: tuple[str, ...]
+    values: pd.DataFrame
+    counts: pd.DataFrame
+    levels: dict[str, list[str]]
+    rates: dict[Cell, str]
+    tuned_by: tuple[str, ...]
+    notes: tuple[Note, ...]
+
+    def cell(self, cell: Cell) -> pd.Series:
+        """The values of one cell by seed, empty where there are none."""
+        return self._by_cell.get(cell, pd.Series(dtype=float))
+
+    @cached_property
+    def _by_cell(self) -> dict[Cell, pd.Series]:
+        groups = self.values.groupby(list(self.factors), sort=False)
+        by_seed = ((key, pd.Series(part["value"].to_numpy(), part[SEED].to_numpy())) for key, part in groups)
+        return {tuple(map(str, key)): values for key, values in by_seed}
+
+    def summary(self, cell: Cell) -> Summary:
+        """Mean and interval of one cell over its seeds."""
+        return summarise(self.cell(cell))
+
+    @property
+    def filled(self) -> list[Cell]:
+        """The cells that have at least one value, in level order."""
+        return [cell for cell, n in zip(self.counts.index, self.counts["n"], strict=True) if n]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every cell that has at least one trial, in level order."""
+        return list(self.counts.index)

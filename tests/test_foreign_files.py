@@ -1,0 +1,216 @@
+"""Texts, digits, adapters, models and expressions of somebody else: refused by name, before they cost time or memory."""
+
+import gzip
+import json
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import save_file
+
+from sweep.adapters.options import AdapterOptions
+from sweep.adapters.targets import select
+from sweep.errors import ConfigError
+from tests.support.fuzz import plan
+
+GIB = 2**30
+TOY = ("task=toy_regression", "tracker=none", "--dry-run")
+CONFIG = {"peft_type": "LORA", "r": 4, "lora_alpha": 4, "target_modules": ["0"]}
+LLAMA = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 16, "intermediate_size": 32,
+    "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 64,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def bounded() -> Iterator[None]:
+    """Whatever is read here takes neither long nor much memory."""
+    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    yield
+    assert time.process_time() - begin < 20  # of this process; alone each takes a second or two
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2 * 2**20  # KiB
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def a_hole(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 5 * GIB)
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+MAKERS = [a_pipe, a_device, a_hole, a_folder]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_texts_refuse_what_is_no_text(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "text")
+    said = plan(["task=transformer_tiny", "tracker=none", "--dry-run", "task.source_text=text"], tmp_path)
+    assert said.startswith("lora-sweep: task.source_text = 'text': ")
+    assert "regular file" in said or "at most" in said
+
+
+@pytest.mark.parametrize("make", [a_pipe, a_device, a_hole])
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_digits_refuse_what_is_no_file(make: Callable[[Path], None], ending: str, tmp_path: Path) -> None:
+    (tmp_path / "digits").mkdir()
+    make(tmp_path / "digits" / f"t10k-labels-idx1-ubyte{ending}")
+    said = plan(["task=mnist", "tracker=none", "--dry-run", "task.data=digits"], tmp_path)
+    assert said.startswith(f"lora-sweep: task.data: digits/t10k-labels-idx1-ubyte{ending} cannot be read (")
+
+
+def test_digits_are_unpacked_to_their_size_and_no_further(tmp_path: Path) -> None:
+    (tmp_path / "digits").mkdir()
+    packed = tmp_path / "digits/t10k-labels-idx1-ubyte.gz"
+    with gzip.open(packed, "wb", compresslevel=1) as file:
+        for _ in range(4 * 1024):
+            file.write(bytes(2**20))
+    assert packed.stat().st_size < 47_040_016
+    said = plan(["task=mnist", "tracker=none", "--dry-run", "task.data=digits"], tmp_path)
+    assert "t10k-labels-idx1-ubyte in digits is corrupt: its SHA-256 is not that of the published file" in said
+
+
+def adapter(folder: Path, config: Any = CONFIG) -> Path:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_adapter_refuses_what_is_no_file(make: Callable[[Path], None], name: str, tmp_path: Path) -> None:
+    adapter(tmp_path / "own")
+    (tmp_path / "own" / name).unlink(missing_ok=True)
+    make(tmp_path / "own" / name)
+    said = plan([*TOY, "adapter=peft", "adapter.peft=own"], tmp_path)
+    assert said.startswith(f"lora-sweep: adapter.peft = 'own': {name}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"r": None}, "r"),
+        ({"r": "four"}, "r"),
+        ({"lora_alpha": None}, "lora_alpha"),
+        ({"lora_alpha": [1]}, "lora_alpha"),
+        ({"lora_dropout": {}}, "lora_dropout"),
+        ({"target_modules": 5}, "target_modules"),
+        ({"target_modules": [5]}, "target_modules"),
+        ({"layers_to_transform": "all"}, "layers_to_transform"),
+        ({"init_lora_weights": []}, "init_lora_weights"),
+        ({"rank_pattern": [1]}, "rank_pattern"),
+        ({"exclude_modules": 3}, "exclude_modules"),
+        ({"modules_to_save": {"a": 1}}, "modules_to_save"),
+        ({"r": 10**400}, "r"),
+        ({"lora_alpha": 10**400}, "lora_alpha"),
+    ],
+)
+def test_damaged_adapter_config_names_file_and_field(changes: dict[str, Any], field: str, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps(CONFIG | changes))
+    said = plan([*TOY, "adapter=peft", "adapter.peft=adapter_config.json"], tmp_path)
+    assert said.startswith(f"lora-sweep: adapter.peft = 'adapter_config.json': {field}")
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", "[" * 100_000, "1" + "0" * 5000, '{"r": ' + "1" * 5000 + "}", "\udcff"]
+)
+def test_adapter_config_that_is_no_json_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    said = plan([*TOY, "adapter=peft", "adapter.peft=adapter_config.json"], tmp_path)
+    assert said.startswith("lora-sweep: adapter.peft = 'adapter_config.json': adapter_config.json is not the JSON of")
+
+
+def test_adapter_weights_that_are_no_floating_point_numbers_are_refused(tmp_path: Path) -> None:
+    import numpy as np
+
+    prefix = "base_model.model.0"
+    tensors = {
+        f"{prefix}.lora_A.weight": np.ones((4, 64), np.int32),
+        f"{prefix}.lora_B.weight": np.ones((10, 4), np.int32),
+    }
+    save_file(tensors, adapter(tmp_path / "own") / "adapter_model.safetensors")
+    said = plan([*TOY, "adapter=peft", "adapter.peft=own"], tmp_path)
+    assert "lora_A.weight is of type I32, not of floating-point numbers" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"num_attention_heads": 0}, "num_attention_heads = 0"),
+        ({"num_attention_heads": "two"}, "num_attention_heads = 'two'"),
+        ({"num_hidden_layers": 1_000_000}, "num_hidden_layers = 1000000"),
+        ({"num_hidden_layers": None}, "num_hidden_layers = None"),
+        ({"hidden_size": -16}, "hidden_size = -16"),
+        ({"hidden_size": 1.5}, "hidden_size = 1.5"),
+        ({"vocab_size": 10**400}, "vocab_size = 1000"),
+        ({"hidden_size": True}, "hidden_size = True"),
+    ],
+)
+def test_damaged_model_config_names_file_and_field(changes: dict[str, Any], field: str, tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="pip install 'lora-sweep[hf]'")
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(LLAMA | changes))
+    (model / "model.safetensors").touch()
+    said = plan(["task=causal_lm", "tracker=none", "--dry-run", "task.model=model"], tmp_path)
+    assert said.startswith(f"lora-sweep: task.model = 'model': config.json: {field}")
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("make", [a_pipe, a_device, a_hole])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_model_refuses_what_is_no_file(make: Callable[[Path], None], name: str, tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="pip install 'lora-sweep[hf]'")
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(LLAMA))
+    (model / "model.safetensors").touch()
+    (model / name).unlink(missing_ok=True)
+    make(model / name)
+    said = plan(["task=causal_lm", "tracker=none", "--dry-run", "task.model=model"], tmp_path)
+    assert said.startswith(f"lora-sweep: task.model = 'model': {name}: ")
+
+
+def options(**changes: Any) -> AdapterOptions:
+    plain = {"rank": 4, "alpha": 4, "init": "kaiming", "scaling": "alpha/rank", "dropout": 0, "bias": "none"}
+    return AdapterOptions.model_validate({"kind": "lora"} | plain | changes)
+
+
+SLOW = "(x+x+)+y"
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        options(targets=SLOW),
+        options(targets=".*", exclude=SLOW),
+        options(targets=".*", rank_pattern={SLOW: 4}),
+        options(targets=".*", alpha_pattern={SLOW: 4.0}),
+    ],
+    ids=["targets", "exclude", "rank_pattern", "alpha_pattern"],
+)
+def test_select_stops_an_expression_that_backtracks_without_end(adapter: AdapterOptions) -> None:
+    begin = time.process_time()
+    with pytest.raises(ConfigError, match="takes longer than 2 s to match the names of the layers"):
+        select(adapter, ["x" * 60, "other"], {})
+    assert time.process_time() - begin < 6
+
+
+@pytest.mark.parametrize("expression", ["(" * 5000 + ")" * 5000, "a{99999999999999}", "(?P<a", "[z-a]"])
+def test_select_refuses_what_is_no_expression(expression: str) -> None:
+    with pytest.raises(ConfigError, match="not a valid regular expression"):
+        select(options(targets=expression), ["layer"], {})
