@@ -425,8 +425,8 @@ def test_base_of_a_plugins_task_is_trained_again_when_the_plugin_has_changed(
     tmp_path: Path, edited: Callable[[str, str, str], Path]
 ) -> None:
     files = []
-    for folder in (edited("task.py", "return MLP", "return MLP"), edited("task.py", "steps=300", "steps=200")):
-        with on_path(folder):
+    for steps in (300, 200):
+        with on_path(edited("task.py", "steps=300", f"steps={steps}")):
             trial = resolve(example(tmp_path))
             files.append(base_file(trial.task, trial.data, tmp_path))
     assert files[0] != files[1]
