@@ -151,7 +151,7 @@ def unknown_key(path: Sequence[str]) -> str:
         section = [model for parent in section for model in _models(parent, part)]
     known = list(dict.fromkeys(name for model in section for name in model.model_fields))
     keys, wanted = every_key(), ".".join(path)
-    if wanted in keys:
+    if wanted in keys and "." not in path[-1]:
         having = " or ".join(f"task={task}" for task in TASKS.names if path[-1] in TASKS.load(task).model_fields)
         return f"{wanted}: exists for {having} only; to compare tasks, launch each with its own settings and one name=…"
     if path[-1] in known:

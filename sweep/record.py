@@ -225,7 +225,12 @@ def is_trial_folder(path: Path) -> bool:
     """Whether ``path`` is the folder of a trial."""
     if path.name.startswith(".") or path.name in NOT_TRIALS or not path.is_dir():
         return False
-    return has_begun(path) or re.search(r"-[0-9a-f]{8}$", path.name) is not None
+    return has_begun(path) or ends_with_identity(path)
+
+
+def ends_with_identity(folder: Path) -> bool:
+    """Whether the name of ``folder`` ends as the label of a trial does: with eight digits of its identity."""
+    return re.search(r"-[0-9a-f]{8}$", folder.name) is not None
 
 
 def has_begun(folder: Path) -> bool:

@@ -13,11 +13,29 @@ from analysis.tables.layout import (
 from analysis.tables.table import Entry, Table
 
 _LATEX = {
-    "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
-    "±": r"$\pm$", "≥": r"$\geq$", "×": r"$\times$", "−": r"$-$", "…": r"\ldots{}", "√": r"$\surd$",
-    "↓": r"$\downarrow$", "↑": r"$\uparrow$", "<": r"$<$", ">": r"$>$", "|": r"$|$", "²": r"$^2$",
-}  # fmt: skip
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "±": r"$\pm$",
+    "≥": r"$\geq$",
+    "×": r"$\times$",
+    "−": r"$-$",
+    "…": r"\ldots{}",
+    "√": r"$\surd$",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "<": r"$<$",
+    ">": r"$>$",
+    "|": r"$|$",
+    "²": r"$^2$",
+}
 
 
 def latex_escape(text: str) -> str:

@@ -20,12 +20,24 @@ MODES = ("RUN", "MULTIRUN")
 DIRECTIONS = ("minimize", "maximize")
 NUMBERS = {
     "launcher": {
-        "max_pack", "workers", "max_failures", "retry_failed", "cpus", "gpus", "memory_gb", "minutes",
-        "n_jobs", "timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb", "nodes",
+        "max_pack",
+        "workers",
+        "max_failures",
+        "retry_failed",
+        "cpus",
+        "gpus",
+        "memory_gb",
+        "minutes",
+        "n_jobs",
+        "timeout_min",
+        "cpus_per_task",
+        "gpus_per_node",
+        "mem_gb",
+        "nodes",
     },
     "sweeper": {"n_trials", "n_jobs", "max_failure_rate", "max_batch_size"},
     "sampler": {"seed", "n_startup_trials", "n_ei_candidates", "population_size", "multivariate"},
-}  # fmt: skip
+}
 """Settings of Hydra's launchers, sweepers and samplers that take a number and reach nothing but the amount of work."""
 SWEPT = re.compile(r"(?!(?:hydra|tracker|cache)\b)[a-z_]\w*(?:[./]\w+)*")
 """Keys that a file's sweep may go over: the trial's own, less what uploads it or where its cache lies."""
@@ -100,7 +112,12 @@ def check_values(values: Mapping[Any, Any], path: Path, folder: Path) -> None:
         for inner, found in _leaves(value, (str(key),)):
             if not check(inner, found):
                 name = ".".join(inner)
-                raise ConfigError([f"{shown(path)}: {name} = {found!r}: a file may not set this; give it on the command line, or trust the folder with --trust {shown(folder)}"])  # fmt: skip
+                raise ConfigError(
+                    [
+                        f"{shown(path)}: {name} = {found!r}: a file may not set this; give it on the command "
+                        f"line, or trust the folder with --trust {shown(folder)}"
+                    ]
+                )
 
 
 def _setting(key: tuple[str, ...], value: Any) -> bool:

@@ -52,6 +52,10 @@ def _said(error: BaseException, causes: Sequence[BaseException]) -> str:
         return "a grid has no intervals: give values, as in optimizer.lr=1e-4,1e-3,1e-2, or search with hydra/sweeper=optuna"
     if any(isinstance(cause, RecursionError) for cause in causes):
         return "a value or a file refers to itself, or is nested too deeply"
+    return _of_value(error, causes)
+
+
+def _of_value(error: BaseException, causes: Sequence[BaseException]) -> str:
     if isinstance(error, InterpolationResolutionError) and not isinstance(causes[-1], OmegaConfBaseException):
         return f"{type(causes[-1]).__name__}: {causes[-1]}"  # not the key for whose sake it was asked
     values = [cause for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key]

@@ -171,7 +171,12 @@ def _check_size(config: DictConfig) -> None:
 
     size((), values)
     if largest := max((key for key in sizes if sizes[key] > LARGEST_RESOLVED), key=len, default=None):
-        raise ConfigError([f"{'.'.join(largest)}: its references to other keys stand for {sizes[largest]:,} characters; at most {LARGEST_RESOLVED:,} are read"])  # fmt: skip
+        raise ConfigError(
+            [
+                f"{'.'.join(largest)}: its references to other keys stand for {sizes[largest]:,} "
+                f"characters; at most {LARGEST_RESOLVED:,} are read"
+            ]
+        )
 
 
 def _references(key: tuple[str, ...], text: str) -> Iterator[tuple[str, ...]]:
@@ -201,18 +206,29 @@ def _check_hydra(config: DictConfig) -> None:
         raise ConfigError(["hydra.callbacks: a configuration names no code to run; leave it out"])
     for part in ("job_logging", "hydra_logging"):
         for _, key, value in _leaves(raw.get(part)):
-            if key == "()" or (key == "class" and value not in LOG_HANDLERS) or (key == "filename" and value != LOG_FILE):  # fmt: skip
+            if (
+                key == "()"
+                or (key == "class" and value not in LOG_HANDLERS)
+                or (key == "filename" and value != LOG_FILE)
+            ):
                 raise ConfigError([f"hydra.{part}: choose one of Hydra's, as in hydra/{part}=stdout"])
     for part in ("launcher", "sweeper"):
         installed = _targets(ConfigStore.instance().repo["hydra"][part])
         for depth, key, value in _leaves(OmegaConf.to_container(config.hydra.get(part), resolve=True)):
             if key == "_target_" and (value not in installed or depth > (part == "sweeper")):
-                raise ConfigError([f"hydra.{part}: {value!r} is code, which a configuration cannot name; choose as in hydra/{part}=…"])  # fmt: skip
+                raise ConfigError(
+                    [f"hydra.{part}: {value!r} is code, which a configuration cannot name; choose as in hydra/{part}=…"]
+                )
     for key, allowed in PLACES.items():
         section, _, name = key.rpartition(".")
         found = (raw[section] if section else raw)[name]
         if found not in allowed and not (raw["launcher"].get("dry_run") and key == "sweep.dir"):
-            raise ConfigError([f"hydra.{key} = {found!r}: results go to outputs/NAME below the folder where you start; NAME is yours, as in name=run1"])  # fmt: skip
+            raise ConfigError(
+                [
+                    f"hydra.{key} = {found!r}: results go to outputs/NAME below the folder where you start; "
+                    f"NAME is yours, as in name=run1"
+                ]
+            )
 
 
 def _targets(store: Any) -> set[str]:

@@ -1,7 +1,6 @@
 """``python -m sweep status outputs/NAME``: what is finished, what failed and why, what is missing."""
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,9 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def find(folder: Path) -> list[Found]:
     """Every trial of the sweep in ``folder``, by name."""
-    folders = [path for path in sorted(folder.glob("*")) if re.search(rf"-[0-9a-f]{{{SHORT}}}$", path.name)]
-    training = claimed(folder, [path.name[-SHORT:] for path in folders])
-    return [look(path, path.name[-SHORT:] in training) for path in folders if path.is_dir()]
+    folders = record.trial_folders(folder) if folder.is_dir() else []
+    ids = {path: path.name[-SHORT:] for path in folders if record.ends_with_identity(path)}
+    training = claimed(folder, ids.values())
+    return [look(path, ids.get(path) in training) for path in folders]
 
 
 def describe(folder: Path, trials: Sequence[Found]) -> str:

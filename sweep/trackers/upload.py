@@ -93,7 +93,15 @@ def _begun(file: Path) -> bool:
 
 def _sync(files: Sequence[Path], stalled_s: float, *options: str) -> str:
     with tempfile.TemporaryDirectory() as elsewhere, tempfile.TemporaryFile() as output:
-        line = [sys.executable, "-m", "wandb", "sync", "--include-online", *options, *(str(file.absolute()) for file in files)]  # fmt: skip
+        line = [
+            sys.executable,
+            "-m",
+            "wandb",
+            "sync",
+            "--include-online",
+            *options,
+            *(str(file.absolute()) for file in files),
+        ]
         environment = os.environ | {"WANDB_DIR": elsewhere}
         process = subprocess.Popen(line, cwd=elsewhere, env=environment, stdout=output, stderr=subprocess.STDOUT)
         done, latest = 0, time.monotonic() + stalled_s

@@ -17,8 +17,13 @@ def load(place: Path, trials: list[dict], **given: object) -> analysis.Sweep:
 
 def test_level_texts_and_order():
     assert [level_text(v) for v in (8.0, 1e-5, 0.001, None, float("nan"), "q+v")] == [
-        "8", "1e-5", "0.001", "unset", "unset", "q+v",
-    ]  # fmt: skip
+        "8",
+        "1e-5",
+        "0.001",
+        "unset",
+        "unset",
+        "q+v",
+    ]
     assert ordered(["none", "16", "full", "2", "b", "a", "2"]) == ["2", "16", "a", "b", "full", "none"]
 
 
@@ -32,8 +37,10 @@ def test_references_are_levels_of_every_adapter_factor(rank_sweep: Path):
 def test_swept_factors_leave_out_followers(tmp_path: Path):
     trials = [
         make_trial(seed, rank=rank, alpha=2.0 * rank, init=init)
-        for seed in range(2) for rank in (1, 2) for init in ("kaiming", "pissa")
-    ]  # fmt: skip
+        for seed in range(2)
+        for rank in (1, 2)
+        for init in ("kaiming", "pissa")
+    ]
     assert swept(load(tmp_path, trials).trials) == ["adapter.rank", "adapter.init"]
 
 

@@ -16,8 +16,9 @@ def test_balanced_two_factor_anova_by_hand():
     y = {(1, "a"): (1.0, 2.0), (1, "b"): (3.0, 4.0), (2, "a"): (5.0, 6.0), (2, "b"): (9.0, 12.0)}
     rows = [
         {"adapter.rank": r, "adapter.init": i, "seed": s, "eval/loss": values[s], "status": "finished"}
-        for (r, i), values in y.items() for s in (0, 1)
-    ]  # fmt: skip
+        for (r, i), values in y.items()
+        for s in (0, 1)
+    ]
     found = effects(pd.DataFrame(rows), "eval/loss")
     # grand mean 5.25; rank means 2.5, 8: SS = 8 · 2.75² = 60.5; init means 3.5, 7: SS = 8 · 1.75² = 24.5
     # cell means 1.5, 3.5, 5.5, 10.5: interaction SS = 2 · 4 · 0.75² = 4.5; seeds 4.5, 6: SS = 8 · 0.75² = 4.5

@@ -20,9 +20,24 @@ from analysis.tables.layout import file_stem
 from sweep.wandb_log import DamagedError
 
 NAMES = (
-    "</script><img src=x onerror='document.title=1'>", "$\\frac{", "_x", "=HYPERLINK(\"http://x\")", "\x1b[31mx\x07", "a\x00b", "\ud800",
-    "\u202ex", "a|b\nc", "\\input{/etc/passwd}", "![x](http://x/y)", "x" * 3000, "../../x", "", " ", "-rf", "nan",
-)  # fmt: skip
+    "</script><img src=x onerror='document.title=1'>",
+    "$\\frac{",
+    "_x",
+    '=HYPERLINK("http://x")',
+    "\x1b[31mx\x07",
+    "a\x00b",
+    "\ud800",
+    "\u202ex",
+    "a|b\nc",
+    "\\input{/etc/passwd}",
+    "![x](http://x/y)",
+    "x" * 3000,
+    "../../x",
+    "",
+    " ",
+    "-rf",
+    "nan",
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +61,15 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_names_are_text_in_every_file_and_on_the_terminal(hostile: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = set(hostile.parent.iterdir())
     for command in ("table", "compare"):
-        how = ["--rows", "adapter.init", "--format", "tex"] if command == "table" else ["--factor", "adapter.init", "--baseline", "kaiming"]  # fmt: skip
+        how = (
+            ["--rows", "adapter.init", "--format", "tex"]
+            if command == "table"
+            else ["--factor", "adapter.init", "--baseline", "kaiming"]
+        )
         for metric in ("eval/loss", f"eval/{NAMES[11]}", f"eval/{NAMES[4]}", f"eval/{NAMES[12]}"):
-            code = main([command, str(hostile), *how, "--metric", metric.replace("\x1b", "\\x1b").replace("\x07", "\\x07")])  # fmt: skip
+            code = main(
+                [command, str(hostile), *how, "--metric", metric.replace("\x1b", "\\x1b").replace("\x07", "\\x07")]
+            )
             assert code == 0, capsys.readouterr().err
     assert main(["export", str(hostile), "--to", str(hostile / "report" / "trials.csv")]) == 0
     page = report.write(analysis.load(hostile))
@@ -94,11 +115,14 @@ def replaced(**values: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
         (replaced(params={"trainable": -1}), "params['trainable'] = -1 is negative"),
         (replaced(params={"trainable_ratio": 2.0}), "params['trainable_ratio'] = 2.0 is above 1"),
         (replaced(perf={"step_ms": -1}), "perf['step_ms'] = -1 is negative"),
-        (replaced(trial={"task": {}, "adapter": [], "optimizer": {}, "training": {}}), "its trial's adapter is no mapping"),
+        (
+            replaced(trial={"task": {}, "adapter": [], "optimizer": {}, "training": {}}),
+            "its trial's adapter is no mapping",
+        ),
         (replaced(error={"message": 1}), "error is no mapping of texts"),
         (replaced(own=1), "unexpected keyword argument 'own'"),
     ],
-)  # fmt: skip
+)
 def test_a_value_that_no_trial_leaves_is_in_no_table(change: Callable, says: str, tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "s", grid(range(3), (), rank=[1]), np.random.default_rng(0), points=2)
     path = folder / "trial_00000" / "record.json"

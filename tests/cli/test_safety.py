@@ -15,7 +15,9 @@ from tests.support.commands import command, sweep, tree
 from tests.support.fuzz import TOY, plan
 
 HEAD = "# @package _global_\n"
-LAUGHS = "a: &a [x, x]\n" + "".join(f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in pairwise("abcdefghij"))  # fmt: skip
+LAUGHS = "a: &a [x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in pairwise("abcdefghij")
+)
 CHAIN = "a0: xxxxxxxxxxxxxxxx\n" + "".join(f"a{n + 1}: {f'${{a{n}}}' * 9}\n" for n in range(9))
 """548 bytes and more that stand for 6 GB."""
 INNER = re.sub(r" (\$\S+)", r' "\1"', CHAIN.strip()).replace("\n", ", ").replace("${a", "${adapter.rank_pattern.a")
@@ -49,7 +51,9 @@ def payload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_loader_plans_an_ablation_of_ones_own(tmp_path: Path) -> None:
-    own = HEAD + "name: mine-${task.name}\nhydra: {mode: MULTIRUN, sweeper: {params: {adapter.rank: '1,2', seed: '0,1'}}}\n"  # fmt: skip
+    own = HEAD + (
+        "name: mine-${task.name}\nhydra: {mode: MULTIRUN, sweeper: {params: {adapter.rank: '1,2', seed: '0,1'}}}\n"
+    )
     assert tried(own, tmp_path) == ""
 
 
@@ -89,20 +93,32 @@ def test_loader_takes_a_search_from_a_file(tmp_path: Path) -> None:
         (b"", "ablation: unknown key; the file of an ablation begins with the line '# @package _global_'"),
         ("seed: 1\n", "ablation: unknown key; the file of an ablation begins with the line '# @package _global_'"),
         (HEAD + "adapter.rank: 3\n", "adapter.rank: unknown key; in a file this is adapter: {rank: …}"),
-        (HEAD + "adapter: [1]\n", "In 'ablation/mine': ConfigTypeError raised while composing config: Cannot merge DictConfig with ListConfig"),
+        (
+            HEAD + "adapter: [1]\n",
+            "In 'ablation/mine': ConfigTypeError raised while composing config: Cannot merge DictConfig with ListConfig",
+        ),
         (HEAD + "adapter: 3\n", "adapter = 3: must hold keys and values, as in adapter.NAME=VALUE"),
-        (HEAD + "task:\n\tname: x\n", "own/ablation/mine.yaml: while scanning for the next token found character that cannot start any token"),
+        (
+            HEAD + "task:\n\tname: x\n",
+            "own/ablation/mine.yaml: while scanning for the next token found character that cannot start any token",
+        ),
         (HEAD + "- seed\n", "own/ablation/mine.yaml: line 2: must hold keys and values, as in key: value"),
         (b"name: \xff", "own/ablation/mine.yaml: not a UTF-8 text"),
-        (HEAD + "name: &a [*a]\n", "own/ablation/mine.yaml: line 2: aliases are not read here; write the value itself, or refer to it as ${key}"),
+        (
+            HEAD + "name: &a [*a]\n",
+            "own/ablation/mine.yaml: line 2: aliases are not read here; write the value itself, or refer to it as ${key}",
+        ),
         (HEAD + LAUGHS, "own/ablation/mine.yaml: line 3: aliases are not read here"),
-        (HEAD + "name: !!python/name:os.system\n", "own/ablation/mine.yaml: line 2: tags are not read here; leave out tag:yaml.org,2002:python/name:os.system"),
+        (
+            HEAD + "name: !!python/name:os.system\n",
+            "own/ablation/mine.yaml: line 2: tags are not read here; leave out tag:yaml.org,2002:python/name:os.system",
+        ),
         (HEAD + f"name: {'[' * 60}{']' * 60}\n", "own/ablation/mine.yaml: line 2: more than 50 levels deep"),
         (HEAD + f"name: [{'1, ' * 6000}]\n", "own/ablation/mine.yaml: line 2: more than 5,000 values"),
         (HEAD + "#" * 300_000, "own/ablation/mine.yaml: has 300,020 bytes; at most 262,144 are read"),
         (HEAD + f"name: {'x' * 5000}\n", f"name = '{'x' * 992}… (5,"),
     ],
-)  # fmt: skip
+)
 def test_loader_refuses_what_is_more_or_less_than_plain_values(content: str, says: str, tmp_path: Path) -> None:
     said = tried(content, tmp_path)
     assert said.startswith(f"lora-sweep: {says}")
@@ -115,19 +131,28 @@ SLURM_WRITES = "{_target_: hydra_plugins.lora_sweep.quick_job.Path.write_text, s
 @pytest.mark.parametrize(
     ("content", "key"),
     [
-        ("hydra: {job_logging: {handlers: {console: {stream: 'ext://payload.x'}}}}", "hydra.job_logging.handlers.console.stream"),
-        ("hydra: {hydra_logging: {handlers: {console: {stream: 'ext://payload.x'}}}}", "hydra.hydra_logging.handlers.console.stream"),
+        (
+            "hydra: {job_logging: {handlers: {console: {stream: 'ext://payload.x'}}}}",
+            "hydra.job_logging.handlers.console.stream",
+        ),
+        (
+            "hydra: {hydra_logging: {handlers: {console: {stream: 'ext://payload.x'}}}}",
+            "hydra.hydra_logging.handlers.console.stream",
+        ),
         (f"hydra: {{launcher: {{slurm: {SLURM_WRITES}}}}}", "hydra.launcher.slurm._target_"),
         ("hydra: {job: {env_set: {LD_PRELOAD: payload/x.so}}}", "hydra.job.env_set.LD_PRELOAD"),
         ("hydra: {launcher: {slurm: {setup: [touch hacked]}}}", "hydra.launcher.slurm.setup.0"),
         ("hydra: {searchpath: ['pkg://payload']}", "hydra.searchpath.0"),
-        ("hydra: {sweeper: {params: {hydra.job.env_set.LD_PRELOAD: x}}}", "hydra.sweeper.params.hydra.job.env_set.LD_PRELOAD"),
+        (
+            "hydra: {sweeper: {params: {hydra.job.env_set.LD_PRELOAD: x}}}",
+            "hydra.sweeper.params.hydra.job.env_set.LD_PRELOAD",
+        ),
         ("cache: /elsewhere", "cache"),
         ("name: ${oc.env:HF_TOKEN}", "name"),
         ("tracker: {project: '${oc.env:HF_TOKEN}'}", "tracker.project"),
         ("adapter: {targets: '${oc.env:HF_TOKEN}'}", "adapter.targets"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.usefixtures("payload")
 def test_loader_refuses_a_setting_that_is_not_listed(
     content: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -145,8 +170,14 @@ def test_loader_refuses_a_setting_that_is_not_listed(
     [
         # code
         ("hydra: {callbacks: {x: {_target_: builtins.open, file: hacked, mode: w}}}", "hydra.callbacks.x._target_"),
-        ("hydra: {job_logging: {handlers: {console: {stream: 'ext://payload.x'}}}}", "hydra.job_logging.handlers.console.stream"),
-        ("hydra: {hydra_logging: {handlers: {console: {stream: 'ext://payload.x'}}}}", "hydra.hydra_logging.handlers.console.stream"),
+        (
+            "hydra: {job_logging: {handlers: {console: {stream: 'ext://payload.x'}}}}",
+            "hydra.job_logging.handlers.console.stream",
+        ),
+        (
+            "hydra: {hydra_logging: {handlers: {console: {stream: 'ext://payload.x'}}}}",
+            "hydra.hydra_logging.handlers.console.stream",
+        ),
         ("hydra: {launcher: {_target_: payload.x}}", "hydra.launcher._target_"),
         (f"hydra: {{launcher: {{slurm: {SLURM_WRITES}}}}}", "hydra.launcher.slurm._target_"),
         ("hydra: {sweeper: {sampler: {_target_: payload.x}}}", "hydra.sweeper.sampler._target_"),
@@ -165,7 +196,10 @@ def test_loader_refuses_a_setting_that_is_not_listed(
         ("hydra: {job: {chdir: true}}", "hydra.job.chdir"),
         ("hydra: {verbose: true}", "hydra.verbose"),
         # the same by way of a sweep, whose keys become the command line of each trial
-        ("hydra: {sweeper: {params: {hydra.job.env_set.LD_PRELOAD: x}}}", "hydra.sweeper.params.hydra.job.env_set.LD_PRELOAD"),
+        (
+            "hydra: {sweeper: {params: {hydra.job.env_set.LD_PRELOAD: x}}}",
+            "hydra.sweeper.params.hydra.job.env_set.LD_PRELOAD",
+        ),
         ("hydra: {sweeper: {params: {+hydra.job.env_set: '{A: b}'}}}", "hydra.sweeper.params.+hydra.job.env_set"),
         ("hydra: {sweeper: {params: {hydra/job_logging: disabled}}}", "hydra.sweeper.params.hydra/job_logging"),
         ("hydra: {sweeper: {params: {ablation@hydra.launcher: rank}}}", "hydra.sweeper.params.ablation@hydra.launcher"),
@@ -175,7 +209,10 @@ def test_loader_refuses_a_setting_that_is_not_listed(
         ("hydra: {sweeper: {params: {~adapter: x}}}", "hydra.sweeper.params.~adapter"),
         ("hydra: {sweeper: {params: {name: '${oc.env:HF_TOKEN}'}}}", "hydra.sweeper.params.name"),
         ("device: $\nhydra: {sweeper: {params: {name: '${device}{oc.env:HF_TOKEN}'}}}", "hydra.sweeper.params.name"),
-        ("hydra: {sweeper: {params: {task.source_text: 'a.txt,/etc/passwd'}}}", "hydra.sweeper.params.task.source_text"),
+        (
+            "hydra: {sweeper: {params: {task.source_text: 'a.txt,/etc/passwd'}}}",
+            "hydra.sweeper.params.task.source_text",
+        ),
         ("hydra: {sweeper: {params: {task: ../../x}}}", "hydra.sweeper.params.task"),
         # places
         ("hydra: {run: {dir: /tmp/x}}", "hydra.run.dir"),
@@ -209,7 +246,7 @@ def test_loader_refuses_a_setting_that_is_not_listed(
         ("name: '${now:%Y}'", "name"),
         ("device: $\nname: '$${device}{oc.env:HF_TOKEN}'", "name"),
     ],
-)  # fmt: skip
+)
 def test_check_values_refuses_what_is_not_listed(content: str, key: str) -> None:
     with pytest.raises(ConfigError) as refused:
         check_values(yaml.safe_load(content), Path("own/ablation/mine.yaml"), Path("own"))
@@ -221,10 +258,16 @@ def test_check_values_refuses_what_is_not_listed(content: str, key: str) -> None
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("defaults: [override /tracker: wandb_online]", "uploads to W&B; a file may not choose that, so write tracker.mode=online on the command line"),
-        ("defaults: [override /hydra/launcher: submitit_slurm]", "chooses hydra/launcher=submitit_slurm; a file may not, so give it on the command line"),
+        (
+            "defaults: [override /tracker: wandb_online]",
+            "uploads to W&B; a file may not choose that, so write tracker.mode=online on the command line",
+        ),
+        (
+            "defaults: [override /hydra/launcher: submitit_slurm]",
+            "chooses hydra/launcher=submitit_slurm; a file may not, so give it on the command line",
+        ),
     ],
-)  # fmt: skip
+)
 def test_loader_refuses_a_choice_that_reaches_elsewhere(content: str, says: str, tmp_path: Path) -> None:
     write(HEAD + content + "\n", tmp_path / "own/ablation/mine.yaml")
     online = plan(["task=toy_regression", *ABLATION], tmp_path)
@@ -259,7 +302,7 @@ FOUND = {
         (LAUGHS, "aliases are not read here"),
     ],
     ids=["search path", "environment", "aliases"],
-)  # fmt: skip
+)
 @pytest.mark.usefixtures("payload")
 def test_loader_checks_a_file_however_it_is_found(way: str, content: str, says: str, tmp_path: Path) -> None:
     write(f"{HEAD}{content}\n", tmp_path / "own/ablation/mine.yaml")
@@ -284,7 +327,7 @@ def test_loader_checks_a_file_however_it_is_found(way: str, content: str, says: 
         f"adapter: {{rank_pattern: {{a0: [1, 1], {LISTS}}}}}",
     ],
     ids=["text", "inside a section", "relative, in lists"],
-)  # fmt: skip
+)
 def test_loader_refuses_references_that_grow_without_bound(content: str, tmp_path: Path) -> None:
     begin = time.monotonic()
     said = tried(f"{HEAD}{content}\n", tmp_path)
@@ -305,13 +348,18 @@ def test_loader_trusts_the_folders_that_are_named(tmp_path: Path) -> None:
 
 
 def test_loader_never_trusts_code_or_places(tmp_path: Path) -> None:
-    said = tried(HEAD + "hydra: {callbacks: {x: {_target_: builtins.open, file: hacked, mode: w}}}\n", tmp_path, "--trust", "own")  # fmt: skip
+    said = tried(
+        HEAD + "hydra: {callbacks: {x: {_target_: builtins.open, file: hacked, mode: w}}}\n", tmp_path, "--trust", "own"
+    )
     assert said == "lora-sweep: hydra.callbacks: a configuration names no code to run; leave it out"
     said = tried(HEAD + "hydra: {run: {dir: /tmp/x}}\n", tmp_path, "--trust", "own")
     assert said.startswith("lora-sweep: hydra.run.dir = '/tmp/x': results go to outputs/NAME")
     target = "hydra_plugins.lora_sweep.quick_job.Path.write_text"
     said = tried(HEAD + f"hydra: {{launcher: {{slurm: {{_target_: {target}}}}}}}\n", tmp_path, "--trust", "own", "-m")
-    assert said == f"lora-sweep: hydra.launcher: '{target}' is code, which a configuration cannot name; choose as in hydra/launcher=…"  # fmt: skip
+    assert said == (
+        f"lora-sweep: hydra.launcher: '{target}' is code, which a configuration cannot name; "
+        f"choose as in hydra/launcher=…"
+    )
 
 
 @pytest.mark.parametrize("arguments", [("--trust",), ("--trust", "nowhere"), ("--trust=",), ("--trust=a.yaml",)])
@@ -324,7 +372,10 @@ def test_trust_needs_a_folder(arguments: tuple[str, ...], tmp_path: Path) -> Non
 
 def test_loader_lets_nothing_happen_before_the_refusal(tmp_path: Path) -> None:
     write("from pathlib import Path\nPath('imported').touch()\n", tmp_path / "payload.py")
-    write(HEAD + "hydra: {job_logging: {handlers: {console: {stream: 'ext://payload.x'}}}}\n", tmp_path / "own/ablation/mine.yaml")  # fmt: skip
+    write(
+        HEAD + "hydra: {job_logging: {handlers: {console: {stream: 'ext://payload.x'}}}}\n",
+        tmp_path / "own/ablation/mine.yaml",
+    )
     before = tree(tmp_path)
     for dry_run in ((), ("--dry-run",)):
         done = command("sweep", *TOY, "-m", *ABLATION, *dry_run, cwd=tmp_path)

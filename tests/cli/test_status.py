@@ -24,7 +24,9 @@ def sweep(tmp_path: Path) -> Store:
 
 
 def test_every_state_is_told_apart(sweep: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    labels = [job.label for job in resolved(*(f"seed={seed}" for seed in range(5)), "optimizer.lr=1e30", cache=tmp_path)]  # fmt: skip
+    labels = [
+        job.label for job in resolved(*(f"seed={seed}" for seed in range(5)), "optimizer.lr=1e30", cache=tmp_path)
+    ]
     folders = [sweep.folder / label for label in labels]
     for number in (1, 2, 3):
         (folders[number] / "record.json").unlink()
