@@ -44,7 +44,12 @@ def _task_options() -> dict[str, type[TaskOptions]]:
 
 
 def load_task(name: str) -> None:
-    """Import the plug-in that gives the task ``name``, so that its keys are known. Raises PluginError."""
+    """Import the plug-in that gives the task ``name``, if one does, so that its keys are known.
+
+    Raises ConfigError where the name has several sources, and PluginError where the plug-in cannot be used.
+    """
+    if conflict := TASKS.conflict(name):
+        raise ConfigError([f"task.name = {name!r}: {conflict}"])
     plugin = TASKS.plugin(name)
     if plugin is None or name in _plugin_options:
         return
@@ -105,8 +110,6 @@ def parse(values: dict[str, Any]) -> Config:
     """
     task = values.get("task")
     if isinstance(task, dict) and isinstance(name := task.get("name"), str):
-        if conflict := TASKS.conflict(name):
-            raise ConfigError([f"task.name = {name!r}: {conflict}"])
         load_task(name)
     try:
         return Config.model_validate(values)

@@ -17,7 +17,7 @@ def guarded(plugin: Plugin | None, doing: str) -> Iterator[None]:
     """Run the block, which calls ``plugin``; of ours (None) nothing is checked.
 
     Raises PluginError where it raises, or leaves another global state, which is put back: the generators of Python,
-    NumPy and torch, torch's default type and its number of threads. A ConfigError is passed on as it is.
+    NumPy and torch, torch's default type, its gradient mode and its number of threads. A ConfigError is passed on as it is.
     """
     if plugin is None:
         yield
@@ -27,7 +27,7 @@ def guarded(plugin: Plugin | None, doing: str) -> Iterator[None]:
             yield
         except ConfigError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise plugin.error(f"{doing} failed", error) from error
 
 
@@ -45,7 +45,7 @@ def blaming(plugin: Plugin | None, doing: str) -> Iterator[None]:
             yield
         except ConfigError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if not plugin.raised(error):
                 raise
             raise plugin.error(f"{doing} failed", error) from error
@@ -62,6 +62,7 @@ def every_state() -> dict[str, State]:
         "torch's global generator": (lambda: torch.get_rng_state().numpy().tobytes(), _set_torch),
         PYTHON: (random.getstate, random.setstate),
         "torch's default type": (torch.get_default_dtype, torch.set_default_dtype),
+        "torch's gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),
         "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
     }
     if "numpy" in sys.modules:

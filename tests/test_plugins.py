@@ -71,6 +71,8 @@ def beside_ours(tmp_path: Path, alone: dict[str, dict[str, Any]]) -> Callable[..
     ("source", "says"),
     [
         (body("raise ZeroDivisionError('boom')"), "failed: ZeroDivisionError: boom"),
+        (body("raise SystemExit(3)"), "failed: SystemExit: 3"),
+        (random_start("torch.set_grad_enabled(False)"), "uses or changes torch's gradient mode"),
         (body(f"return torch.zeros(rank + 1, base.in_features), {ZEROS}"), "lora_A has shape (9, 64), and must have (8, 64)"),
         (body(f"return torch.zeros(rank, base.in_features).double(), {ZEROS}"), "lora_A is torch.float64 on cpu"),
         (body(f"return torch.full((rank, base.in_features), torch.nan), {ZEROS}"), "lora_A holds NaN or infinity"),
@@ -421,6 +423,20 @@ def test_task_that_fails_while_it_trains_is_named_and_fails_alone(
     assert own.error["message"].endswith("failed: ZeroDivisionError: division by zero")
 
 
+@pytest.mark.parametrize(
+    "adapter",
+    [{"kind": "full"}, {"kind": "none"}, {"dora": True}, {"dropout": 0.5}, {"init": "lora_ga"}, {"bias": "all"}],
+    ids=lambda adapter: " ".join(map(str, adapter.values())),
+)
+def test_task_of_a_plugin_trains_with_every_adapter(tmp_path: Path, adapter: dict[str, Any]) -> None:
+    with on_path(install_example(tmp_path / "site")):
+        values = example(tmp_path).model_dump()
+        [one] = run(
+            [resolve(parse(values | {"adapter": values["adapter"] | adapter}))], Store(tmp_path / "s", None), HERE
+        )
+    assert one.finished, one.error
+
+
 def test_base_of_a_plugins_task_is_trained_again_when_the_plugin_has_changed(
     tmp_path: Path, edited: Callable[[str, str, str], Path]
 ) -> None:
@@ -492,6 +508,14 @@ def test_example_is_swept_beside_ours(tmp_path: Path, site: dict[str, str]) -> N
     assert done.returncode == 0, done.stderr
     assert [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("|")][2:] == ["example_init", "kaiming", "pissa"]  # fmt: skip
     assert len(list((tmp_path / "outputs" / "s").glob("*example_init*/adapter/adapter_model.safetensors"))) == 2
+
+
+def test_task_that_a_plugin_and_we_give_is_refused_and_no_other(tmp_path: Path) -> None:
+    points = {GROUPS["task"]: {"toy_regression": "nowhere:Options"}}
+    with on_path(install(tmp_path / "site", "hostile", points, {})):
+        with pytest.raises(ConfigError, match=r"task.name = 'toy_regression': given by lora-sweep and by hostile 1\.0"):
+            resolved("seed=0", cache=tmp_path)
+        assert config("task=mnist").task.name == "mnist"
 
 
 @pytest.mark.parametrize(

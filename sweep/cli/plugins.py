@@ -7,7 +7,7 @@ from typing import Any
 from sweep import __version__
 from sweep.errors import ConfigError
 from sweep.registry import INITS, METRICS, OURS, REGISTRIES, TASKS, TRACKERS, Plugin, installed
-from sweep.text import table
+from sweep.text import printable, table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,12 +18,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Exit code 0: every plug-in can be used.",
     )
     parser.parse_args(arguments)
-    rows = [(one.kind, name, OURS, __version__) for one in REGISTRIES for name in one.places]
-    rows += [(plugin.kind, plugin.name, plugin.package, plugin.version) for plugin in installed()]
+    ours = [(one.kind, name, OURS, __version__) for one in REGISTRIES for name in one.places]
+    others = [(one.kind, one.name, one.package, one.version) for one in installed()]
+    rows = [[printable(cell) for cell in row] for row in (*ours, *others)]
     print(table(("kind", "name", "package", "version"), rows, left=4))
     faults = list(dict.fromkeys(_faults()))
     for fault in faults:
-        print(f"cannot be used: {fault}")
+        print(printable(f"cannot be used: {fault}"))
     return 1 if faults else 0
 
 

@@ -40,9 +40,8 @@ def decide(
 ) -> Skip | None:
     """Why ``trial`` is not trained now; None where it is to be trained.
 
-    A finished trial that left all that is asked for (its adapter, the metrics of plug-ins),
-    and its whole history, is not trained again; a pruned one as long
-    as pruning is asked for; a failed one without ``retry_failed``.
+    A finished trial that left all that is asked for (its adapter, the metrics of plug-ins), and its whole history, is
+    not trained again; a pruned one as long as pruning is asked for; a failed one without ``retry_failed``.
 
     Args:
         trial: what a launch asks for.
