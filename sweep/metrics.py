@@ -45,6 +45,8 @@ PERPLEXITY = _tuned("eval/perplexity", "eval perplexity", "lower")
 WRONG = tuple(
     Metric(f"eval/wrong_{digit}", f"errors on {digit}", "images", "lower", LOSS.name, "sum") for digit in range(10)
 )
+TOKEN_ACCURACY = _tuned("eval/token_accuracy", "token accuracy", "higher")
+EXACT_MATCH = _tuned("eval/exact_match", "exact match", "higher", kind="end")
 REGRET = _tuned("eval/regret", "regret to the oracle", "lower", kind="end")
 TRAIN_MSE = _tuned("eval/train_mse", "train MSE", "lower", kind="end")
 ORACLE_MSE = Metric("eval/oracle_mse", "oracle MSE", "", "lower", TRAIN_MSE.name, "end")

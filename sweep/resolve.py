@@ -1,5 +1,6 @@
 """What a trial means on its task's model: the layers that it adapts, or the reason why it cannot run."""
 
+import math
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from sweep.models.model import Model
 from sweep.registry import TASKS
 from sweep.tasks.check import check_task
 from sweep.tasks.options import TaskOptions
+from sweep.training.options import TrainingOptions
 from sweep.trial import Trial
 
 
@@ -73,11 +75,23 @@ def resolve(config: Config) -> ResolvedTrial:
     """
     device_of(config.device)
     adapter = import_.resolved(config.adapter)
-    trial = Trial.of(config.model_copy(update={"adapter": adapter}), _fingerprint(config.task, Path(config.cache)))
+    data = _fingerprint(config.task, Path(config.cache))
+    own = {"adapter": adapter, "training": _with_steps(config)}
+    trial = Trial.of(config.model_copy(update=own), data)
     chosen, saved, notes = _match(trial, Path(config.cache), config.adapter.peft)
     padded_rank = bucket(widest(adapter)) if adapter.kind == "lora" else 0
     identity = {field.name: getattr(trial, field.name) for field in fields(trial)}
     return ResolvedTrial(**identity, config=config, targets=chosen, saved=saved, padded_rank=padded_rank, notes=notes)
+
+
+def _with_steps(config: Config) -> TrainingOptions:
+    """The training with as many steps as its epochs need; the last step may go on into another epoch."""
+    training = config.training
+    if training.epochs is None:
+        return training
+    rows = config.task.build(Path(config.cache)).target.epoch_rows
+    steps = math.ceil(training.epochs * rows / (training.batch_size * training.accumulation))
+    return training.model_copy(update={"steps": steps})
 
 
 def _match(

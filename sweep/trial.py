@@ -57,6 +57,8 @@ class Trial:
             "data": self.data,
             **{key: part.model_dump(mode="json") for key, part in parts.items()},
         }
+        if self.training.epochs is None:
+            del science["training"]["epochs"]
         for name in self.task.own_paths():
             science["task"][name] = Path(science["task"][name]).name
         for group, plugin in (
@@ -80,6 +82,9 @@ class Trial:
         science = self.science()
         for name in self.task.own_paths():
             del science["task"][name]
+        unset = self.task.unset.items()
+        science["task"] = {name: value for name, value in science["task"].items() if (name, value) not in unset}
+        science["training"].pop("epochs", None)  # its steps say the same
         if self.adapter.kind == "none":
             del science["optimizer"], science["training"]
         return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:16]

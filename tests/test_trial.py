@@ -68,7 +68,7 @@ def test_every_field_of_the_science_is_part_of_the_identity() -> None:
         values = getattr(base, part)
         for name in type(values).model_fields:
             new = WORDS[part, name] if (part, name) in WORDS else other(getattr(values, name))
-            if new is None:
+            if new is None or name == "epochs":  # which say what steps there are
                 continue
             section = values.model_copy(update={name: new})
             ids.add(replace(base, **{part: section}).id)
@@ -78,6 +78,10 @@ def test_every_field_of_the_science_is_part_of_the_identity() -> None:
     assert len(ids) == 1 + changed + 2
 
 
+CAUSAL_LM = (
+    "task=causal_lm task.model=org/name task.context=64 task.eval_windows=64 task.target_text=null "
+    "training.steps=200 training.batch_size=8 training.eval_every=50"
+)
 OF_BEFORE = {
     "task=toy_regression": "b8f950d1bb64967a",
     "task=toy_regression adapter.rank=2 seed=1": "aae761b1d6836a7a",
@@ -93,8 +97,8 @@ OF_BEFORE = {
     "task=transformer task.layers=2 adapter.targets=qv optimizer.lr_ratio=4": "0d7a4492bda19ea4",
     "task=transformer_tiny": "5303ff543c088889",
     "task=transformer_tiny task.target_text=/some/text.txt": "179de280f77a778b",
-    "task=causal_lm task.model=org/name": "11cada2258238103",
-    "task=causal_lm task.model=org/name task.context=32 task.source_text=a.txt": "f712af1b705e68f5",
+    CAUSAL_LM: "11cada2258238103",
+    f"{CAUSAL_LM} task.context=32 task.source_text=a.txt": "f712af1b705e68f5",
 }
 """Ids on data with the fingerprint ``data``, taken when every task was listed by hand."""
 
@@ -102,6 +106,19 @@ OF_BEFORE = {
 @pytest.mark.parametrize("overrides", OF_BEFORE)
 def test_id_of_every_task_is_what_it_was(overrides: str) -> None:
     assert trial(*overrides.split()).id == OF_BEFORE[overrides]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps"),
+    [(1, 167), (2, 334), (0.5, 84)],  # 4,000 digits, 3 batches of 8 in a step
+)
+def test_epochs_are_as_many_steps_as_they_need(epochs: float, steps: int) -> None:
+    common = ("task=mnist", "training.batch_size=8", "training.accumulation=3")
+    by_epochs = resolve(config(*common, f"training.epochs={epochs}"))
+    assert (by_epochs.training.steps, by_epochs.flat()["training.epochs"]) == (steps, epochs)
+    by_steps = resolve(config(*common, f"training.steps={steps}"))
+    assert by_steps.id == by_epochs.id
+    assert "training.epochs" not in by_steps.flat()
 
 
 @pytest.mark.parametrize(

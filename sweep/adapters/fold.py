@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,19 +53,20 @@ class Folded:
         }
         return self.whole | adapted
 
-    def outputs(self, inputs: Tensor, sees: Sequence[int]) -> Tensor:
+    def outputs(self, inputs: Tensor, sees: Sequence[int], **settings: Any) -> Tensor:
         """Compute the outputs of every trial.
 
         Args:
             inputs: (D·N, …), the rows of D distinct inputs.
             sees: for each trial, which of the distinct inputs it sees.
+            settings: further arguments of the model.
 
         Returns:
             (T·N, …), trial-major.
 
         """
         self.shared_prefix.assign(sees, inputs.device)
-        outputs = self.model(inputs)
+        outputs = self.model(inputs, **settings)
         return outputs if self.layers else self.shared_prefix.expand(outputs)
 
     @property

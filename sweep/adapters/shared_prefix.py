@@ -33,7 +33,7 @@ class SharedPrefix:
 
     def expand_before(self, stage: nn.Module) -> None:
         """Expand the first argument of ``stage`` whenever it is called."""
-        stage.register_forward_pre_hook(self._hook)
+        stage.register_forward_pre_hook(self._hook, prepend=True)
 
     def _hook(self, _stage: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         first, *others = arguments

@@ -1,9 +1,7 @@
-"""Hugging Face causal language models, unmodified but for three things: names for groups of their layers, logits
-as the one output, and plain linear layers in the place of GPT-2's transposed ones.
+"""Hugging Face causal language models, unmodified but for four things: names for groups of their layers, several rows
+in one block as an input, logits as the one output, and plain linear layers in the place of GPT-2's transposed ones.
 """  # noqa: D205
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,49 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from sweep.errors import ConfigError
-from sweep.files import open_foreign, read_foreign
 from sweep.models.model import Model
 
 CONFIG_FILE = "config.json"
-WEIGHTS = "*.safetensors"
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
-READ = (CONFIG_FILE, WEIGHTS, "*.safetensors.index.json", *TOKENIZER)
-LARGEST_CONFIG, LARGEST_TOKENIZER, LARGEST_WEIGHTS = 2**20, 2**28, 2**40
-"""Bytes of a model's configuration, of a file of its tokenizer and of its weights."""
-LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
-SIZES = (
-    *LAYERS, "num_attention_heads", "n_head", "n_heads", "hidden_size", "n_embd", "d_model", "intermediate_size", "vocab_size",
-)  # fmt: skip
-"""Fields of a model's configuration that have to be whole numbers."""
-MOST_LAYERS, LARGEST_SIZE = 1_000, 10**8
+TEMPLATE = "chat_template.jinja"
+GGUF_HASH = "gguf.sha256"
+"""In a folder that was made of a GGUF file, the SHA-256 of that file."""
 QUERY_AND_VALUE = {"q_proj", "v_proj", "q_lin", "v_lin", "query", "value"}
 
 
 class FromConv1D(nn.Linear):
     """A linear layer that the model's own files hold transposed, as GPT-2's ``Conv1D``."""
-
-
-@cache
-def folder_of(model: str) -> Path:
-    """The folder with the files of ``model``, which is a folder or a name on the hub, fetched there once.
-
-    Raises ConfigError when there is neither, or the hub cannot be reached.
-    """
-    if (folder := Path(model)).is_dir():
-        return _complete(folder, model)
-    import_transformers()
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import disable_progress_bars
-
-    disable_progress_bars()
-    try:
-        return _complete(Path(snapshot_download(model, allow_patterns=list(READ))), model)
-    except HFValidationError:
-        raise ConfigError([f"task.model = {model!r}: no such folder, and no name on the Hugging Face hub, which looks like org/name"]) from None  # fmt: skip
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError([f"task.model = {model!r}: no such folder, and not to be had from the Hugging Face hub ({reason}); where there is a network, fetch it with: hf download {model} --local-dir FOLDER, and give the folder"]) from None  # fmt: skip
 
 
 def name_of(folder: Path) -> str:
@@ -67,45 +34,11 @@ def name_of(folder: Path) -> str:
     return folder.name
 
 
-def _complete(folder: Path, model: str) -> Path:
-    if not (folder / CONFIG_FILE).exists():
-        raise ConfigError([f"task.model = {model!r}: has no {CONFIG_FILE}; give a folder that save_pretrained has written"])  # fmt: skip
-    if not list(folder.glob(WEIGHTS)):
-        raise ConfigError([f"task.model = {model!r}: has no {WEIGHTS}; other formats can run code when they are read, so save it again with save_pretrained"])  # fmt: skip
-    try:
-        values = dict(json.loads(read_foreign(folder / CONFIG_FILE, LARGEST_CONFIG)))
-    except OSError as error:
-        raise ConfigError([f"task.model = {model!r}: {CONFIG_FILE}: {error.strerror}"]) from None
-    except (TypeError, ValueError, RecursionError) as error:
-        said = f"{CONFIG_FILE}: is not the JSON of a model's configuration ({error})"
-        raise ConfigError([f"task.model = {model!r}: {said}"]) from None
-    for field in SIZES:
-        most = MOST_LAYERS if field in LAYERS else LARGEST_SIZE
-        if field in values and not (type(values[field]) is int and 1 <= values[field] <= most):
-            said = f"{CONFIG_FILE}: {field} = {values[field]!r}: must be a whole number from 1 to {most:,}"
-            raise ConfigError([f"task.model = {model!r}: {said}"])
-    return folder
-
-
-@cache
-def sha256_of(folder: Path) -> str:
-    """A hash of what makes the model and its tokenizer: the files that are read, without their place."""
-    digest = hashlib.sha256()
-    for path in sorted({path for pattern in READ for path in folder.glob(pattern)}):
-        digest.update(f"{path.name}\0".encode())
-        try:
-            with open_foreign(path, LARGEST_WEIGHTS if path.match(WEIGHTS) else LARGEST_TOKENIZER) as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
-            raise ConfigError([f"task.model = {name_of(folder)!r}: {path.name}: {error.strerror}"]) from None
-    return digest.hexdigest()
-
-
 @cache
 def configuration(folder: Path) -> tuple[Any, tuple[str, ...]]:
     """The model's configuration without dropout or cache, and the names and rates of the dropouts set to 0."""
     transformers = import_transformers()
-    with _readable(folder):
+    with readable(name_of(folder)):
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if getattr(config, "quantization_config", None):
         raise ConfigError([f"task.model = {name_of(folder)!r}: is quantised; give the model in full precision"])
@@ -128,7 +61,7 @@ def skeleton(folder: Path) -> Model:
     """The architecture with new weights, on torch's default device."""
     transformers = import_transformers()
     config, _ = configuration(folder)
-    with _readable(folder):
+    with readable(name_of(folder)):
         return as_model(transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32))
 
 
@@ -141,7 +74,7 @@ def load(folder: Path) -> Model:
     """
     transformers = import_transformers()
     config, _ = configuration(folder)
-    with _readable(folder):
+    with readable(name_of(folder)):
         network, info = transformers.AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
@@ -165,12 +98,19 @@ def tokenizer_of(folder: Path) -> Any:
         raise ConfigError([f"task.model = {name_of(folder)!r}: its tokenizer cannot be loaded: {reason}"]) from None  # fmt: skip
 
 
+def end_tokens(folder: Path) -> frozenset[int]:
+    """The tokens after which the model has said all: those of its configuration and its tokenizer's."""
+    config, _ = configuration(folder)
+    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    return frozenset({*ends, tokenizer_of(folder).eos_token_id} - {None})
+
+
 def as_model(network: nn.Module) -> Model:
     """Give ``network``, in place, what ``Model`` asks for. It keeps its own class and the names of its layers."""
     for name, module in list(network.named_modules()):
         if type(module).__name__ == "Conv1D":
             network.set_submodule(name, _untransposed(module))
-    head = getattr(network, "get_output_embeddings", lambda: None)()
+    head = _head(network)
     layers = [name for name, module in network.named_modules() if isinstance(module, nn.Linear) and module is not head]
     attention = [name for name in layers if "att" in name.rpartition(".")[0]]
     groups = {
@@ -179,7 +119,10 @@ def as_model(network: nn.Module) -> Model:
         "mlp": [name for name in layers if name not in attention],
         "qv": [name for name in attention if name.rpartition(".")[2] in QUERY_AND_VALUE],
     }
+    network.register_forward_pre_hook(_read_blocks, with_kwargs=True)
     network.register_forward_hook(_logits)
+    if isinstance(head, nn.Linear):
+        head.register_forward_pre_hook(_where_needed)
     model = cast(Model, network)
     model.presets = {group: names for group, names in groups.items() if names}
     model.stages, model.can_checkpoint, model.checkpointing = ("",), False, False
@@ -199,13 +142,39 @@ def import_transformers() -> Any:
 
 
 @contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    """Turn what transformers says about a model's files into one line."""
+def readable(name: str) -> Iterator[None]:
+    """Turn what transformers says about the files of model ``name`` into one line."""
     try:
         yield
     except Exception as error:  # a damaged value leads to errors of every type
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError([f"task.model = {name_of(folder)!r}: cannot be used as a causal language model: {reason}"]) from None  # fmt: skip
+        raise ConfigError([f"task.model = {name!r}: cannot be used as a causal language model: {reason}"]) from None  # fmt: skip
+
+
+def _read_blocks(network: Any, arguments: tuple[Any, ...], others: dict[str, Any]) -> Any:
+    """Let the model also take blocks (N, 3, S): tokens, their positions, and 1 where logits are needed.
+
+    From positions that begin again, transformers makes a causal mask for each row of a block, if there is no cache. Of
+    a linear head, adapted ones apart, the logits are then those of the needed positions alone (number of them, V).
+    """
+    inputs, *further = arguments
+    tokens, needed = inputs, None
+    if inputs.ndim == 3:
+        tokens, positions, needed = inputs.long().unbind(1)
+        others = {**others, "position_ids": positions, "use_cache": False}
+    if isinstance(head := _head(network), nn.Linear):
+        head.needed = None if needed is None else needed.bool()  # type: ignore[assignment]
+    return (tokens, *further), others
+
+
+def _where_needed(head: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    (x_N_S_D,) = arguments
+    needed = getattr(head, "needed", None)
+    return arguments if needed is None else (x_N_S_D[needed],)
+
+
+def _head(network: nn.Module) -> nn.Module | None:
+    return getattr(network, "get_output_embeddings", lambda: None)()
 
 
 def _logits(_network: nn.Module, _inputs: Any, output: Any) -> Tensor:
@@ -237,3 +206,19 @@ def check_independence(model: Model, name: str) -> None:
         raise ConfigError([f"task.model = {name!r}: the rows of a batch change each other, so trials could not be told apart"])  # fmt: skip
     if (alone[0, 0] - before_others).abs().max() > tolerance:
         raise ConfigError([f"task.model = {name!r}: sees the tokens that it is to predict; it is no causal model"])
+
+
+@torch.no_grad()
+def takes_blocks(model: Model) -> bool:
+    """Whether two rows in one block give what each gives alone.
+
+    Families whose positions are not given from outside (ALiBi) or that carry a state along (Mamba) cannot.
+    """
+    tokens = torch.arange(2 * 6).view(2, 6) % cast(Any, model).config.vocab_size
+    positions = torch.arange(6).repeat(2)
+    try:
+        together = model(torch.stack([tokens.flatten(), positions, torch.ones_like(positions)])[None])
+    except TypeError:  # there is no position_ids
+        return False
+    alone = model(tokens).flatten(0, 1)
+    return bool((together.view(alone.shape) - alone).abs().max() <= 1e-4 * alone.abs().max())

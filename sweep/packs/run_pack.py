@@ -7,10 +7,11 @@ from typing import Any
 
 from sweep.adapters.fold import Folded, fold
 from sweep.adapters.peft import import_
+from sweep.metrics import EXACT_MATCH
 from sweep.packs.base import Base
 from sweep.record import Record, Status
 from sweep.resolve import ResolvedTrial
-from sweep.tasks.task import Task, require_declared
+from sweep.tasks.task import Sample, Task, require_declared
 from sweep.training.evaluate import evaluate_both
 from sweep.training.loop import Callbacks, Row, Rows, Trained, train
 from sweep.training.pruning import Pruning
@@ -25,7 +26,7 @@ def run_pack(
     record_of: Callable[..., Record],
     on_rows: Callable[[int, Rows], None],
     on_step: Callable[[int], None],
-) -> tuple[list[Record], Folded]:
+) -> tuple[list[Record], Folded, list[list[Sample]]]:
     """Train trials together.
 
     Args:
@@ -37,7 +38,7 @@ def run_pack(
         on_step: called after each update.
 
     Returns:
-        Their records, and the trained model.
+        Their records, the trained model, and the samples of each trial.
 
     """
     folded = _fold(trials, base)
@@ -51,7 +52,11 @@ def run_pack(
     start = [dict(base.metrics) for _ in trials] if folded.starts_at_base() else evaluate_both(folded, task)
     remember(0, start)
     trained = _train(folded, trials, task, base, remember, on_step)
-    closing = task.closing(folded, [trial.adapter for trial in trials])
+    samples = task.samples(folded)
+    closing = [
+        figures | _exact_match(own)
+        for figures, own in zip(task.closing(folded, [trial.adapter for trial in trials]), samples, strict=True)
+    ]
     require_declared(task, (name for figures in closing for name in figures), "end")
     records = []
     for position, trial in enumerate(trials):
@@ -66,7 +71,7 @@ def run_pack(
             figures["result"] |= measured
             notes += left_out
         records.append(record_of(trial, status=status, notes=notes, params=params, perf=trained.perf, **figures))
-    return records, folded
+    return records, folded, samples
 
 
 def _train(
@@ -83,6 +88,13 @@ def _train(
     settings, seeds = [trial.optimizer for trial in trials], [trial.seed for trial in trials]
     callbacks = Callbacks(lambda folded: evaluate_both(folded, task), on_rows, on_step, _pruning(trials, base))
     return train(folded, task, task.target, settings, trials[0].training, seeds, callbacks)
+
+
+def _exact_match(samples: Sequence[Sample]) -> Row:
+    """The share of the answers that are as expected; nothing where there are none."""
+    if not samples:
+        return {}
+    return {EXACT_MATCH.name: sum(sample.answer == sample.expected for sample in samples) / len(samples)}
 
 
 def _outcome(

@@ -117,8 +117,9 @@ def _train(pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | No
                 rows.note(position, _beginning(trial, len(pack), base_hash))
             record_of = partial(store.record_of, environment=environment(device, base_hash))
             with blaming(plugin, "training"):
-                records, folded = run_pack(pack, task, base, record_of, rows.log, stepped)
+                records, folded, samples = run_pack(pack, task, base, record_of, rows.log, stepped)
             for position, trial in enumerate(pack):
+                store.save_samples(trial, [sample._asdict() for sample in samples[position]])
                 if trial.config.save_adapter:
                     store.save_adapter(trial, export.files(folded, position, trial.adapter, task.peft_base))
         except (KeyboardInterrupt, UnwritableError):

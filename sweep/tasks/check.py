@@ -60,4 +60,5 @@ def _fault(task: Task, model: Model, batch: Batch) -> str | None:
 
 def _of_rows(task: Task, model: Model, batch: Batch) -> dict[str, Tensor]:
     outputs = model(batch.inputs)
-    return {"its loss": task.loss(outputs, batch.targets), **task.scores(outputs, batch.targets)}
+    own = {"its loss": task.loss(outputs, batch.targets), "its weight": task.weights(batch.targets)}
+    return {**own, **task.scores(outputs, batch.targets)}

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from sweep.metrics import LOSS, PERPLEXITY
+from sweep.metrics import LOSS, PERPLEXITY, Metric
 from sweep.tasks.task import Batch, Task
 
 HELD_OUT = 0.1
@@ -30,6 +31,11 @@ class Text:
         """Tokens of a window."""
         return self.context
 
+    @property
+    def epoch_rows(self) -> int:
+        """Windows side by side."""
+        return len(self.train) // self.context
+
     @classmethod
     def of(cls, tokens: Tensor, context: int, eval_windows: int) -> "Text":
         """Keep the last tenth of ``tokens`` apart and take ``eval_windows`` windows of ``context`` from it."""
@@ -47,7 +53,7 @@ class Text:
 class NextToken(Task):
     """Next-token prediction, in nats per token."""
 
-    metrics = (LOSS, PERPLEXITY)
+    metrics: ClassVar[tuple[Metric, ...]] = (LOSS, PERPLEXITY)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy averaged over the tokens of each window."""

@@ -1,9 +1,10 @@
 """What the options of every task say: what the user chose, and what follows from it before anything is read."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sweep.options import Options
 
@@ -18,6 +19,9 @@ class TaskOptions(Options):
 
     target_only: ClassVar[tuple[str, ...]] = ()
     """Settings that leave the base as it is: they concern the domain to adapt to, or the evaluation."""
+
+    unset: ClassVar[Mapping[str, Any]] = {}
+    """Later settings with the value at which a trial is what it was before there were any: it also has the same id."""
 
     def own_paths(self) -> set[str]:
         """Settings that say where the user's own data lie; the data themselves are in ``fingerprint``."""

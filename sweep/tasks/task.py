@@ -32,6 +32,14 @@ class Batch(NamedTuple):
         return Batch(self.inputs.to(device), self.targets.to(device))
 
 
+class Sample(NamedTuple):
+    """What a trained model writes to a held-out prompt, and what was expected."""
+
+    prompt: str
+    expected: str
+    answer: str
+
+
 class Domain(Protocol):
     """One data distribution: batches to train on and held-out rows to evaluate on."""
 
@@ -42,6 +50,10 @@ class Domain(Protocol):
     @property
     def positions(self) -> int:
         """Positions of one row that the layers compute: the tokens of a sequence, 1 for a vector of features."""
+
+    @property
+    def epoch_rows(self) -> int:
+        """Rows of one pass over the data to train on."""
 
     def batches(self, rng: Generator, rows: int) -> Iterator[Batch]:
         """Endless batches of ``rows`` rows, in an order that ``rng`` decides."""
@@ -54,6 +66,11 @@ class Examples:
     train: Batch
     held_out: Batch
     positions: int = 1
+
+    @property
+    def epoch_rows(self) -> int:
+        """All examples to train on."""
+        return len(self.train.inputs)
 
     def batches(self, rng: Generator, rows: int) -> Iterator[Batch]:
         """Batches from one endless chain of shuffled epochs; a batch may span two of them."""
@@ -103,6 +120,10 @@ class Task(ABC):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of each row, (N,)."""
 
+    def weights(self, targets: Tensor) -> Tensor:
+        """What each row counts in the means of a trial (N,): in its loss over an update, and in an evaluation."""
+        return torch.ones(len(targets), device=targets.device)
+
     @abstractmethod
     def scores(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """Values of each row (N,) by metric, ``eval/loss`` always; an evaluation takes their means or sums."""
@@ -110,6 +131,10 @@ class Task(ABC):
     def derive(self, means: Mapping[str, float]) -> dict[str, float]:
         """Metrics that follow from the means over one domain, such as perplexity from loss."""
         return {}
+
+    def samples(self, folded: Folded) -> list[list[Sample]]:
+        """Answers of each trial, once, after its last step. Their share that is as expected is ``EXACT_MATCH``."""
+        return [[] for _ in range(folded.trials)]
 
     def closing(self, folded: Folded, adapters: Sequence[AdapterOptions]) -> list[dict[str, float]]:
         """Metrics of kind ``end`` of each trial, taken once, after its last step."""

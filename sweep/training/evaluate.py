@@ -24,7 +24,12 @@ def evaluate(folded: Folded, task: Task, domain: Domain) -> list[dict[str, float
     trials, values = folded.trials, _scores(folded, task, domain)
     require_declared(task, values, "mean", "sum")
     summed = {metric.name for metric in task.metrics if metric.kind == "sum"}
-    means = {name: rows.double().mean(1).float().tolist() for name, rows in values.items() if name not in summed}
+    weights = task.weights(domain.held_out.targets).double().to(next(iter(values.values())).device)
+    means = {
+        name: ((rows.double() * weights).sum(1) / weights.sum()).float().tolist()
+        for name, rows in values.items()
+        if name not in summed
+    }
     sums = {name: rows.sum(1).tolist() for name, rows in values.items() if name in summed}
     metrics = []
     for trial in range(trials):

@@ -124,13 +124,18 @@ class _Stopped:
 
 
 def _backward(active: "_ActiveTrials", task: Task, training: TrainingOptions, device: torch.device) -> Tensor:
-    """Run the batches of one update forwards and backwards; returns each trial's loss (T,)."""
+    """Run the batches of one update forwards and backwards.
+
+    Returns each trial's loss (T,): the weighted mean over the rows of all its batches.
+    """
     trials = len(active.trials)
     loss_T = torch.zeros(trials, device=device)
-    for _ in range(training.accumulation):
-        inputs, targets = active.next_batch(device)
-        part_T = task.loss(active.folded.outputs(inputs, active.sees), targets).view(trials, -1).mean(1)
-        part_T = part_T / training.accumulation
+    batches = [active.next_batch(device) for _ in range(training.accumulation)]
+    weights_T_N = [task.weights(batch.targets).view(trials, -1) for batch in batches]
+    weight_T = torch.stack(weights_T_N).sum((0, 2)) / training.accumulation  # of one batch; rows of equal weight: N
+    for (inputs, targets), weight_T_N in zip(batches, weights_T_N, strict=True):
+        losses_T_N = task.loss(active.folded.outputs(inputs, active.sees), targets).view(trials, -1)
+        part_T = (losses_T_N * weight_T_N).sum(1) / weight_T / training.accumulation
         if part_T.requires_grad:
             part_T.sum().backward()
         loss_T += part_T.detach()

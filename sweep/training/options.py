@@ -30,11 +30,15 @@ class OptimizerOptions(Options):
 class TrainingOptions(Options):
     """How long and how much. ``steps`` are optimizer updates, each over ``accumulation`` batches.
 
+    ``epochs``, passes over the rows to train on, say how many updates there are in the place of ``steps``; a trial has
+    both.
+
     ``checkpointing`` keeps only the inputs of a transformer's blocks for the backward pass and computes the
     rest again there: less memory, more time, the same bits.
     """
 
     steps: int = Field(ge=1)
+    epochs: float | None = Field(default=None, gt=0)
     batch_size: int = Field(ge=1, le=MOST_ROWS)
     accumulation: int = Field(ge=1)
     checkpointing: bool

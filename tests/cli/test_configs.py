@@ -21,14 +21,26 @@ from tests.support.commands import config, hydra_loader, sweep
 CONF = Path(__file__).parents[2] / "conf"
 TUTORIALS = {f"tutorial_{name}" for name in ("toy", "mnist", "merge", "attention", "llama")}
 GROUPS = {
-    "ablation": {*TUTORIALS, "alpha", "defaults", "init", "lr", "quickstart", "rank", "search", "targets", "variants"},
+    "ablation": {
+        *TUTORIALS,
+        "alpha",
+        "chat",
+        "defaults",
+        "init",
+        "lr",
+        "quickstart",
+        "rank",
+        "search",
+        "targets",
+        "variants",
+    },
     "adapter": {"full", "lora", "none", "peft"},
     "optimizer": {"adam", "adamw", "sgd"},
     "task": {"causal_lm", "mnist", "toy_regression", "transformer", "transformer_tiny"},
     "tracker": {"none", "wandb", "wandb_online"},
     "training": {"default"},
 }
-NEEDED = {"causal_lm": ["task.model=x"], "peft": ["adapter.peft=x"]}  # what has no default
+NEEDED = {"peft": ["adapter.peft=x"]}  # what has no default
 CHOICES = [(group, choice) for group, choices in GROUPS.items() for choice in sorted(choices)]
 
 
@@ -37,7 +49,7 @@ def test_no_file_is_forgotten() -> None:
     for path in CONF.rglob("*.yaml"):
         found.setdefault(path.parent.name, set()).add(path.stem)
     assert found == {**GROUPS, "conf": {"config"}}
-    assert len(CHOICES) == 30
+    assert len(CHOICES) == 31
 
 
 def test_no_file_names_code() -> None:
@@ -89,6 +101,7 @@ def expand(*arguments: str) -> Iterator[ResolvedTrial]:
 # jobs = kinds × levels × …; distinct = lora + full (learning rates) + none (one)
 SIZES = {
     "alpha": (3 * 3 * 2 * 3, 3 * 2 * 3, 3, 1, 5),
+    "chat": (2 * 2, 2, 0, 1, 3),
     "defaults": (3 * 3, 3, 3, 3, 3),  # three tasks
     "init": (3 * 10 * 3, 10 * 3, 3, 1, 5),
     "lr": (3 * 2 * 5, 2 * 5, 5, 1, 5),
@@ -105,17 +118,26 @@ SIZES = {
 
 
 @pytest.mark.parametrize("ablation", sorted(GROUPS["ablation"] - {"search"}))  # tests/test_search.py
-def test_an_ablation_has_the_trials_and_baselines_that_it_says(ablation: str) -> None:
+def test_an_ablation_has_the_trials_and_baselines_that_it_says(ablation: str, tmp_path: Path) -> None:
     params = yaml.safe_load((CONF / "ablation" / f"{ablation}.yaml").read_text())["hydra"]["sweeper"]["params"]
     seeds = [int(seed) for seed in params["seed"].split(",")]
     assert seeds == list(range(SIZES[ablation][-1]))
     here = ["task.data=embedded"] if ablation == "tutorial_mnist" else []  # not the digits that need a network
+    if ablation == "chat":  # not the model that a package holds
+        own = pytest.importorskip("tests.support.hugging_face").chats("llama", tmp_path)
+        values = {
+            "task.model": own.model,
+            "task.context": 32,
+            "task.generate.tokens": 8,
+            "task.target_text": own.target_text,
+        }
+        here = [f"{key}={value}" for key, value in {**values, "cache": tmp_path}.items()]
     jobs = list(expand(f"+ablation={ablation}", "seed=0", *here))
     distinct = {job.id: job for job in jobs}
     kinds = [job.adapter.kind for job in distinct.values()]
     assert (len(jobs), *(kinds.count(kind) for kind in ("lora", "full", "none"))) == SIZES[ablation][:-1]
     assert len({job.label for job in distinct.values()}) == len(distinct)
-    name = ablation if ablation in {"quickstart", "defaults", *TUTORIALS} else f"{ablation}-{jobs[0].task.name}"
+    name = ablation if ablation in {"quickstart", "defaults", "chat", *TUTORIALS} else f"{ablation}-{jobs[0].task.name}"
     assert {job.config.name for job in jobs} == {name}
 
 

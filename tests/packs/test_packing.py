@@ -259,5 +259,5 @@ def test_packed_is_alone_at_the_sizes_of_the_default_tasks(name: str, config: An
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
 def test_packed_is_alone_on_hugging_face_models(family: str, tmp_path: Path) -> None:
     hugging_face = pytest.importorskip("tests.support.hugging_face")
-    task = hugging_face.causal_lm(family, tmp_path).build(NOWHERE)
+    task = hugging_face.causal_lm(family, tmp_path).build(tmp_path)
     assert_packed_is_alone("causal_lm", grid("causal_lm", 4, "none", 0.1, "adamw"), HOW, (task, task.base()))

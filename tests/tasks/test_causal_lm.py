@@ -15,12 +15,14 @@ from sweep.adapters.targets import select
 from sweep.config import Config
 from sweep.errors import ConfigError
 from sweep.models import hugging_face
+from sweep.models.folder import sha256_of
 from sweep.resolve import resolve
 from sweep.tasks.causal_lm.options import CausalLMOptions
 from sweep.tasks.causal_lm.task import causal_lm
 from tests.support import hugging_face as tiny
-from tests.support.builders import NOWHERE, lora
+from tests.support.builders import lora
 from tests.support.commands import config
+from tests.support.hugging_face import CACHE
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,9 @@ def copied(one: CausalLMOptions, folder: Path, **changes: Any) -> CausalLMOption
 
 def configured(one: CausalLMOptions, *more: str) -> Config:
     """What the command line makes of this task."""
-    values = [f"task.{key}={value}" for key, value in one.model_dump(exclude={"name"}).items()]
+    values = [
+        f"task.{key}={value}" for key, value in one.model_dump(exclude={"name", "generate"}, exclude_none=True).items()
+    ]
     return config("task=causal_lm", *values, *more)
 
 
@@ -46,14 +50,14 @@ def edit(path: Path, **changes: Any) -> None:
 
 def refused(one: CausalLMOptions) -> str:
     with pytest.raises(ConfigError) as caught:
-        causal_lm(one).base()
+        causal_lm(one, CACHE).base()
     [fault] = caught.value.faults
     assert fault.startswith("task.")
     return fault
 
 
 def test_tokens_are_those_of_the_models_own_tokenizer(llama: CausalLMOptions) -> None:
-    task = causal_lm(llama)
+    task = causal_lm(llama, CACHE)
     content = Path(str(llama.source_text)).read_text()
     tokens = tiny.tokenizer()(content, add_special_tokens=False)["input_ids"]
     assert task.source.train.tolist() == tokens[: len(task.source.train)]
@@ -61,7 +65,7 @@ def test_tokens_are_those_of_the_models_own_tokenizer(llama: CausalLMOptions) ->
 
 
 def test_documents_are_parted_by_the_end_of_text(llama: CausalLMOptions) -> None:
-    task = causal_lm(llama)
+    task = causal_lm(llama, CACHE)
     documents = [json.loads(line)["text"] for line in Path(str(llama.target_text)).read_text().splitlines()]
     read = tiny.tokenizer().decode(task.target.train).split("<end>")
     assert read[:-1] == documents[: len(read) - 1]
@@ -69,7 +73,7 @@ def test_documents_are_parted_by_the_end_of_text(llama: CausalLMOptions) -> None
 
 
 def test_the_base_is_the_model_as_it_is(llama: CausalLMOptions) -> None:
-    task = causal_lm(llama)
+    task = causal_lm(llama, CACHE)
     expected = tiny.network("llama").eval()(task.target.held_out.inputs).logits
     assert torch.equal(task.base()(task.target.held_out.inputs), expected)
     assert task.base() is task.base()  # loaded once
@@ -77,7 +81,7 @@ def test_the_base_is_the_model_as_it_is(llama: CausalLMOptions) -> None:
 
 
 def test_dropout_is_switched_off_and_noted(tmp_path: Path) -> None:
-    task = causal_lm(tiny.causal_lm("gpt2", tmp_path))
+    task = causal_lm(tiny.causal_lm("gpt2", tmp_path), CACHE)
     check_rows_are_independent(task.base())
     assert task.notes == (
         "the model's own dropout is off: resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1, summary_first_dropout=0.1",
@@ -111,13 +115,13 @@ def test_the_same_model_elsewhere_is_the_same_data_and_other_weights_are_not(
     tmp_path: Path, llama: CausalLMOptions
 ) -> None:
     one = copied(llama, tmp_path)
-    assert one.fingerprint(NOWHERE) == llama.fingerprint(NOWHERE)
+    assert one.fingerprint(CACHE) == llama.fingerprint(CACHE)
     assert one.own_paths() == {"model", "source_text", "target_text"}
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         content = (Path(one.model) / name).read_bytes()
         (Path(one.model) / name).write_bytes(content + b" ")
-        hugging_face.sha256_of.cache_clear()
-        assert one.fingerprint(NOWHERE) != llama.fingerprint(NOWHERE)
+        sha256_of.cache_clear()
+        assert one.fingerprint(CACHE) != llama.fingerprint(CACHE)
         (Path(one.model) / name).write_bytes(content)
 
 
@@ -143,7 +147,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line_that_says_what_to_do(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     says = refused(llama.model_copy(update={"model": "org/model"}))
-    assert says.startswith("task.model = 'org/model': no such folder, and not to be had from the Hugging Face hub (")
+    assert says.startswith("task.model = 'org/model': not a folder, and the Hugging Face hub could not be reached (")
     assert says.endswith("fetch it with: hf download org/model --local-dir FOLDER, and give the folder")
 
 
@@ -232,11 +236,11 @@ def test_batch_normalisation_is_refused_by_name(llama: CausalLMOptions) -> None:
         ({"source_text": "empty.txt"}, "task.source_text: 0 tokens are too few; task.context=12 needs 260"),
         (
             {"target_text": "bad.jsonl"},
-            'task.target_text = \'bad.jsonl\': line 2 has no text; each line is an object like {"text": "…"}',
+            'task.target_text = \'bad.jsonl\': line 2 is none of {"text": …}, {"prompt": …, "completion": …} or {"messages": [{"role": …, "content": …}, …]}',
         ),
         (
             {"target_text": "broken.jsonl"},
-            "task.target_text = 'broken.jsonl': line 1 is not JSON (Expecting value: line 1 column 1 (char 0))",
+            'task.target_text = \'broken.jsonl\': line 1 is not JSON (Expecting value: line 1 column 1 (char 0)); expected is {"text": …}, {"prompt": …, "completion": …} or {"messages": [{"role": …, "content": …}, …]}',
         ),
         ({"target_text": "nowhere.txt"}, "task.target_text = 'nowhere.txt': No such file or directory"),
     ],

@@ -42,7 +42,7 @@ def small(name: str, folder: Path, *each: str) -> list[ResolvedTrial]:
     common = ("training.steps=2", "training.eval_every=1", "tracker=none", "training.batch_size=2", "adapter.rank=2")
     if name == "causal_lm":
         tiny = pytest.importorskip("tests.support.hugging_face")
-        values = tiny.causal_lm("llama", folder).model_dump(exclude={"name"})
+        values = tiny.causal_lm("llama", folder).model_dump(exclude={"name", "generate"}, exclude_none=True)
         task = ("task=causal_lm", *(f"task.{key}={value}" for key, value in values.items()))
     else:
         task = SMALL[name]

