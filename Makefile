@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint tutorials bench torture clean
+.PHONY: demo test lint example tutorials bench torture clean
 
 demo: $(VENV)/.ready ## train the quickstart sweep on real digits and show what it says
 	$(RUN) -m sweep +ablation=quickstart
@@ -15,6 +15,14 @@ test: $(VENV)/.ready-dev ## lint, type check, tests
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(RUN) -m pytest -n 2 --dist loadfile
+
+example: $(VENV)/.ready-dev ## install examples/plugin beside, test it, and sweep its init against kaiming and pissa
+	$(RUN) -m pip install --quiet --no-deps --upgrade --target outputs/.example examples/plugin
+	PYTHONPATH=outputs/.example $(RUN) -m pytest examples/plugin
+	PYTHONPATH=outputs/.example $(RUN) -m sweep plugins
+	PYTHONPATH=outputs/.example $(RUN) -m sweep -m task=example_task name=example adapter.rank=2 adapter.init=kaiming,pissa,example_init seed=0,1,2
+	$(RUN) -m analysis table outputs/example --rows adapter.init --metric eval/loss
+	$(RUN) -m analysis table outputs/example --rows adapter.init --metric eval/stable_rank
 
 # Without a network: make tutorials DIGITS="task.data=embedded task.pretraining.steps=400"
 tutorials: tutorial-toy tutorial-mnist tutorial-merge tutorial-attention tutorial-llama ## five tutorials, each claim beside what is measured

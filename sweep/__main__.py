@@ -5,8 +5,8 @@ from importlib import import_module
 
 from sweep.text import run_command
 
-FOLLOW_UPS = ("status", "sync")
-"""What can be asked about a sweep's folder; each is a module of ``sweep.cli``."""
+FOLLOW_UPS = ("status", "sync", "plugins")
+"""What can be asked about a sweep's folder, or about what is installed; each is a module of ``sweep.cli``."""
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ The YAML files in ``conf/`` hold the defaults; the options hold the meaning and 
 import difflib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -29,9 +30,39 @@ from sweep.training.options import OptimizerOptions, TrainingOptions
 
 
 def _options_by_name(_: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-    """The options of the task that ``task.name`` names in the registry."""
-    choices = {name: handler.generate_schema(TASKS.load(name)) for name in TASKS.names}
+    """The options of the task that ``task.name`` names in the registry: ours, and of plug-ins those that were asked for."""
+    choices = {name: handler.generate_schema(options) for name, options in _task_options().items()}
     return core_schema.tagged_union_schema(choices, discriminator="name")
+
+
+_plugin_options: dict[str, type[TaskOptions]] = {}
+"""The options of the plug-ins' tasks that this process has been asked for, by name."""
+
+
+def _task_options() -> dict[str, type[TaskOptions]]:
+    return {name: TASKS.load(name) for name in TASKS.places} | _plugin_options
+
+
+def load_task(name: str) -> None:
+    """Import the plug-in that gives the task ``name``, if one does, so that its keys are known.
+
+    Raises ConfigError where the name has several sources, and PluginError where the plug-in cannot be used.
+    """
+    if conflict := TASKS.conflict(name):
+        raise ConfigError([f"task.name = {name!r}: {conflict}"])
+    plugin = TASKS.plugin(name)
+    if plugin is None or name in _plugin_options:
+        return
+    options = TASKS.load(name)
+    if not (isinstance(options, type) and issubclass(options, TaskOptions)):
+        raise plugin.error("must be a class of options, derived from TaskOptions")
+    _plugin_options[name] = options
+    try:
+        Config.model_rebuild(force=True)
+    except Exception as error:
+        del _plugin_options[name]
+        Config.model_rebuild(force=True)
+        raise plugin.error("its options cannot be read", error) from error
 
 
 class Config(Options):
@@ -77,6 +108,9 @@ def parse(values: dict[str, Any]) -> Config:
 
     Raises ConfigError with one line for every fault, each naming the key, the value and what is allowed.
     """
+    task = values.get("task")
+    if isinstance(task, dict) and isinstance(name := task.get("name"), str):
+        load_task(name)
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -86,7 +120,7 @@ def parse(values: dict[str, Any]) -> Config:
 
 def _fault(detail: Any, values: dict[str, Any]) -> str:
     path = [str(part) for part in detail["loc"]]
-    if path[0] == "task" and path[1:2] and path[1] in TASKS.names:
+    if path[0] == "task" and path[1:2] and path[1] in _task_options():
         del path[1]  # pydantic names the union's branch there
     if path[:2] in (["adapter", "targets"], ["adapter", "exclude"]):
         path = path[:2]
@@ -99,13 +133,20 @@ def _fault(detail: Any, values: dict[str, Any]) -> str:
         case "model_type" | "dict_type":
             return f"{key} = {detail['input']!r}: must hold keys and values, as in {key}.NAME=VALUE"
         case "union_tag_invalid":
-            return f"task.name = {values['task']['name']!r}: must be one of {', '.join(TASKS.names)}"
+            allowed = ", ".join(map(TASKS.shown, TASKS.names))
+            return f"task.name = {values['task']['name']!r}: must be one of {allowed}"
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     return f"{key}: {message}" if isinstance(detail["input"], dict) else f"{key} = {detail['input']!r}: {message}"
 
 
 def unknown_key(path: Sequence[str]) -> str:
-    """One line about a key that does not exist: the nearest that does, where it would be, or all that stand beside it."""
+    """One line about a key that does not exist: the nearest that does, where it would be, or all that stand beside it.
+
+    The tasks of plug-ins are imported for that; one that cannot be has no keys.
+    """
+    for plugin in TASKS.plugins:
+        with suppress(ConfigError):
+            load_task(plugin.name)
     if list(path) == ["ablation"]:
         return "ablation: unknown key; the file of an ablation begins with the line '# @package _global_'"
     section: list[type[BaseModel]] = [Config]
@@ -144,5 +185,5 @@ def _models(parent: type[BaseModel], name: str) -> list[type[BaseModel]]:
     field = parent.model_fields.get(name)
     candidates = (field.annotation, *get_args(field.annotation)) if field else ()
     if TaskOptions in candidates:
-        return [TASKS.load(task) for task in TASKS.names]
+        return list(_task_options().values())
     return [model for model in candidates if isinstance(model, type) and issubclass(model, BaseModel)]

@@ -12,11 +12,15 @@ from sweep.adapters.fold import check_rows_are_independent, linear_layers
 from sweep.adapters.inits.check import check_ranks
 from sweep.adapters.peft import import_
 from sweep.adapters.rank import bucket, widest
+from sweep.adapters.trained import LayerMetrics, layer_metrics
 from sweep.config import Config
 from sweep.errors import ConfigError
+from sweep.guard import guarded
 from sweep.hardware import device_of
 from sweep.metrics import OF_EVERY_TRIAL, Metric, with_domains
 from sweep.models.model import Model
+from sweep.registry import TASKS
+from sweep.tasks.check import check_task
 from sweep.tasks.options import TaskOptions
 from sweep.training.options import TrainingOptions
 from sweep.trial import Trial
@@ -45,7 +49,16 @@ class ResolvedTrial(Trial):
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """Every metric that its history or its record can hold."""
-        return (*with_domains(self.task.build(self.cache_folder).metrics), *OF_EVERY_TRIAL)
+        measured = (one.metric for one in self.layer_metrics.usable.values())
+        return (*with_domains(self.task.build(self.cache_folder).metrics), *OF_EVERY_TRIAL, *measured)
+
+    @property
+    def layer_metrics(self) -> LayerMetrics:
+        """The metrics of plug-ins that are measured of its trained layers; none without a LoRA."""
+        if self.adapter.kind != "lora":
+            return LayerMetrics({}, {})
+        own = self.task.build(self.cache_folder).metrics
+        return layer_metrics(self.task.name, tuple(metric.name for metric in own))
 
     @property
     def start(self) -> Path | None:
@@ -62,8 +75,9 @@ def resolve(config: Config) -> ResolvedTrial:
     """
     device_of(config.device)
     adapter = import_.resolved(config.adapter)
+    data = _fingerprint(config.task, Path(config.cache))
     own = {"adapter": adapter, "training": _with_steps(config)}
-    trial = Trial.of(config.model_copy(update=own), config.task.fingerprint(Path(config.cache)))
+    trial = Trial.of(config.model_copy(update=own), data)
     chosen, saved, notes = _match(trial, Path(config.cache), config.adapter.peft)
     padded_rank = bucket(widest(adapter)) if adapter.kind == "lora" else 0
     identity = {field.name: getattr(trial, field.name) for field in fields(trial)}
@@ -107,11 +121,27 @@ def _match(
     return tuple(chosen), tuple(saved), (*notes, *own_notes)
 
 
+def _fingerprint(options: TaskOptions, cache_folder: Path) -> str:
+    """The fingerprint of the task's data; a plug-in's task is tried before."""
+    plugin = TASKS.plugin(options.name)
+    if plugin is None:
+        return options.fingerprint(cache_folder)
+    with guarded(plugin, "taking the fingerprint of its data"):
+        found = options.fingerprint(cache_folder)
+    if not isinstance(found, str):
+        raise plugin.error(f"its fingerprint is {type(found).__name__}, and must be text")
+    _try_once(plugin, options, cache_folder)
+    return found
+
+
+_try_once = cache(check_task)
+
+
 @cache
 def meta_model(options: TaskOptions, cache_folder: Path) -> Model:
     """The model of a task on the meta device: its shapes without its numbers, built once."""
     task, rng = options.build(cache_folder), torch.Generator()
-    with torch.device("meta"):
+    with guarded(TASKS.plugin(options.name), "making its model on the meta device"), torch.device("meta"):
         model = task.new_model(rng)
     check_rows_are_independent(model)
     return model

@@ -11,6 +11,7 @@ from typing import Any
 from sweep.adapters.options import AdapterOptions
 from sweep.config import Config
 from sweep.record import flatten
+from sweep.registry import INITS, TASKS
 from sweep.tasks.options import TaskOptions
 from sweep.training.options import OptimizerOptions, TrainingOptions
 
@@ -41,7 +42,10 @@ class Trial:
         return cls(config.task, config.adapter, optimizer, config.training, config.seed, data)
 
     def science(self) -> dict[str, Any]:
-        """The full resolved value, as plain JSON types; of the user's own files the names, not the folders."""
+        """The full resolved value, as plain JSON types; of the user's own files the names, not the folders.
+
+        A task or an initialisation of a plug-in has the plug-in's distribution, version and hash beside it.
+        """
         parts = {
             "task": self.task,
             "adapter": self.adapter,
@@ -57,6 +61,12 @@ class Trial:
             del science["training"]["epochs"]
         for name in self.task.own_paths():
             science["task"][name] = Path(science["task"][name]).name
+        for group, plugin in (
+            ("task", TASKS.plugin(self.task.name)),
+            ("adapter", INITS.plugin(self.adapter.init or "")),
+        ):
+            if plugin:
+                science[group]["plugin"] = plugin.identity
         return science
 
     def flat(self) -> dict[str, Any]:

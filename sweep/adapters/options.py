@@ -61,8 +61,10 @@ class AdapterOptions(Options):
     @classmethod
     def _known_init(cls, value: Any) -> Any:
         if value is not None and value not in INITS.names:
-            *names, last = map(repr, INITS.names)
+            *names, last = (INITS.shown(name, quoted=True) for name in INITS.names)
             raise ValueError(f"must be {', '.join(names)} or {last}")
+        if value is not None and (conflict := INITS.conflict(value)):
+            raise ValueError(conflict)
         return value
 
     @field_validator("rank_pattern", "alpha_pattern")

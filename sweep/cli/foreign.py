@@ -124,6 +124,8 @@ def _setting(key: tuple[str, ...], value: Any) -> bool:
     """Whether a file may set a key of the trial to ``value``."""
     if key[0] == "cache" or (key == ("tracker", "mode") and value not in ("offline", "none")):
         return False
+    if key[:2] == ("tracker", "also"):
+        return False
     if not isinstance(value, str):
         return True
     if len(key) == 1 and key[0] in ("task", "adapter", "tracker") and "${" in value:  # keys that are not seen here

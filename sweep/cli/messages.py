@@ -8,8 +8,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
+from sweep.cli.plugin_tasks import refusal
 from sweep.config import unknown_key
 from sweep.errors import ConfigError
+from sweep.registry import TASKS
 from sweep.text import masked, printable
 
 EXTRAS = ("optuna",)
@@ -29,11 +31,7 @@ def readable(error: BaseException) -> str:
 def _said(error: BaseException, causes: Sequence[BaseException]) -> str:
     text = str(error)
     if isinstance(error, MissingConfigException):
-        if not error.options:
-            return text.partition("\nConfig search path")[0]
-        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-        extra = f"; for {choice}: pip install 'lora-sweep[{choice}]'" if choice in EXTRAS else ""
-        return f"{group} = {choice!r}: must be one of {', '.join(error.options)}{extra}"
+        return _unknown_choice(error)
     if addable := re.search(r"'([\w/]+)'\. No match in the defaults list.*use (\S+)", text, re.DOTALL):
         return f"{addable[1]}: has no default choice to replace; write {addable[2]}"
     if unknown := re.match(r"Could not override '([\w.]+)'", text):
@@ -80,6 +78,16 @@ def _unreadable(override: str) -> str:
             f'{key.rpartition(".")[2]}: {{"^q_proj": 4}}'
         )
     return f"{override!r}: is not of the form key=value1,value2 without spaces, or a value needs quotes"
+
+
+def _unknown_choice(error: MissingConfigException) -> str:
+    if not error.options:
+        return str(error).partition("\nConfig search path")[0]
+    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    if group != "task":
+        extra = f"; for {choice}: pip install 'lora-sweep[{choice}]'" if choice in EXTRAS else ""
+        return f"{group} = {choice!r}: must be one of {', '.join(error.options)}{extra}"
+    return f"task = {choice!r}: " + (refusal(choice) or f"must be one of {', '.join(map(TASKS.shown, error.options))}")
 
 
 def _unknown_to_hydra(path: Sequence[str]) -> str:

@@ -26,6 +26,7 @@ from yaml import YAMLError
 from sweep.cli import arguments
 from sweep.cli.app import Application, TrialFailedError
 from sweep.cli.messages import readable
+from sweep.cli.plugin_tasks import offer_tasks
 from sweep.cli.safety import CheckedLoader
 from sweep.errors import ConfigError
 from sweep.text import SHORTEST_SECRET, masked
@@ -76,6 +77,7 @@ def _run(trusted: Sequence[Path]) -> None:
     OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
     hydra_internals.ConfigLoaderImpl = partial(CheckedLoader, trusted=trusted)  # type: ignore[assignment,misc]
     try:
+        offer_tasks()
         hydra.main(version_base="1.3", config_path=str(CONF.absolute()), config_name="config")(application)()
     except BrokenPipeError:
         raise

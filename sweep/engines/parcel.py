@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.config import parse
 from sweep.packs.rows import wandb_sweep
 from sweep.packs.train_pack import train_pack
+from sweep.registry import INITS, TASKS, TRACKERS, Plugin, installed
 from sweep.resolve import ResolvedTrial, resolve
 from sweep.store.store import Store
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from sweep.trackers.wandb import Mode
 
 Parcel = dict[str, Any]
-"""``sweep`` (the folder), ``ablation``, ``mode`` (of the W&B mirror), ``configs`` and ``trial_ids`` of the trials."""
+"""``sweep`` (the folder), ``ablation``, ``mode`` (of the W&B mirror), ``configs`` and ``trial_ids`` of the trials,
+and ``plugins``: the identities of those that they need."""
 
 
 def parcel_of(pack: Sequence[ResolvedTrial], store: Store, mode: "Mode | None") -> Parcel:
@@ -26,6 +28,7 @@ def parcel_of(pack: Sequence[ResolvedTrial], store: Store, mode: "Mode | None") 
         "mode": mode,
         "configs": [_at_absolute_paths(trial) for trial in pack],
         "trial_ids": [trial.id for trial in pack],
+        "plugins": sorted({plugin.identity for trial in pack for plugin in plugins_of(trial)}),
     }
 
 
@@ -33,10 +36,11 @@ def train_parcel(parcel: Parcel) -> list[dict[str, Any]]:
     """Train a parcel here; returns its records as plain values, but for trials that another process trains now.
 
     Raises:
-        RuntimeError: with the data or the code that are here, it would be other trials.
+        RuntimeError: with the data or the code that are here, it would be other trials; a plug-in is not installed.
         UnwritableError: the sweep's folder takes no more.
 
     """
+    require_plugins(parcel["plugins"])
     trials = [resolve(parse(config)) for config in parcel["configs"]]
     if [trial.id for trial in trials] != parcel["trial_ids"]:
         raise RuntimeError(
@@ -45,6 +49,24 @@ def train_parcel(parcel: Parcel) -> list[dict[str, Any]]:
     store = Store(Path(parcel["sweep"]), parcel["ablation"])
     records = train_pack(trials, store, wandb_sweep(trials[0], store, parcel["mode"]), lambda steps: None)
     return [asdict(record) for record in records]
+
+
+def plugins_of(trial: ResolvedTrial) -> list[Plugin]:
+    """The plug-ins that ``trial`` needs."""
+    named = [TASKS.plugin(trial.task.name), INITS.plugin(trial.adapter.init or "")]
+    named += [TRACKERS.plugin(name) for name in trial.config.tracker.also]
+    return [*(plugin for plugin in named if plugin), *trial.layer_metrics.usable]
+
+
+def require_plugins(needed: Sequence[str]) -> None:
+    """Raise RuntimeError for the first of the plug-ins ``needed`` that is not here as it is at the launch."""
+    here = {plugin.identity: plugin for plugin in installed()}
+    for identity in needed:
+        package, version, _ = identity.split(" ")
+        others = [plugin.version for plugin in here.values() if plugin.package == package]
+        if identity not in here:
+            has = f"has {package} {others[0]} with other code" if others else f"lacks {package}"
+            raise RuntimeError(f"this node {has}; install the plug-in {package} {version} of the launch there, as with: pip install {package}=={version}")  # fmt: skip
 
 
 def _at_absolute_paths(trial: ResolvedTrial) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from sweep.files import replace_file
 from sweep.hardware import threads
 from sweep.metrics import of_base, with_domains
 from sweep.models.model import Model
+from sweep.registry import TASKS
 from sweep.rng import generator
 from sweep.tasks.options import TaskOptions
 from sweep.tasks.task import Batch, Task
@@ -115,6 +116,8 @@ def base_file(options: TaskOptions, data: str, cache_folder: Path) -> Path:
 
 def _key(options: TaskOptions, data: str) -> str:
     science = options.model_dump(mode="json", exclude=set(options.target_only) | options.own_paths())
+    if plugin := TASKS.plugin(options.name):
+        science["plugin"] = plugin.identity
     text = json.dumps({"format": FORMAT, "task": science, "data": data}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from sweep.packs.plugin_trackers import plugin_trackers
 from sweep.record import Record
 from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store, writing
@@ -63,6 +64,7 @@ class PackRows:
             self._local = [LocalTracker(store.trial_folder(trial)) for trial in pack]
         opened = ((trial.id, trial.label, trial.flat(), trial.metrics) for trial in pack)
         self._mirrors = [mirror.open(*arguments) for arguments in opened] if mirror else []
+        self._others = plugin_trackers(pack, [store.trial_folder(trial) for trial in pack])
         self._flushed = time.monotonic()
 
     def note(self, position: int, text: str) -> None:
@@ -72,7 +74,7 @@ class PackRows:
 
     def log(self, step: int, rows: Rows) -> None:
         """Take one row of each trial; None is of a trial that has stopped."""
-        trackers: Sequence[Sequence[Tracker]] = (self._local, self._mirrors)
+        trackers: Sequence[Sequence[Tracker]] = (self._local, self._mirrors, *self._others)
         for group in trackers:
             for tracker, row in zip(group, rows, strict=False):
                 if row is not None:
@@ -92,6 +94,9 @@ class PackRows:
             from sweep.trackers.wandb import finish_all
 
             finish_all(zip(self._mirrors, records, strict=True))
+        for others in self._others:
+            for other, record in zip(others, records, strict=True):
+                other.finish(record)
         with writing(self._folder):
             for tracker in self._local:
                 tracker.flush()

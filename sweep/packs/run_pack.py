@@ -67,6 +67,9 @@ def run_pack(
         notes = (*_start_note(start[position], base), *notes)
         if status == "finished":
             notes += _end_note(figures["result"]["eval/loss"], base)
+            measured, left_out = trial.layer_metrics.measure(folded, position)
+            figures["result"] |= measured
+            notes += left_out
         records.append(record_of(trial, status=status, notes=notes, params=params, perf=trained.perf, **figures))
     return records, folded, samples
 

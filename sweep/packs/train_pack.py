@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from sweep.adapters.peft import export
+from sweep.guard import blaming
 from sweep.hardware import device_of, threads
 from sweep.packs.base import Base, load_base, pretrained
 from sweep.packs.rows import PackRows
 from sweep.packs.run_pack import run_pack
 from sweep.record import Record
+from sweep.registry import TASKS
 from sweep.resolve import ResolvedTrial
 from sweep.store.environment import environment
 from sweep.store.skip import decide
@@ -31,7 +33,8 @@ _bases: dict[Hashable, Base] = {}
 def pretrain(trial: ResolvedTrial, on_step: OnStep) -> None:
     """Make sure that the base of ``trial`` is in the cache; calls ``on_step`` after each step of its training."""
     task = trial.task.build(trial.cache_folder)
-    pretrained(trial.task, trial.data, task, trial.cache_folder, device_of(trial.config.device), on_step)
+    with blaming(TASKS.plugin(trial.task.name), "pre-training"):
+        pretrained(trial.task, trial.data, task, trial.cache_folder, device_of(trial.config.device), on_step)
 
 
 def base_of(trial: ResolvedTrial) -> Base:
@@ -99,6 +102,7 @@ def _train(pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | No
     rows = PackRows(pack, store, mirror)
     records: list[Record] = []
     device, base_hash = device_of(pack[0].config.device), "unknown"
+    plugin = TASKS.plugin(pack[0].task.name)
 
     def stepped(step: int) -> None:
         on_steps(len(pack))
@@ -106,12 +110,14 @@ def _train(pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | No
 
     with threads(1):
         try:
-            task, base = pack[0].task.build(pack[0].cache_folder), base_of(pack[0])
+            with blaming(plugin, "making its base"):
+                task, base = pack[0].task.build(pack[0].cache_folder), base_of(pack[0])
             base_hash = base.sha256
             for position, trial in enumerate(pack):
                 rows.note(position, _beginning(trial, len(pack), base_hash))
             record_of = partial(store.record_of, environment=environment(device, base_hash))
-            records, folded, samples = run_pack(pack, task, base, record_of, rows.log, stepped)
+            with blaming(plugin, "training"):
+                records, folded, samples = run_pack(pack, task, base, record_of, rows.log, stepped)
             for position, trial in enumerate(pack):
                 store.save_samples(trial, [sample._asdict() for sample in samples[position]])
                 if trial.config.save_adapter:

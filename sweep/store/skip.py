@@ -32,8 +32,8 @@ def decide(
 ) -> Skip | None:
     """Why ``trial`` is not trained now; None where it is to be trained.
 
-    A finished trial that left all that is asked for, and its whole history, is not trained again; a pruned one as long
-    as pruning is asked for; a failed one without ``retry_failed``.
+    A finished trial that left all that is asked for (its adapter, the metrics of plug-ins), and its whole history, is
+    not trained again; a pruned one as long as pruning is asked for; a failed one without ``retry_failed``.
 
     Args:
         trial: what a launch asks for.
@@ -57,7 +57,8 @@ def decide(
         return None
     match found.state:
         case "finished":
-            return None if store.lacks_adapter(trial) else Skip(trial, "already finished", record=found.record)
+            lacking = store.lacks_adapter(trial) or store.lacks_metrics(trial, found.record)
+            return None if lacking else Skip(trial, "already finished", record=found.record)
         case "pruned":
             return Skip(trial, "already pruned", record=found.record) if trial.config.pruning else None
         case "damaged":

@@ -14,8 +14,9 @@ from sweep.record import Record, Status
 from sweep.resolve import ResolvedTrial
 from sweep.store import claim
 
+MEASURED_BY = "metric_plugins"
+"""Where a record's environment holds the plug-ins, by metric, that its trained layers were measured by."""
 SAMPLES_FILE = "samples.jsonl"
-
 _UNWRITTEN = ".records-"
 """Begins the name of the file that holds the records of a pack until each is in its trial's folder."""
 
@@ -100,6 +101,8 @@ class Store:
         **figures: Any,
     ) -> Record:
         """What ``trial`` leaves behind: ``figures`` are the ``params``, ``result``, ``perf`` and ``error`` of its record."""
+        if measured_by := trial.layer_metrics.identities:
+            environment = {**environment, MEASURED_BY: measured_by}
         return Record(
             trial_id=trial.id,
             name=trial.config.name,
@@ -137,6 +140,11 @@ class Store:
         """Whether the adapter of ``trial`` is asked for and is not there."""
         weights = WEIGHTS_FILE.get(trial.adapter.kind)
         return bool(trial.config.save_adapter and weights and not (self._adapter(trial) / weights).exists())
+
+    def lacks_metrics(self, trial: ResolvedTrial, found: Record) -> bool:
+        """Whether a metric of a plug-in, as it is installed now, has not been taken of the trial with this record."""
+        measured_by = found.environment.get(MEASURED_BY, {})
+        return any(measured_by.get(name) != identity for name, identity in trial.layer_metrics.identities.items())
 
     def _adapter(self, trial: ResolvedTrial) -> Path:
         return self.trial_folder(trial) / "adapter"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sweep.adapters.inits.init import init_of
+from sweep.adapters.inits.choose import init_of
 from sweep.adapters.options import AdapterOptions
 from sweep.adapters.rank import rank_of
 from sweep.errors import ConfigError

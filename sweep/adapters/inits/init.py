@@ -13,8 +13,6 @@ import torch
 from torch import Generator, Tensor
 
 from sweep.adapters.calibration import Calibration
-from sweep.adapters.options import AdapterOptions
-from sweep.registry import INITS
 
 
 class BaseWeight:
@@ -26,8 +24,18 @@ class BaseWeight:
 
     def __init__(self, weight: Tensor, name: str = "", calibration: Calibration | None = None):
         self.out_features, self.in_features = weight.shape
+        self.name = name
         self._weight = weight.detach()
-        self._name, self._calibration = name, calibration
+        self._calibration = calibration
+
+    def copy(self) -> "BaseWeight":
+        """The same with numbers of its own."""
+        return BaseWeight(self.weight.clone(), self.name, self._calibration)
+
+    @cached_property
+    def separate(self) -> "BaseWeight":
+        """A copy for plug-ins: whatever they write into it, no trial of ours sees."""
+        return self.copy()
 
     @cached_property
     def weight(self) -> Tensor:
@@ -49,13 +57,13 @@ class BaseWeight:
     @cached_property
     def input_directions(self) -> Tensor:
         """(in, in) orthonormal rows: the principal directions of the layer's inputs, by descending variance."""
-        covariance = self._data.covariances[self._name]
+        covariance = self._data.covariances[self.name]
         return torch.linalg.eigh(covariance.cpu()).eigenvectors.flip(1).T.float()
 
     @cached_property
     def gradient_svd(self) -> tuple[Tensor, Tensor]:
         """U (out, k) and Vᵀ (k, in) of the first gradient, by descending singular value."""
-        u, _, vt = torch.linalg.svd(self._data.gradients[self._name].float().cpu(), full_matrices=False)
+        u, _, vt = torch.linalg.svd(self._data.gradients[self.name].float().cpu(), full_matrices=False)
         return u, vt
 
     @property
@@ -75,6 +83,7 @@ class Init:
         draw: maps (base, rank, scaling, rng) to ``lora_A`` (rank, in) and ``lora_B`` (out, rank), in float32 on the
             CPU; every random number comes from ``rng``.
         moves_base: s·BA is taken out of the base, so that the trial starts at the base.
+        starts_at_base: BA = 0, or ``moves_base``; otherwise trials do not start at the base.
         trains_B: B is trained; otherwise it stays as it was drawn.
         vectors: how many vectors there are to take from a layer: "min" of out and in, or "in"; a higher rank is
             refused before anything starts. None where any rank can be drawn.
@@ -86,25 +95,9 @@ class Init:
 
     draw: Draw
     moves_base: bool = False
+    starts_at_base: bool = True
     trains_B: bool = True
     vectors: Literal["min", "in"] | None = None
     even_rank: bool = False
     looks_at_data: bool = False
     note: Callable[[int, int, int], str | None] | None = None
-
-
-def _zeros(base: BaseWeight, rank: int, scaling: float, rng: Generator) -> tuple[Tensor, Tensor]:
-    """A = 0, B = 0, to be overwritten."""
-    return torch.zeros(rank, base.in_features), torch.zeros(base.out_features, rank)
-
-
-FROM_FILE = Init(_zeros)
-"""The start of a trial whose factors are then read from a PEFT adapter."""
-
-
-def init_of(adapter: AdapterOptions) -> Init:
-    """The initialisation that ``adapter`` names; without a name, its factors come from a file."""
-    if adapter.init is None:
-        return FROM_FILE
-    init: Init = INITS.load(adapter.init)
-    return init

@@ -29,7 +29,7 @@ def normal(base: BaseWeight, rank: int, scaling: float, rng: Generator) -> tuple
     return _randn(rank, base.in_features, rng), torch.zeros(base.out_features, rank)
 
 
-@Init
+@partial(Init, starts_at_base=False)
 def both_random(base: BaseWeight, rank: int, scaling: float, rng: Generator) -> tuple[Tensor, Tensor]:
     """A, B ~ N(0, 1): the mistake of some tutorials. The trained model does not start from the base."""
     return _randn(rank, base.in_features, rng), _randn(base.out_features, rank, rng)

@@ -1,0 +1,1 @@
+"""An init, a task and a metric for lora-sweep."""

@@ -1,0 +1,541 @@
+"""Plug-ins: what they bring works as ours does, and whatever is wrong with one is named and stays its own."""
+
+import json
+import logging
+import os
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+
+import analysis
+from sweep.cli.foreign import check_values
+from sweep.config import Config, parse
+from sweep.engines.options import LaunchOptions
+from sweep.engines.parcel import parcel_of, train_parcel
+from sweep.errors import ConfigError
+from sweep.guard import every_state, guarded
+from sweep.launch.launch import run
+from sweep.packs import train_pack
+from sweep.packs.base import base_file
+from sweep.record import Record
+from sweep.registry import GROUPS, Plugin, PluginError
+from sweep.resolve import resolve
+from sweep.store.store import Store
+from tests.support.commands import PATH, ROOT, TOY, command, config, records, resolved, sweep, untimed
+from tests.support.plugins import EXAMPLE, install, install_example, install_init, on_path
+
+HERE = LaunchOptions(workers=1)
+OURS = ("adapter.init=kaiming seed=0", "adapter.init=kaiming seed=1")
+ZEROS = "torch.zeros(base.out_features, rank)"
+
+
+def body(*lines: str, init: str = "@Init", before: str = "") -> str:
+    """The source of an init called ``mine`` with these lines."""
+    return f"{before}\n{init}\ndef mine(base, rank, scaling, rng):\n" + "".join(f"    {line}\n" for line in lines)
+
+
+def random_start(*lines: str, **around: str) -> str:
+    return body(*lines, f"return torch.randn(rank, base.in_features, generator=rng), {ZEROS}", **around)
+
+
+GOOD = random_start()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What our own trials leave where no plug-in is installed, by trial id."""
+    folder = tmp_path_factory.mktemp("alone")
+    return {one.trial_id: untimed(one) for one in run(resolved(*OURS, cache=folder), Store(folder / "s", None), HERE)}
+
+
+@pytest.fixture
+def beside_ours(tmp_path: Path, alone: dict[str, dict[str, Any]]) -> Callable[..., Record]:
+    """Trains a trial of a plug-in in one pack with ours, which must be what they are without it; returns its record."""
+
+    def train(*overrides: str) -> Record:
+        trials = resolved(*OURS, " ".join(("adapter.init=mine", *overrides)), cache=tmp_path)
+        *ours, own = run(trials, Store(tmp_path / "s", None), HERE)
+        assert {one.trial_id: untimed(one) for one in ours} == alone
+        return own
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (body("raise ZeroDivisionError('boom')"), "failed: ZeroDivisionError: boom"),
+        (body("raise SystemExit(3)"), "failed: SystemExit: 3"),
+        (random_start("torch.set_grad_enabled(False)"), "uses or changes torch's gradient mode"),
+        (body(f"return torch.zeros(rank + 1, base.in_features), {ZEROS}"), "lora_A has shape (9, 64), and must have (8, 64)"),
+        (body(f"return torch.zeros(rank, base.in_features).double(), {ZEROS}"), "lora_A is torch.float64 on cpu"),
+        (body(f"return torch.full((rank, base.in_features), torch.nan), {ZEROS}"), "lora_A holds NaN or infinity"),
+        (body("return torch.zeros(rank, base.in_features)"), "must give the two tensors lora_A and lora_B"),
+        (body(f"return torch.randn(rank, base.in_features), {ZEROS}"), "uses or changes torch's global generator"),
+        (random_start("torch.manual_seed(0)"), "uses or changes torch's global generator"),
+        (random_start("random.random()"), "uses or changes Python's global generator"),
+        (random_start("import numpy", "numpy.random.rand()"), "uses or changes NumPy's global generator"),
+        (random_start("torch.set_default_dtype(torch.float64)"), "uses or changes torch's default type"),
+        (random_start("base.weight.zero_()"), "it writes into the base's weight"),
+        (
+            body("count[0] += 1", f"return torch.full((rank, base.in_features), count[0]), {ZEROS}", before="count = [0.0]"),
+            "a trial starts elsewhere alone than beside other trials",
+        ),
+        (
+            body("drawn = torch.randn(rank, base.in_features, generator=rng)", f"return first.setdefault(0, drawn), {ZEROS}", before="first = {}"),
+            "a trial starts elsewhere alone than beside other trials",
+        ),
+        (
+            body(f"return base.svd[2].mul_(2)[:rank].clone(), {ZEROS}"),
+            "a trial starts elsewhere alone than beside other trials",
+        ),
+        (
+            body("return torch.ones(rank, base.in_features), torch.ones(base.out_features, rank)"),
+            "B·A is not zero, so trials do not start at the base; the Init must say moves_base=True or starts_at_base=False",
+        ),
+    ],
+)  # fmt: skip
+def test_init_of_a_hostile_plugin_is_named_and_hurts_no_other_trial(
+    tmp_path: Path, beside_ours: Callable[..., Record], source: str, says: str
+) -> None:
+    with on_path(install_init(tmp_path / "site", source)):
+        own = beside_ours()
+    assert own.status == "failed"
+    assert own.error is not None
+    assert own.error["type"] == "PluginError"
+    assert own.error["message"].startswith("init mine of the plug-in hostile 1.0 (hostile_module")
+    assert "its draw for layer layers.0 (10 × 64) at rank 8" in own.error["message"]
+    assert says in own.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("draw", "says"),
+    [
+        (lambda: torch.rand(1), "torch's global generator"),
+        (random.random, "Python's global generator"),
+        (numpy.random.rand, "NumPy's global generator"),
+        (lambda: torch.set_default_dtype(torch.float64), "torch's default type"),
+        (lambda: torch.set_num_threads(torch.get_num_threads() + 1), "torch's number of threads"),
+    ],
+)
+def test_guarded_puts_back_what_was_changed(draw: Callable[[], object], says: str) -> None:
+    plugin = Plugin("init", "mine", "m:mine", "hostile", "1.0")
+    before = {name: read() for name, (read, _) in every_state().items()}
+    with pytest.raises(PluginError, match=says), guarded(plugin, "its draw"):
+        draw()
+    assert {name: read() for name, (read, _) in every_state().items()} == before
+
+
+def test_init_that_raises_is_named_with_its_line(tmp_path: Path, beside_ours: Callable[..., Record]) -> None:
+    with on_path(install_init(tmp_path / "site", body("x = 1", "raise ZeroDivisionError('boom')"))):
+        own = beside_ours()
+    assert own.error is not None
+    lines = (tmp_path / "site" / "hostile_module.py").read_text().splitlines()
+    number = next(number for number, line in enumerate(lines, 1) if "raise" in line)
+    assert f"(hostile_module.py, line {number})" in own.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("import nothing_of_this_name", "cannot be imported: ModuleNotFoundError"),
+        ("raise SystemExit(3)", "cannot be imported: SystemExit: 3"),
+        ("other = 1", "cannot be imported: AttributeError"),
+        ("mine = 3", "is int, and must be an Init"),
+        (f"torch.rand(1)\n{GOOD}", "importing uses or changes torch's global generator"),
+    ],
+)
+def test_init_that_cannot_be_used_is_refused_and_unused_changes_nothing(
+    tmp_path: Path, alone: dict[str, dict[str, Any]], source: str, says: str
+) -> None:
+    with on_path(install_init(tmp_path / "site", source)):
+        with pytest.raises(PluginError) as caught:
+            resolved("adapter.init=mine", cache=tmp_path)
+        assert "init mine of the plug-in hostile 1.0 (hostile_module" in str(caught.value)
+        assert says in str(caught.value)
+        ours = run(resolved(*OURS, cache=tmp_path), Store(tmp_path / "s", None), HERE)
+    assert {one.trial_id: untimed(one) for one in ours} == alone
+
+
+def test_init_that_says_that_it_starts_elsewhere_may(tmp_path: Path, beside_ours: Callable[..., Record]) -> None:
+    source = body("ones = torch.ones", "return ones(rank, base.in_features), ones(base.out_features, rank)", init="@partial(Init, starts_at_base=False)")  # fmt: skip
+    with on_path(install_init(tmp_path / "site", source)):
+        own = beside_ours()
+    assert own.finished
+    assert any(note.startswith("adapter start is not the base model") for note in own.notes)
+
+
+PISSA = body(
+    "u, s, vt = torch.linalg.svd(base.weight, full_matrices=False)",
+    "root = torch.sqrt(s[:rank] / scaling)",
+    "return root[:, None] * vt[:rank], u[:, :rank] * root",
+    init="@partial(Init, moves_base=True, vectors='min')",
+)
+
+
+def test_init_of_a_plugin_with_the_product_of_pissa_has_its_regret_and_its_refusals(tmp_path: Path) -> None:
+    said = {}
+    with on_path(install_init(tmp_path / "site", PISSA)):
+        trials = resolved("adapter.init=pissa adapter.rank=4", "adapter.init=mine adapter.rank=4", cache=tmp_path)
+        pissa, own = run(trials, Store(tmp_path / "s", None), HERE)
+        assert own.result == pissa.result
+        assert own.params == pissa.params
+        for init in ("pissa", "mine"):
+            common = ("task=toy_regression", "task.hidden=[12]", "adapter.rank=11", "tracker=none")
+            with pytest.raises(ConfigError) as caught:
+                resolved(f"adapter.init={init}", common=common, cache=tmp_path)
+            said[init] = str(caught.value)
+    assert "init mine takes 11 singular vectors, and layers.1 has only 10" in said["mine"]
+    assert said["mine"] == said["pissa"].replace("pissa", "mine")
+
+
+def test_identity_of_a_trial_holds_the_plugin_that_it_uses_and_ours_hold_none(tmp_path: Path) -> None:
+    asked = ("adapter.init=kaiming", "adapter=full", "adapter=none")
+    before = [trial.id for trial in resolved(*asked, cache=tmp_path)]
+    ids = []
+    for number, source in enumerate((GOOD, GOOD, GOOD + "# changed\n")):
+        with on_path(install_init(tmp_path / str(number), source)):
+            assert [trial.id for trial in resolved(*asked, cache=tmp_path)] == before
+            [own] = resolved("adapter.init=mine", cache=tmp_path)
+            ids.append(own.id)
+            assert own.flat()["adapter.plugin"].startswith("hostile 1.0 ")
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_table_needs_no_plugin(tmp_path: Path) -> None:
+    with on_path(install_init(tmp_path / "site", GOOD)):
+        run(resolved("adapter.init=mine", "adapter.init=kaiming", cache=tmp_path), Store(tmp_path / "s", None), HERE)
+    trials = analysis.load(tmp_path / "s").trials
+    assert sorted(trials["adapter.init"]) == ["kaiming", "mine"]
+    assert trials["eval/loss"].notna().all()
+
+
+METRIC = """
+from sweep.adapters.trained import LayerMetric
+from sweep.metrics import Metric
+def measure(layers):
+    {}
+mine = LayerMetric(Metric("{}", "mine", kind="{}"), measure, {})
+"""
+
+
+def install_metric(
+    folder: Path, code: str, name: str = "eval/mine", kind: str = "end", tasks: object = None, package: str = "measures"
+) -> Path:
+    module = f"{package}_module"
+    files = {f"{module}.py": METRIC.format(code, name, kind, tasks)}
+    return install(folder, package, {GROUPS["metric"]: {"mine": f"{module}:mine"}}, files)
+
+
+def without_metrics(one: Record) -> dict[str, Any]:
+    """A record without what a plug-in's metric adds: its figure, or the note that it was left out."""
+    values = untimed(replace(one, notes=()))
+    values["environment"].pop("metric_plugins", None)
+    for metric in ("eval/mine", "eval/stable_rank"):
+        values["metrics"].pop(metric, None)
+        values["result"].pop(metric, None)
+    return values
+
+
+@pytest.mark.parametrize(
+    ("code", "more", "says"),
+    [
+        ("raise ZeroDivisionError('boom')", {}, "measuring failed: ZeroDivisionError: boom"),
+        ("return float('nan')", {}, "gave nan"),
+        ("import torch; return torch.zeros(2)", {}, "measuring failed"),
+        ("import torch; return float(torch.rand(1))", {}, "measuring uses or changes torch's global generator"),
+        ("return 1.0", {"kind": "mean"}, "eval/mine is of kind mean, and must be of kind end"),
+        ("return 1.0", {"name": "eval/loss"}, "eval/loss is given by lora-sweep or the task too"),
+        ("return 1.0\nimport nothing_of_this_name", {}, "cannot be imported: ModuleNotFoundError"),
+        ("[x.weight.zero_() for x in layers.values()]; [x.lora_A.zero_() for x in layers.values()]; return 1.0", {}, ""),
+    ],
+)  # fmt: skip
+def test_metric_of_a_hostile_plugin_is_named_in_a_note_and_changes_no_trial(
+    tmp_path: Path, alone: dict[str, dict[str, Any]], code: str, more: dict[str, Any], says: str
+) -> None:
+    with on_path(install_metric(tmp_path / "site", code, **more)):
+        found = run(resolved(*OURS, cache=tmp_path), Store(tmp_path / "s", None), HERE)
+    assert {one.trial_id: without_metrics(one) for one in found} == alone
+    for one in found:
+        if says:
+            [note] = one.notes
+            assert note.startswith("left out: metric mine of the plug-in measures 1.0 (measures_module")
+            assert says in note
+        else:
+            assert (one.result["eval/mine"], one.notes) == (1.0, ())
+
+
+def test_metric_is_measured_of_the_trained_layers_and_is_in_the_record(tmp_path: Path) -> None:
+    code = (
+        "layer = layers['layers.0']; assert (layer.delta() == layer.change).all(); return layer.delta().norm().item()"
+    )
+    with on_path(install_metric(tmp_path / "site", code)):
+        [trial] = resolved("adapter.init=kaiming", cache=tmp_path)
+        folder = tmp_path / "s"
+        [one] = run([trial], Store(folder, None), HERE)
+    assert one.result["eval/mine"] > 0
+    assert one.metrics["eval/mine"] == {"label": "mine", "kind": "end"}
+    assert one.environment["metric_plugins"]["mine"].startswith("measures 1.0 ")
+
+
+def test_metric_is_measured_where_it_fits_and_of_a_lora(tmp_path: Path) -> None:
+    asked = resolved("adapter.init=kaiming", "adapter=full", cache=tmp_path)
+    with on_path(install_metric(tmp_path / "site", "return 1.0", tasks=("mnist",))):
+        assert ["eval/mine" in one.result for one in run(asked, Store(tmp_path / "a", None), HERE)] == [False, False]
+    with on_path(install_metric(tmp_path / "other", "return 1.0", tasks=("toy_regression",), package="fits")):
+        assert ["eval/mine" in one.result for one in run(asked, Store(tmp_path / "b", None), HERE)] == [True, False]
+
+
+def test_metric_that_is_new_or_changed_has_trials_trained_again_and_one_that_is_gone_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+    train = train_pack.run_pack
+    monkeypatch.setattr(train_pack, "run_pack", lambda *given: trained.append("") or train(*given))
+    store, asked = Store(tmp_path / "s", None), resolved("adapter.init=kaiming", cache=tmp_path)
+    run(asked, store, HERE)
+    for name, code in (("a", "return 1.0"), ("b", "return 1.0"), ("c", "return 2.0")):
+        with on_path(install_metric(tmp_path / name, code)):
+            [one] = run(asked, store, HERE)
+        assert one.result["eval/mine"] == (2.0 if name == "c" else 1.0)
+    run(asked, store, HERE)
+    assert len(trained) == 3
+    assert len(records(tmp_path / "s")) == 1
+
+
+TRACKER = """
+class Mine:
+    def __init__(self, folder, name, config, metrics):
+        self.file = folder / "mine.txt"
+        assert config["adapter.rank"] == 8 and name.startswith("r8-")
+    def write(self, text):
+        with self.file.open("a") as file:
+            print(text, file=file)
+    def log(self, step, row):
+        {}
+        if "eval/loss" in row:
+            self.write((step, row["eval/loss"]))
+    def finish(self, record):
+        self.write((20, record.status))
+        record.result.clear()
+"""
+
+
+def install_tracker(folder: Path, code: str = "pass") -> Path:
+    files = {"tracks_module.py": TRACKER.format(code)}
+    return install(folder, "tracks", {GROUPS["tracker"]: {"mine": "tracks_module:Mine"}}, files)
+
+
+def test_tracker_gets_every_row_and_the_record_and_changes_neither(
+    tmp_path: Path, alone: dict[str, dict[str, Any]]
+) -> None:
+    with on_path(install_tracker(tmp_path / "site")):
+        asked = resolved(*OURS, common=(*TOY, "tracker.also=[mine]"), cache=tmp_path)
+        found = run(asked, Store(tmp_path / "s", None), HERE)
+    assert {one.trial_id: untimed(one) for one in found} == alone
+    for trial, one in zip(asked, found, strict=True):
+        lines = (tmp_path / "s" / trial.label / "mine.txt").read_text().splitlines()
+        assert [line.split(",")[0] for line in lines] == ["(0", "(10", "(20", "(20"]
+        assert lines[2:] == [str((20, one.result["eval/loss"])), "(20, 'finished')"]
+
+
+@pytest.mark.parametrize("code", ["raise OSError('full')", "row.clear(); import random; random.seed(0)"])
+def test_tracker_of_a_hostile_plugin_costs_a_warning_and_no_trial(
+    tmp_path: Path, alone: dict[str, dict[str, Any]], caplog: pytest.LogCaptureFixture, code: str
+) -> None:
+    with on_path(install_tracker(tmp_path / "site", code)), caplog.at_level(logging.WARNING):
+        asked = resolved(*OURS, common=(*TOY, "tracker.also=[mine]"), cache=tmp_path)
+        found = run(asked, Store(tmp_path / "s", None), HERE)
+    assert {one.trial_id: untimed(one) for one in found} == alone
+    assert caplog.text.count("tracker mine of the plug-in tracks 1.0 (tracks_module") == len(OURS)
+
+
+def test_tracker_that_no_plugin_gives_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tracker.also = .*'mine' is no tracker; known here: none"):
+        resolved("seed=0", common=(*TOY, "tracker.also=[mine]"), cache=tmp_path)
+
+
+def example(cache: Path, **changes: Any) -> Config:
+    """A trial on the example's task, without Hydra."""
+    values = config(*TOY, f"cache={cache}", "adapter.rank=2").model_dump()
+    return parse(values | {"task": {"name": "example_task", "classes": 8, "angle": 30.0} | changes})
+
+
+@pytest.fixture
+def edited(tmp_path: Path) -> Iterator[Callable[[str, str, str], Path]]:
+    """Installs the example with one text of one of its files replaced."""
+    folder = install_example(tmp_path / "site")
+
+    def edit(file: str, old: str, new: str) -> Path:
+        path = folder / "lora_sweep_example" / file
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+        return folder
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "says"),
+    [
+        ("options.py", "from pydantic import Field", "import nothing_of_this_name", "cannot be imported: ModuleNotFoundError"),
+        ("options.py", "(TaskOptions)", "", "must be a class of options, derived from TaskOptions"),
+        ("options.py", 'return "generated:example_task"', "return 1 / 0", "taking the fingerprint of its data failed: ZeroDivisionError"),
+        ("options.py", 'return "generated:example_task"', "return 3", "its fingerprint is int, and must be text"),
+        ("options.py", 'return import_module', "return 3\n        import_module", "its make() gives int, and must give a Task"),
+        ("task.py", "(LOSS, ACCURACY)", "(ACCURACY,)", "its metrics lack eval/loss"),
+        ("task.py", "generator=rng)", ")", "making the task uses or changes torch's global generator"),
+        ("task.py", "        with drawing_from(rng):\n            return MLP", "        if True:\n            return MLP", "uses or changes torch's global generator"),
+        ("task.py", 'reduction="none"', 'reduction="mean"', "its loss of 4 rows has shape (), and must have (4,)"),
+        ("task.py", 'reduction="none")', 'reduction="none") - outputs.mean()', "its loss of a row depends on the other rows of its batch"),
+        ("task.py", "return MLP", "return 3 or MLP", "its model is int, and must be a Model"),
+    ],
+)  # fmt: skip
+def test_task_of_a_hostile_plugin_is_refused_by_name(
+    tmp_path: Path, edited: Callable[[str, str, str], Path], file: str, old: str, new: str, says: str
+) -> None:
+    with on_path(edited(file, old, new)):
+        with pytest.raises(PluginError) as caught:
+            resolve(example(tmp_path))
+        assert "task example_task of the plug-in lora-sweep-example 0.1.0 (" in str(caught.value)
+        assert says in str(caught.value)
+        assert resolved(*OURS, cache=tmp_path)
+
+
+def test_task_that_fails_while_it_trains_is_named_and_fails_alone(
+    tmp_path: Path, alone: dict[str, dict[str, Any]], edited: Callable[[str, str, str], Path]
+) -> None:
+    source = (
+        "if outputs.requires_grad and len(outputs) == 32:\n            1 / 0\n        return F.cross_entropy(outputs"
+    )
+    with on_path(edited("task.py", "return F.cross_entropy(outputs", source)):
+        asked = [*resolved(*OURS, cache=tmp_path), resolve(example(tmp_path))]
+        *ours, own = run(asked, Store(tmp_path / "s", None), HERE)
+    assert {one.trial_id: without_metrics(one) for one in ours} == alone
+    assert own.error is not None
+    assert own.error["message"].startswith("task example_task of the plug-in lora-sweep-example 0.1.0 (lora_sweep_example/task.py, line ")  # fmt: skip
+    assert own.error["message"].endswith("failed: ZeroDivisionError: division by zero")
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [{"kind": "full"}, {"kind": "none"}, {"dora": True}, {"dropout": 0.5}, {"init": "lora_ga"}, {"bias": "all"}],
+    ids=lambda adapter: " ".join(map(str, adapter.values())),
+)
+def test_task_of_a_plugin_trains_with_every_adapter(tmp_path: Path, adapter: dict[str, Any]) -> None:
+    with on_path(install_example(tmp_path / "site")):
+        values = example(tmp_path).model_dump()
+        [one] = run(
+            [resolve(parse(values | {"adapter": values["adapter"] | adapter}))], Store(tmp_path / "s", None), HERE
+        )
+    assert one.finished, one.error
+
+
+def test_base_of_a_plugins_task_is_trained_again_when_the_plugin_has_changed(
+    tmp_path: Path, edited: Callable[[str, str, str], Path]
+) -> None:
+    files = []
+    for steps in (300, 200):
+        with on_path(edited("task.py", "steps=300", f"steps={steps}")):
+            trial = resolve(example(tmp_path))
+            files.append(base_file(trial.task, trial.data, tmp_path))
+    assert files[0] != files[1]
+
+
+def test_tracker_is_not_chosen_by_a_file_of_somebody_else(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tracker.also.0 = 'mine': a file may not set this"):
+        check_values({"tracker": {"also": ["mine"]}}, tmp_path / "config.yaml", tmp_path)
+
+
+def test_parcel_needs_the_plugins_of_its_trials(tmp_path: Path) -> None:
+    with on_path(install_init(tmp_path / "site", GOOD)):
+        [trial] = resolved("adapter.init=mine", cache=tmp_path)
+        parcel = json.loads(json.dumps(parcel_of([trial], Store(tmp_path / "s", None), None)))
+        [one] = train_parcel(parcel)
+        assert one["status"] == "finished"
+    with pytest.raises(RuntimeError, match=r"this node lacks hostile; .* pip install hostile==1.0"):
+        train_parcel(parcel)
+    with (
+        on_path(install_init(tmp_path / "other", GOOD + "# changed\n")),
+        pytest.raises(RuntimeError, match=r"this node has hostile 1.0 with other code; .* hostile 1.0 of the launch"),
+    ):
+        train_parcel(parcel)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a command that finds the example installed."""
+    return {"PYTHONPATH": os.pathsep.join((PATH, str(install_example(tmp_path_factory.mktemp("site")))))}
+
+
+def test_plugins_command_lists_every_name_with_package_and_version(tmp_path: Path, site: dict[str, str]) -> None:
+    done = command("sweep", "plugins", cwd=tmp_path, **site)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()]
+    assert ["init", "kaiming", "lora-sweep", "0.1.0"] in rows
+    for kind, name in (("init", "example_init"), ("task", "example_task"), ("metric", "stable_rank")):
+        assert [kind, name, "lora-sweep-example", "0.1.0"] in rows
+
+
+def test_plugins_command_says_what_cannot_be_used(tmp_path: Path, site: dict[str, str]) -> None:
+    broken = install_init(tmp_path / "broken", "import nothing_of_this_name")
+    no_yaml = install(tmp_path / "task", "no-yaml", {GROUPS["task"]: {"theirs": "lora_sweep_example.options:ExampleOptions"}}, {})  # fmt: skip
+    path = os.pathsep.join((site["PYTHONPATH"], str(broken), str(no_yaml)))
+    done = command("sweep", "plugins", cwd=tmp_path, PYTHONPATH=path)
+    assert done.returncode == 1
+    assert "cannot be used: init mine of the plug-in hostile 1.0 (hostile_module.py, line " in done.stdout
+    assert "cannot be used: task theirs of the plug-in no-yaml 1.0" in done.stdout
+
+
+def test_example_is_swept_beside_ours(tmp_path: Path, site: dict[str, str]) -> None:
+    arguments = ("-m", "task=example_task", "name=s", "adapter.init=kaiming,pissa,example_init", "adapter.rank=2",
+                 "training.steps=20", "training.eval_every=10", "seed=0,1", "save_adapter=true", "tracker=none")  # fmt: skip
+    sweep(*arguments, cwd=tmp_path, **site)
+    found = records(tmp_path / "outputs" / "s")
+    assert len(found) == 6
+    for one in found.values():
+        assert one.finished
+        assert 1 <= one.result["eval/stable_rank"] <= 2
+    done = command(
+        "analysis", "table", "outputs/s", "--rows", "adapter.init", "--metric", "eval/accuracy", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("|")][2:] == ["example_init", "kaiming", "pissa"]  # fmt: skip
+    assert len(list((tmp_path / "outputs" / "s").glob("*example_init*/adapter/adapter_model.safetensors"))) == 2
+
+
+def test_task_that_a_plugin_and_we_give_is_refused_and_no_other(tmp_path: Path) -> None:
+    points = {GROUPS["task"]: {"toy_regression": "nowhere:Options"}}
+    with on_path(install(tmp_path / "site", "hostile", points, {})):
+        with pytest.raises(ConfigError, match=r"task.name = 'toy_regression': given by lora-sweep and by hostile 1\.0"):
+            resolved("seed=0", cache=tmp_path)
+        assert config("task=mnist").task.name == "mnist"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("task=exmple",), "task = 'exmple': must be one of causal_lm, example_task (of lora-sweep-example 0.1.0), mnist,"),
+        (("task=example_task", "task.clases=3"), "task.clases: unknown key; did you mean task.classes?"),
+        (("task=example_task", "task.classes=1"), "task.classes = 1: must be greater than or equal to 2"),
+    ],
+)  # fmt: skip
+def test_keys_of_a_plugins_task_answer_like_ours(
+    tmp_path: Path, site: dict[str, str], arguments: tuple[str, ...], says: str
+) -> None:
+    done = command("sweep", *arguments, cwd=tmp_path, **site)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"lora-sweep: {says}")
+
+
+def test_readme_shows_the_first_ten_lines_of_the_example() -> None:
+    code = (ROOT / "README.md").read_text().split("## Your own init")[1].split("```python\n")[1].split("```")[0]
+    source = (EXAMPLE / "lora_sweep_example" / "init.py").read_text()
+    assert code.splitlines() == source.splitlines()[:10]
+    assert len(code.splitlines()) == 10
