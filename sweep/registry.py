@@ -18,7 +18,12 @@ from typing import Any
 
 from sweep.errors import ConfigError
 
-GROUPS = {"init": "lora_sweep.inits", "task": "lora_sweep.tasks", "metric": "lora_sweep.metrics", "tracker": "lora_sweep.trackers"}  # fmt: skip
+GROUPS = {
+    "init": "lora_sweep.inits",
+    "task": "lora_sweep.tasks",
+    "metric": "lora_sweep.metrics",
+    "tracker": "lora_sweep.trackers",
+}
 """The entry-point group of each kind of plug-in."""
 OURS = "lora-sweep"
 

@@ -5,16 +5,25 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sweep import config as configuration
 from sweep import registry
 from sweep.adapters.inits.plugin import plugin_init
 from sweep.adapters.trained import layer_metrics
+from sweep.engines.options import LaunchOptions
+from sweep.launch.launch import run
+from sweep.record import Record
 from sweep.registry import GROUPS
+from sweep.store.store import Store
+from tests.support.commands import resolved, untimed
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "plugin"
+HERE = LaunchOptions(workers=1)
+OURS = ("adapter.init=kaiming seed=0", "adapter.init=kaiming seed=1")
 Points = Mapping[str, Mapping[str, str]]
 """Entry points by their group: name → ``module:object``."""
 
@@ -70,3 +79,19 @@ def forget() -> None:
     for cached in (registry.installed, plugin_init, layer_metrics):
         cached.cache_clear()
     configuration._plugin_options.clear()
+
+
+def ours_alone(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the trials ``OURS`` leave where no plug-in is installed, by trial id."""
+    found = run(resolved(*OURS, cache=folder), Store(folder / "s", None), HERE)
+    return {one.trial_id: untimed(one) for one in found}
+
+
+def without_metrics(one: Record) -> dict[str, Any]:
+    """A record without what a plug-in's metric adds: its figure, or the note that it was left out."""
+    values = untimed(replace(one, notes=()))
+    values["environment"].pop("metric_plugins", None)
+    for metric in ("eval/mine", "eval/stable_rank"):
+        values["metrics"].pop(metric, None)
+        values["result"].pop(metric, None)
+    return values
