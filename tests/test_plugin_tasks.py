@@ -65,19 +65,44 @@ def edited(tmp_path: Path) -> Iterator[Callable[[str, str, str], Path]]:
 @pytest.mark.parametrize(
     ("file", "old", "new", "says"),
     [
-        ("options.py", "from pydantic import Field", "import nothing_of_this_name", "cannot be imported: ModuleNotFoundError"),
+        (
+            "options.py",
+            "from pydantic import Field",
+            "import nothing_of_this_name",
+            "cannot be imported: ModuleNotFoundError",
+        ),
         ("options.py", "(TaskOptions)", "", "must be a class of options, derived from TaskOptions"),
-        ("options.py", 'return "generated:example_task"', "return 1 / 0", "taking the fingerprint of its data failed: ZeroDivisionError"),
+        (
+            "options.py",
+            'return "generated:example_task"',
+            "return 1 / 0",
+            "taking the fingerprint of its data failed: ZeroDivisionError",
+        ),
         ("options.py", 'return "generated:example_task"', "return 3", "its fingerprint is int, and must be text"),
-        ("options.py", 'return import_module', "return 3\n        import_module", "its make() gives int, and must give a Task"),
+        (
+            "options.py",
+            "return import_module",
+            "return 3\n        import_module",
+            "its make() gives int, and must give a Task",
+        ),
         ("task.py", "(LOSS, ACCURACY)", "(ACCURACY,)", "its metrics lack eval/loss"),
         ("task.py", "generator=rng)", ")", "making the task uses or changes torch's global generator"),
-        ("task.py", "        with drawing_from(rng):\n            return MLP", "        if True:\n            return MLP", "uses or changes torch's global generator"),
+        (
+            "task.py",
+            "        with drawing_from(rng):\n            return MLP",
+            "        if True:\n            return MLP",
+            "uses or changes torch's global generator",
+        ),
         ("task.py", 'reduction="none"', 'reduction="mean"', "its loss of 4 rows has shape (), and must have (4,)"),
-        ("task.py", 'reduction="none")', 'reduction="none") - outputs.mean()', "its loss of a row depends on the other rows of its batch"),
+        (
+            "task.py",
+            'reduction="none")',
+            'reduction="none") - outputs.mean()',
+            "its loss of a row depends on the other rows of its batch",
+        ),
         ("task.py", "return MLP", "return 3 or MLP", "its model is int, and must be a Model"),
     ],
-)  # fmt: skip
+)
 def test_task_of_a_hostile_plugin_is_refused_by_name(
     tmp_path: Path, edited: Callable[[str, str, str], Path], file: str, old: str, new: str, says: str
 ) -> None:
@@ -100,7 +125,9 @@ def test_task_that_fails_while_it_trains_is_named_and_fails_alone(
         *ours, own = run(asked, Store(tmp_path / "s", None), HERE)
     assert {one.trial_id: without_metrics(one) for one in ours} == alone
     assert own.error is not None
-    assert own.error["message"].startswith("task example_task of the plug-in lora-sweep-example 0.1.0 (lora_sweep_example/task.py, line ")  # fmt: skip
+    assert own.error["message"].startswith(
+        "task example_task of the plug-in lora-sweep-example 0.1.0 (lora_sweep_example/task.py, line "
+    )
     assert own.error["message"].endswith("failed: ZeroDivisionError: division by zero")
 
 
@@ -166,7 +193,9 @@ def test_plugins_command_lists_every_name_with_package_and_version(tmp_path: Pat
 
 def test_plugins_command_says_what_cannot_be_used(tmp_path: Path, site: dict[str, str]) -> None:
     broken = install_init(tmp_path / "broken", "import nothing_of_this_name")
-    no_yaml = install(tmp_path / "task", "no-yaml", {GROUPS["task"]: {"theirs": "lora_sweep_example.options:ExampleOptions"}}, {})  # fmt: skip
+    no_yaml = install(
+        tmp_path / "task", "no-yaml", {GROUPS["task"]: {"theirs": "lora_sweep_example.options:ExampleOptions"}}, {}
+    )
     path = os.pathsep.join((site["PYTHONPATH"], str(broken), str(no_yaml)))
     done = command("sweep", "plugins", cwd=tmp_path, PYTHONPATH=path)
     assert done.returncode == 1
@@ -175,8 +204,18 @@ def test_plugins_command_says_what_cannot_be_used(tmp_path: Path, site: dict[str
 
 
 def test_example_is_swept_beside_ours(tmp_path: Path, site: dict[str, str]) -> None:
-    arguments = ("-m", "task=example_task", "name=s", "adapter.init=kaiming,pissa,example_init", "adapter.rank=2",
-                 "training.steps=20", "training.eval_every=10", "seed=0,1", "save_adapter=true", "tracker=none")  # fmt: skip
+    arguments = (
+        "-m",
+        "task=example_task",
+        "name=s",
+        "adapter.init=kaiming,pissa,example_init",
+        "adapter.rank=2",
+        "training.steps=20",
+        "training.eval_every=10",
+        "seed=0,1",
+        "save_adapter=true",
+        "tracker=none",
+    )
     sweep(*arguments, cwd=tmp_path, **site)
     found = records(tmp_path / "outputs" / "s")
     assert len(found) == 6
@@ -187,7 +226,11 @@ def test_example_is_swept_beside_ours(tmp_path: Path, site: dict[str, str]) -> N
         "analysis", "table", "outputs/s", "--rows", "adapter.init", "--metric", "eval/accuracy", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("|")][2:] == ["example_init", "kaiming", "pissa"]  # fmt: skip
+    assert [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("|")][2:] == [
+        "example_init",
+        "kaiming",
+        "pissa",
+    ]
     assert len(list((tmp_path / "outputs" / "s").glob("*example_init*/adapter/adapter_model.safetensors"))) == 2
 
 
@@ -202,11 +245,14 @@ def test_task_that_a_plugin_and_we_give_is_refused_and_no_other(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("task=exmple",), "task = 'exmple': must be one of causal_lm, example_task (of lora-sweep-example 0.1.0), mnist,"),
+        (
+            ("task=exmple",),
+            "task = 'exmple': must be one of causal_lm, example_task (of lora-sweep-example 0.1.0), mnist,",
+        ),
         (("task=example_task", "task.clases=3"), "task.clases: unknown key; did you mean task.classes?"),
         (("task=example_task", "task.classes=1"), "task.classes = 1: must be greater than or equal to 2"),
     ],
-)  # fmt: skip
+)
 def test_keys_of_a_plugins_task_answer_like_ours(
     tmp_path: Path, site: dict[str, str], arguments: tuple[str, ...], says: str
 ) -> None:

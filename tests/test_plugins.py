@@ -68,7 +68,10 @@ def beside_ours(tmp_path: Path, alone: dict[str, dict[str, Any]]) -> Callable[..
         (body("raise ZeroDivisionError('boom')"), "failed: ZeroDivisionError: boom"),
         (body("raise SystemExit(3)"), "failed: SystemExit: 3"),
         (random_start("torch.set_grad_enabled(False)"), "uses or changes torch's gradient mode"),
-        (body(f"return torch.zeros(rank + 1, base.in_features), {ZEROS}"), "lora_A has shape (9, 64), and must have (8, 64)"),
+        (
+            body(f"return torch.zeros(rank + 1, base.in_features), {ZEROS}"),
+            "lora_A has shape (9, 64), and must have (8, 64)",
+        ),
         (body(f"return torch.zeros(rank, base.in_features).double(), {ZEROS}"), "lora_A is torch.float64 on cpu"),
         (body(f"return torch.full((rank, base.in_features), torch.nan), {ZEROS}"), "lora_A holds NaN or infinity"),
         (body("return torch.zeros(rank, base.in_features)"), "must give the two tensors lora_A and lora_B"),
@@ -79,11 +82,19 @@ def beside_ours(tmp_path: Path, alone: dict[str, dict[str, Any]]) -> Callable[..
         (random_start("torch.set_default_dtype(torch.float64)"), "uses or changes torch's default type"),
         (random_start("base.weight.zero_()"), "it writes into the base's weight"),
         (
-            body("count[0] += 1", f"return torch.full((rank, base.in_features), count[0]), {ZEROS}", before="count = [0.0]"),
+            body(
+                "count[0] += 1",
+                f"return torch.full((rank, base.in_features), count[0]), {ZEROS}",
+                before="count = [0.0]",
+            ),
             "a trial starts elsewhere alone than beside other trials",
         ),
         (
-            body("drawn = torch.randn(rank, base.in_features, generator=rng)", f"return first.setdefault(0, drawn), {ZEROS}", before="first = {}"),
+            body(
+                "drawn = torch.randn(rank, base.in_features, generator=rng)",
+                f"return first.setdefault(0, drawn), {ZEROS}",
+                before="first = {}",
+            ),
             "a trial starts elsewhere alone than beside other trials",
         ),
         (
@@ -95,7 +106,7 @@ def beside_ours(tmp_path: Path, alone: dict[str, dict[str, Any]]) -> Callable[..
             "B·A is not zero, so trials do not start at the base; the Init must say moves_base=True or starts_at_base=False",
         ),
     ],
-)  # fmt: skip
+)
 def test_init_of_a_hostile_plugin_is_named_and_hurts_no_other_trial(
     tmp_path: Path, beside_ours: Callable[..., Record], source: str, says: str
 ) -> None:
@@ -159,7 +170,11 @@ def test_init_that_cannot_be_used_is_refused_and_unused_changes_nothing(
 
 
 def test_init_that_says_that_it_starts_elsewhere_may(tmp_path: Path, beside_ours: Callable[..., Record]) -> None:
-    source = body("ones = torch.ones", "return ones(rank, base.in_features), ones(base.out_features, rank)", init="@partial(Init, starts_at_base=False)")  # fmt: skip
+    source = body(
+        "ones = torch.ones",
+        "return ones(rank, base.in_features), ones(base.out_features, rank)",
+        init="@partial(Init, starts_at_base=False)",
+    )
     with on_path(install_init(tmp_path / "site", source)):
         own = beside_ours()
     assert own.finished
@@ -238,9 +253,13 @@ def install_metric(
         ("return 1.0", {"kind": "mean"}, "eval/mine is of kind mean, and must be of kind end"),
         ("return 1.0", {"name": "eval/loss"}, "eval/loss is given by lora-sweep or the task too"),
         ("return 1.0\nimport nothing_of_this_name", {}, "cannot be imported: ModuleNotFoundError"),
-        ("[x.weight.zero_() for x in layers.values()]; [x.lora_A.zero_() for x in layers.values()]; return 1.0", {}, ""),
+        (
+            "[x.weight.zero_() for x in layers.values()]; [x.lora_A.zero_() for x in layers.values()]; return 1.0",
+            {},
+            "",
+        ),
     ],
-)  # fmt: skip
+)
 def test_metric_of_a_hostile_plugin_is_named_in_a_note_and_changes_no_trial(
     tmp_path: Path, alone: dict[str, dict[str, Any]], code: str, more: dict[str, Any], says: str
 ) -> None:

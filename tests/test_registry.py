@@ -89,4 +89,8 @@ def test_identity_of_a_plugin_changes_with_its_version_and_with_its_code(tmp_pat
             assert plugin is not None
             identities.append(plugin.identity)
     first, second = (identity.split(" ") for identity in identities)
-    assert [one == other for one, other in zip(first, second, strict=True)] == [True, changed == "code", changed == "version"]  # fmt: skip
+    assert [one == other for one, other in zip(first, second, strict=True)] == [
+        True,
+        changed == "code",
+        changed == "version",
+    ]

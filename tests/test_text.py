@@ -111,13 +111,18 @@ def test_status_prints_no_control_characters(finished: Path) -> None:
     ("line", "encoding", "codes", "says"),
     [
         ("$SWEEP status outputs/one | true", "utf-8", "141 0", []),
-        ("$SWEEP status outputs/one > /dev/full", "utf-8", "1", ["lora-sweep: standard output: No space left on device"]),
+        (
+            "$SWEEP status outputs/one > /dev/full",
+            "utf-8",
+            "1",
+            ["lora-sweep: standard output: No space left on device"],
+        ),
         ("$SWEEP status outputs/one >&-", "utf-8", "1", []),
         ("$SWEEP status outputs/one > /dev/null", "latin-1", "1", []),
         ("$SWEEP status outputs/one > /dev/null", "ascii", "1", []),
         ("$SWEEP sync outputs/one > /dev/full", "utf-8", "2", ["lora-sweep: outputs/one holds no W&B runs"]),
     ],
-)  # fmt: skip
+)
 def test_run_command_exits_as_other_tools_do(
     line: str, encoding: str, codes: str, says: list[str], finished: Path
 ) -> None:

@@ -16,8 +16,16 @@ LARGEST_CONFIG, LARGEST_TOKENIZER, LARGEST_WEIGHTS = 2**20, 2**28, 2**40
 """Bytes of a model's configuration, of a file of its tokenizer and of its weights."""
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
 SIZES = (
-    *LAYERS, "num_attention_heads", "n_head", "n_heads", "hidden_size", "n_embd", "d_model", "intermediate_size", "vocab_size",
-)  # fmt: skip
+    *LAYERS,
+    "num_attention_heads",
+    "n_head",
+    "n_heads",
+    "hidden_size",
+    "n_embd",
+    "d_model",
+    "intermediate_size",
+    "vocab_size",
+)
 """Fields of a model's configuration that have to be whole numbers."""
 MOST_LAYERS, LARGEST_SIZE = 1_000, 10**8
 
@@ -48,17 +56,32 @@ def _from_hub(model: str) -> Path:
     try:
         return Path(snapshot_download(model, allow_patterns=[*READ, TEMPLATE]))
     except HFValidationError:
-        raise ConfigError([f"task.model = {model!r}: no such folder, and no name on the Hugging Face hub, which looks like org/name"]) from None  # fmt: skip
+        raise ConfigError(
+            [f"task.model = {model!r}: no such folder, and no name on the Hugging Face hub, which looks like org/name"]
+        ) from None
     except OSError as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError([f"task.model = {model!r}: not a folder, and the Hugging Face hub could not be reached ({reason}); where there is a network, fetch it with: hf download {model} --local-dir FOLDER, and give the folder"]) from None  # fmt: skip
+        raise ConfigError(
+            [
+                f"task.model = {model!r}: not a folder, and the Hugging Face hub could not be reached "
+                f"({reason}); where there is a network, fetch it with: hf download {model} --local-dir "
+                f"FOLDER, and give the folder"
+            ]
+        ) from None
 
 
 def _complete(folder: Path, model: str) -> Path:
     if not (folder / CONFIG_FILE).exists():
-        raise ConfigError([f"task.model = {model!r}: has no {CONFIG_FILE}; give a folder that save_pretrained has written"])  # fmt: skip
+        raise ConfigError(
+            [f"task.model = {model!r}: has no {CONFIG_FILE}; give a folder that save_pretrained has written"]
+        )
     if not list(folder.glob(WEIGHTS)):
-        raise ConfigError([f"task.model = {model!r}: has no {WEIGHTS}; other formats can run code when they are read, so save it again with save_pretrained"])  # fmt: skip
+        raise ConfigError(
+            [
+                f"task.model = {model!r}: has no {WEIGHTS}; other formats can run code when they are "
+                f"read, so save it again with save_pretrained"
+            ]
+        )
     try:
         values = dict(json.loads(read_foreign(folder / CONFIG_FILE, LARGEST_CONFIG)))
     except OSError as error:

@@ -101,7 +101,9 @@ def _convert(file: Path, folder: Path, sha256: str) -> None:
     """Write model, tokenizer and the hash of the GGUF file to ``folder``, which appears when all of it is there."""
     transformers = import_transformers()
     if find_spec("gguf") is None:
-        raise ConfigError([f"task.model = {file.name!r}: reading GGUF needs gguf; install it with: pip install gguf (the extra [hf])"])  # fmt: skip
+        raise ConfigError(
+            [f"task.model = {file.name!r}: reading GGUF needs gguf; install it with: pip install gguf (the extra [hf])"]
+        )
     where = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

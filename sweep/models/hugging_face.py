@@ -79,7 +79,12 @@ def load(folder: Path) -> Model:
             folder, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     if missing := sorted(info["missing_keys"]):
-        raise ConfigError([f"task.model = {name_of(folder)!r}: its files lack {len(missing)} weights, such as {missing[0]}; is it another kind of model?"])  # fmt: skip
+        raise ConfigError(
+            [
+                f"task.model = {name_of(folder)!r}: its files lack {len(missing)} weights, such as "
+                f"{missing[0]}; is it another kind of model?"
+            ]
+        )
     model = as_model(network).requires_grad_(False)
     check_independence(model, name_of(folder))
     return model
@@ -89,13 +94,15 @@ def load(folder: Path) -> Model:
 def tokenizer_of(folder: Path) -> Any:
     """The model's own tokenizer. Raises ConfigError where there is none, or it is damaged."""
     if not any(True for pattern in TOKENIZER for _ in folder.glob(pattern)):
-        raise ConfigError([f"task.model = {name_of(folder)!r}: has no tokenizer; put it there with tokenizer.save_pretrained"])  # fmt: skip
+        raise ConfigError(
+            [f"task.model = {name_of(folder)!r}: has no tokenizer; put it there with tokenizer.save_pretrained"]
+        )
     transformers = import_transformers()
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # tokenizers raises nothing narrower for a damaged file
         reason = str(error).splitlines()[0]
-        raise ConfigError([f"task.model = {name_of(folder)!r}: its tokenizer cannot be loaded: {reason}"]) from None  # fmt: skip
+        raise ConfigError([f"task.model = {name_of(folder)!r}: its tokenizer cannot be loaded: {reason}"]) from None
 
 
 def end_tokens(folder: Path) -> frozenset[int]:
@@ -134,7 +141,12 @@ def import_transformers() -> Any:
     try:
         import transformers
     except ImportError:
-        raise ConfigError(["task.name = 'causal_lm': needs Hugging Face's transformers; install it with: pip install 'transformers>=5' (the extra [hf])"]) from None  # fmt: skip
+        raise ConfigError(
+            [
+                "task.name = 'causal_lm': needs Hugging Face's transformers; install it with: pip "
+                "install 'transformers>=5' (the extra [hf])"
+            ]
+        ) from None
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -148,7 +160,7 @@ def readable(name: str) -> Iterator[None]:
         yield
     except Exception as error:  # a damaged value leads to errors of every type
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError([f"task.model = {name!r}: cannot be used as a causal language model: {reason}"]) from None  # fmt: skip
+        raise ConfigError([f"task.model = {name!r}: cannot be used as a causal language model: {reason}"]) from None
 
 
 def _read_blocks(network: Any, arguments: tuple[Any, ...], others: dict[str, Any]) -> Any:
@@ -201,9 +213,13 @@ def check_independence(model: Model, name: str) -> None:
     model.eval()
     tolerance = 1e-4 * float(together.abs().max())
     if not torch.equal(together, again):
-        raise ConfigError([f"task.model = {name!r}: computes another result each time; it has randomness besides dropout"])  # fmt: skip
+        raise ConfigError(
+            [f"task.model = {name!r}: computes another result each time; it has randomness besides dropout"]
+        )
     if (together[0] - alone[0]).abs().max() > tolerance:
-        raise ConfigError([f"task.model = {name!r}: the rows of a batch change each other, so trials could not be told apart"])  # fmt: skip
+        raise ConfigError(
+            [f"task.model = {name!r}: the rows of a batch change each other, so trials could not be told apart"]
+        )
     if (alone[0, 0] - before_others).abs().max() > tolerance:
         raise ConfigError([f"task.model = {name!r}: sees the tokens that it is to predict; it is no causal model"])
 

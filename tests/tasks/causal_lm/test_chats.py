@@ -121,7 +121,14 @@ def test_answers_are_those_of_transformers_generate_token_for_token(family: str,
         plain._forward_pre_hooks.clear()
         for prompt, own in zip(prompts, written[trial], strict=True):
             tokens = torch.tensor([prompt])
-            expected = plain.generate(tokens, attention_mask=torch.ones_like(tokens), do_sample=False, max_new_tokens=12, eos_token_id=0, pad_token_id=0)  # fmt: skip
+            expected = plain.generate(
+                tokens,
+                attention_mask=torch.ones_like(tokens),
+                do_sample=False,
+                max_new_tokens=12,
+                eos_token_id=0,
+                pad_token_id=0,
+            )
             assert own == expected[0, len(prompt) :].tolist()
 
 

@@ -49,7 +49,10 @@ def test_test_text_is_held_out_in_the_place_of_the_last_tenth(chats: CausalLMOpt
     _, target = splits(own)
     assert len(target.train) == 60
     text = own.model_copy(update={"test_text": chats.source_text})
-    with pytest.raises(ConfigError, match=r"^task\.test_text = '.*': its rows are passages, task\.target_text of chats; they must be of one kind$"):  # fmt: skip
+    with pytest.raises(
+        ConfigError,
+        match=r"^task\.test_text = '.*': its rows are passages, task\.target_text of chats; they must be of one kind$",
+    ):
         causal_lm(text, tiny.CACHE)
 
 

@@ -68,18 +68,30 @@ def test_rows_of_a_text_file_are_one_passage(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.jsonl", '{"text": "a"}\n{"content": "a"}\n', 'line 2 is none of {"text": …}, {"prompt": …, "completion": …} or {"messages": [{"role": …, "content": …}, …]}'),
-        ("b.jsonl", '{"text": "a"}\n\n{"prompt": "a", "completion": "b"}\n', "line 3 is of another kind than the first row (answer among passages); all are expected to be one of {"),
+        (
+            "a.jsonl",
+            '{"text": "a"}\n{"content": "a"}\n',
+            'line 2 is none of {"text": …}, {"prompt": …, "completion": …} or {"messages": [{"role": …, "content": …}, …]}',
+        ),
+        (
+            "b.jsonl",
+            '{"text": "a"}\n\n{"prompt": "a", "completion": "b"}\n',
+            "line 3 is of another kind than the first row (answer among passages); all are expected to be one of {",
+        ),
         ("c.jsonl", "text\n", "line 1 is not JSON (Expecting value: line 1 column 1 (char 0)); expected is {"),
         ("d.jsonl", '{"messages": [{"role": "user", "content": "a"}]}', "line 1 is none of {"),
         ("e.jsonl", '{"messages": [{"role": "assistant", "content": null}]}', "line 1 is none of {"),
         ("f.jsonl", '{"text": "a", "prompt": "a", "completion": "b"}', "line 1 is more than one of {"),
         ("g.jsonl", "", "holds no rows"),
-        ("h.csv", "prompt,completion\na,b\nc\n", "line 3 is not CSV: it has more or fewer fields than the first line names"),
+        (
+            "h.csv",
+            "prompt,completion\na,b\nc\n",
+            "line 3 is not CSV: it has more or fewer fields than the first line names",
+        ),
         ("i.csv", "question,answer\na,b\n", "line 2 is none of {"),
         ("j.parquet", "text", "not a Parquet file ("),
     ],
-)  # fmt: skip
+)
 def test_rows_that_cannot_be_read_are_one_message(
     name: str, content: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,7 +106,10 @@ def test_rows_without_a_target_after_cutting_are_left_out_and_counted() -> None:
 
 
 def test_no_row_with_a_target_is_an_error() -> None:
-    with pytest.raises(ConfigError, match=r"^task\.target_text: none of 2 rows can be learnt from: 2 have no token to predict in the first task\.context tokens; task\.context = 12$"):  # fmt: skip
+    with pytest.raises(
+        ConfigError,
+        match=r"^task\.target_text: none of 2 rows can be learnt from: 2 have no token to predict in the first task\.context tokens; task\.context = 12$",
+    ):
         tokenise([Answer("God" * 40, " made")] * 2, tokenizer(), 12, "completion", "task.target_text")
 
 
@@ -129,7 +132,10 @@ def test_turn_that_the_template_writes_in_another_way_later_is_left_out() -> Non
 
 
 def test_chat_without_a_template_says_which_file_to_give() -> None:
-    with pytest.raises(ConfigError, match=r"chats need the model's chat template; put it beside its tokenizer\.json as chat_template\.jinja"):  # fmt: skip
+    with pytest.raises(
+        ConfigError,
+        match=r"chats need the model's chat template; put it beside its tokenizer\.json as chat_template\.jinja",
+    ):
         one(chat("Who?", "God."), reader=tokenizer(None))
 
 
