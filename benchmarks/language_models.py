@@ -48,7 +48,9 @@ def peft_loop(trials: int, steps: int, cache: Path) -> None:
     folder = folder_of("smollm2", cache)
 
     def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        tokens, positions = (batch.inputs[:, 0].long(), batch.inputs[:, 1].long()) if batch.inputs.ndim == 3 else (batch.inputs, None)  # fmt: skip
+        tokens, positions = (
+            (batch.inputs[:, 0].long(), batch.inputs[:, 1].long()) if batch.inputs.ndim == 3 else (batch.inputs, None)
+        )
         logits = model(input_ids=tokens, position_ids=positions, use_cache=False).logits
         return F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten().long(), ignore_index=-100)
 

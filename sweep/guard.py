@@ -81,7 +81,9 @@ def _unchanged(plugin: Plugin, doing: str, states: dict[str, State]) -> Iterator
         for name in changed:
             states[name][1](before[name])
     if changed:
-        raise plugin.error(f"{doing} uses or changes {' and '.join(changed)}; random numbers come from the generator that is given")  # fmt: skip
+        raise plugin.error(
+            f"{doing} uses or changes {' and '.join(changed)}; random numbers come from the generator that is given"
+        )
 
 
 def _set_torch(state: bytes) -> None:

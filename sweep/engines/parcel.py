@@ -66,7 +66,10 @@ def require_plugins(needed: Sequence[str]) -> None:
         others = [plugin.version for plugin in here.values() if plugin.package == package]
         if identity not in here:
             has = f"has {package} {others[0]} with other code" if others else f"lacks {package}"
-            raise RuntimeError(f"this node {has}; install the plug-in {package} {version} of the launch there, as with: pip install {package}=={version}")  # fmt: skip
+            raise RuntimeError(
+                f"this node {has}; install the plug-in {package} {version} of the launch there, as with: "
+                f"pip install {package}=={version}"
+            )
 
 
 def _at_absolute_paths(trial: ResolvedTrial) -> dict[str, Any]:

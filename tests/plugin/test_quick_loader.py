@@ -87,7 +87,11 @@ def job(master: DictConfig, overrides: Sequence[str]) -> list[str]:
 def content(config: DictConfig) -> dict[str, Any]:
     """Values and flags of a whole configuration, unresolved."""
     values: Any = OmegaConf.to_container(config, enum_to_str=True)
-    flags = {key: (OmegaConf.is_readonly(config._get_node(key)), OmegaConf.is_struct(config._get_node(key))) for key in config if isinstance(config._get_node(key), DictConfig)}  # fmt: skip  # type: ignore[arg-type]
+    flags = {
+        key: (OmegaConf.is_readonly(config._get_node(key)), OmegaConf.is_struct(config._get_node(key)))
+        for key in config
+        if isinstance(config._get_node(key), DictConfig)
+    }  # type: ignore[arg-type]
     return {"order": list(config), "values": values, "flags": flags, "struct": OmegaConf.is_struct(config)}
 
 

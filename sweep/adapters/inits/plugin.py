@@ -101,7 +101,10 @@ def _fault(result: Any, base: BaseWeight, rank: int, starts_at_base: bool) -> st
     lora_A, lora_B = (factor.detach().double() for factor in result)
     largest = (lora_B @ lora_A).abs().max()
     if starts_at_base and largest > START_TOLERANCE * (lora_B.abs() @ lora_A.abs()).max():
-        return "B·A is not zero, so trials do not start at the base; the Init must say moves_base=True or starts_at_base=False"  # fmt: skip
+        return (
+            "B·A is not zero, so trials do not start at the base; the Init must say moves_base=True "
+            "or starts_at_base=False"
+        )
     return None
 
 

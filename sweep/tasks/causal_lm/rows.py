@@ -65,7 +65,12 @@ def read(path: str, key: str) -> Rows:
         row = _row(values, f"{where}: {place}")
         if rows and type(row) is not type(rows[0]):
             kinds = f"{type(row).__name__.lower()} among {type(rows[0]).__name__.lower()}s"
-            raise ConfigError([f"{where}: {place} is of another kind than the first row ({kinds}); all are expected to be one of {EXPECTED}"])  # fmt: skip
+            raise ConfigError(
+                [
+                    f"{where}: {place} is of another kind than the first row ({kinds}); all are expected to "
+                    f"be one of {EXPECTED}"
+                ]
+            )
         rows.append(row)
     if not rows:
         raise ConfigError([f"{where}: holds no rows; each is expected to be one of {EXPECTED}"])
@@ -155,7 +160,9 @@ def _saved_data_set(path: Path, where: str) -> Iterator[tuple[str, Any]]:
     try:
         import datasets
     except ImportError:
-        raise ConfigError([f"{where}: a folder needs Hugging Face's datasets; install it with: pip install datasets (the extra [hf])"]) from None  # fmt: skip
+        raise ConfigError(
+            [f"{where}: a folder needs Hugging Face's datasets; install it with: pip install datasets (the extra [hf])"]
+        ) from None
     try:
         saved = datasets.load_from_disk(path)
     except FileNotFoundError:

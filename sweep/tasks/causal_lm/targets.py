@@ -147,7 +147,9 @@ def _writer(rows: Sequence[Answer | Chat], tokenizer: Any, key: str) -> Callable
     """How rows of this kind become text."""
     if isinstance(rows[0], Chat):
         if tokenizer.chat_template is None:
-            raise ConfigError([f"{key}: chats need the model's chat template; put it beside its tokenizer.json as {TEMPLATE}"])  # fmt: skip
+            raise ConfigError(
+                [f"{key}: chats need the model's chat template; put it beside its tokenizer.json as {TEMPLATE}"]
+            )
         return lambda chat, number: _chat(chat, tokenizer, f"{key}: chat {number}")
     own = tokenizer("")["input_ids"]
     begin = () if tokenizer.bos_token_id is None or own[:1] != [tokenizer.bos_token_id] else (tokenizer.bos_token_id,)
