@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -21,8 +22,9 @@ from analysis.statistics.notes import Note, info
 class Effect:
     """One source of variance.
 
-    ``share`` is η² (its sum of squares over the total), ``partial`` is partial η² (over itself plus the
-    residual); ``p_holm`` is corrected over all effects of the same analysis.
+    ``share`` is η² (its sum of squares over the sum of all, so that shares add up where trials were lost too),
+    ``partial`` is partial η² (over itself plus the residual); ``p_holm`` is corrected over all effects of the same
+    analysis.
     """
 
     source: str
@@ -66,6 +68,9 @@ def effects(trials: pd.DataFrame, metric: str, factors: Sequence[str] | None = N
     varying = [i for i, name in enumerate(names) if frame[f"f{i}"].nunique() > 1]
     if not varying:
         raise BadRequestError("no factor was swept, so there is no effect to attribute")
+    for i in varying:
+        if (frame.groupby("seed")[f"f{i}"].nunique() <= 1).all() and frame["seed"].nunique() > 1:
+            raise BadRequestError(f"the levels of {names[i]} share no seed, so no effect can be told from the seeds'")
     block = frame["seed"].nunique() > 1
     mains = [f"C(f{i}, Sum)" for i in varying]
     size = 1 + sum(frame[f"f{i}"].nunique() - 1 for i in varying)
@@ -87,7 +92,7 @@ def effects(trials: pd.DataFrame, metric: str, factors: Sequence[str] | None = N
         *(["C(seed, Sum)"] if block else []),
     ]
     table = _anova(frame, terms)
-    total = float(((frame["y"] - frame["y"].mean()) ** 2).sum())
+    total = float(table["sum_sq"].sum())
     residual = float(table["sum_sq"].iloc[-1])
     sources = [names[i] for i in varying] + [f"{names[i]} × {names[j]}" for i, j in crossed]
     rows = table.iloc[: len(sources)]
@@ -107,6 +112,8 @@ def effects(trials: pd.DataFrame, metric: str, factors: Sequence[str] | None = N
     found.sort(key=lambda effect: -effect.share)
     if not block:
         notes.append(info("no block"))
+    if not math.isclose(total, float(((frame["y"] - frame["y"].mean()) ** 2).sum()), rel_tol=1e-9):
+        notes.append(info("unbalanced"))
     freedom = round(float(table["df"].iloc[-1]))
     return Effects(metric, tuple(found), freedom, len(frame), tuple(notes))
 
