@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from analysis.columns import RATIO, describe
 from analysis.sources.sweep import Sweep
 from analysis.statistics.best import best_of
-from analysis.statistics.compare import Comparison, clear_best
+from analysis.statistics.compare import Comparison, first, ranking
 from analysis.statistics.effects import Effects
 from analysis.statistics.intervals import ENOUGH_SEEDS
 from analysis.statistics.levels import REFERENCES, labels, ordered
@@ -15,6 +15,7 @@ from analysis.statistics.observations import Cell, Observations
 from analysis.statistics.questions import Question
 from analysis.statistics.settings import together
 from analysis.tables.wording import (
+    QUALIFIED,
     ask_text,
     dependence_text,
     listed,
@@ -80,12 +81,12 @@ def _best(question: Question, observations: Observations, cells: Sequence[Cell])
         return f"{text}."
     if len(best.chosen) > 1:
         text += (
-            f", chosen on each half of the seeds and valued on the other; the halves chose "
-            f"{listed([_cell_text(question, cell) for cell in best.chosen])}"
+            ", chosen on each half of the seeds and valued on the other (the halves chose "
+            f"{'; '.join(_cell_text(question, cell) for cell in best.chosen)})"
         )
     elif not best.peeked:
         text += ", which both halves of the seeds chose"
-    return text + _distinct(clear_best(observations, cells) == best.cell, best.summary.n)
+    return text + _distinct(ranking(observations, cells), best.summary.n)
 
 
 def _cell_text(question: Question, cell: Cell) -> str:
@@ -154,14 +155,16 @@ def _ratio(question: Question, cell: Sequence[str]) -> str:
     return f", {100 * values[0]:.3g}% of the parameters trainable" if len(values) == 1 else ""
 
 
-def _distinct(clear: bool, n: int) -> str:
+def _distinct(compared: Sequence[Comparison], n: int) -> str:
     if n < ENOUGH_SEEDS:
         return "; with so few seeds this ranks nothing."
-    return (
-        "; it is distinguishable from every other LoRA cell."
-        if clear
-        else "; it is not distinguishable from every other LoRA cell."
-    )
+    if any(item.verdict == "refused" for item in compared):
+        return "; cells that differ in more than was asked are not ranked."
+    if any(item.verdict in QUALIFIED for item in compared):
+        return "; it is not better than every other LoRA cell without a condition."
+    if first(compared):
+        return "; it is distinguishable from every other LoRA cell."
+    return "; it is not distinguishable from every other LoRA cell."
 
 
 def _source(name: str) -> str:

@@ -72,7 +72,9 @@ def observe(
     counts["n"] = values.groupby(list(factors))["value"].size().reindex(counts.index, fill_value=0).astype(int)
     notes += [*averaging, *_count_notes(counts), *_metric_notes(trials, column)]
     counted = trials[comparable(trials) & trials[metric].notna()]
-    ignored = [*rest, *([LEARNING_RATE] if chosen_by is None or LEARNING_RATE in hidden else [])]
+    moves = together(counted, factors)
+    ignored = [*rest, *([moves.follower] if moves else [])]
+    ignored += [LEARNING_RATE] if chosen_by is None or LEARNING_RATE in hidden else []
     packed = column.name.startswith(COST) and column.name != PACK_SIZE
     observations = Observations(
         column,
@@ -87,7 +89,7 @@ def observe(
         averaged=tuple(rest),
         detail=detail,
         diverged=_diverged(trials, factors, values),
-        together=together(counted, factors),
+        together=moves,
     )
     return replace(observations, notes=(*notes, *cautions.notes(observations, counted)))
 

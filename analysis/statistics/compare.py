@@ -84,7 +84,7 @@ def compare(observations: Observations, pairs: Sequence[tuple[Cell, Cell]]) -> l
 
     A pair that differs in more than is asked is not tested. Where a difference depends on a factor that was averaged
     over, each of its levels must be significant. Where the better side lost diverged seeds, the difference must
-    also be significant with each of them at the worst value that any cell has.
+    also be significant with each of them counted as the worst.
     """
     refused = [refusals(observations, cell, baseline) for cell, baseline in pairs]
     values = [_paired_values(observations, *pair) for pair in pairs]
@@ -134,20 +134,24 @@ def _at_every_level(p: float, dependence: Dependence | None) -> float:
 
 
 def _with_the_lost(observations: Observations, cell: Cell, baseline: Cell, test: Paired, p: float) -> float:
-    """``p``, or a larger one where the better side has diverged seeds and these count as the worst of all cells."""
+    """``p``, or a larger one where the better side has diverged seeds and these count as the worst.
+
+    A seed at which only the better side diverged counts against it by the largest difference of the pair, and by more
+    where the worst value of any cell is further away; where both diverged the difference is 0.
+    """
     metric = observations.metric
     diverged = {side: observations.diverged.get(side, frozenset()) for side in (cell, baseline)}
-    winner = cell if test.mean * metric.sign < 0 else baseline
+    winner, loser = (cell, baseline) if test.mean * metric.sign < 0 else (baseline, cell)
     if metric.better is None or math.isnan(p) or not diverged[winner]:
         return p
-    worst = float((observations.values["value"] * metric.sign).max()) * metric.sign
-    filled = {}
-    for side in (cell, baseline):
-        filled[side] = {**observations.cell(side).to_dict(), **dict.fromkeys(diverged[side], worst)}
-    shared = [seed for seed in filled[cell] if seed in filled[baseline]]
-    with_lost = paired([filled[cell][seed] - filled[baseline][seed] for seed in shared])
-    same_way = with_lost.mean * test.mean > 0 and not math.isnan(with_lost.p)
-    return max(p, with_lost.p) if same_way else 1.0
+    ahead, behind = (observations.cell(side) * metric.sign for side in (winner, loser))
+    shared = ahead.index.intersection(behind.index)
+    kept = ahead[shared] - behind[shared]
+    worst, largest = float((observations.values["value"] * metric.sign).max()), float(kept.abs().max())
+    lost = [max(worst - value, largest) for seed, value in behind.items() if seed in diverged[winner]]
+    both = [0.0] * len(diverged[winner] & diverged[loser])
+    with_lost = paired([*kept, *lost, *both])
+    return max(p, with_lost.p) if with_lost.mean < 0 and not math.isnan(with_lost.p) else 1.0
 
 
 def _lost(observations: Observations, cell: Cell) -> Lost:

@@ -84,7 +84,7 @@ def choice_notes(choices: Mapping[Cell, Tuned], column: Column, chosen_by: Colum
             rate=rates.pop() if len(rates) == 1 else None,
         )
     ]
-    budgets = {"/".join(cell): choice.tried for cell, choice in choices.items()}
+    budgets = {"/".join(cell): choice.tried for cell, choice in choices.items() if "none" not in cell}
     if len(set(budgets.values())) > 1:
         notes.append(warning("unequal budgets", rates=budgets))
     if peeked := sum(choice.peeked for choice in choices.values()):

@@ -266,7 +266,7 @@ def _also_differ(factors: Sequence[str], settings: Mapping[str, Mapping[str, str
     differ = listed([f"{name} ({_levels(levels.values())})" for name, levels in settings.items()])
     return (
         f"{asked} {who} also differ in {differ}: no verdict between cells that differ in more than {asked}. For a fair "
-        f"question train them with the same {listed([name.split('.')[-1] for name in settings])}, or keep to trials that "
+        f"question train them with the same {listed(list(settings))}, or keep to trials that "
         "share them (--where FACTOR=LEVEL)."
     )
 
