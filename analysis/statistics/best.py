@@ -44,6 +44,6 @@ def best_of(observations: Observations, cells: Sequence[Cell]) -> Best:
 
 
 def _best_on(observations: Observations, cells: Sequence[Cell], seeds: Sequence[str]) -> Cell | None:
-    means = {cell: observations.cell(cell).reindex(seeds).mean() * observations.metric.sign for cell in cells}
+    means = {cell: observations.cell(cell).reindex(list(seeds)).mean() * observations.metric.sign for cell in cells}
     valued = {cell: value for cell, value in means.items() if not math.isnan(value)}
     return min(valued, key=lambda cell: valued[cell]) if valued else None

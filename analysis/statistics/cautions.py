@@ -107,7 +107,7 @@ def _outliers(observations: Observations) -> list[Note]:
         scale = np.maximum(spread, FINEST * np.abs(others)) * np.sqrt(n / (n - 1))
         with np.errstate(divide="ignore", invalid="ignore"):
             p = 2 * stats.t.sf(np.abs(x - others) / scale, n - 2)
-        found += [("/".join(cell), str(values.index[i]), float(x[i])) for i in np.flatnonzero(p < level)]
+        found += [("/".join(cell), str(values.index[i]), float(x[i])) for i in map(int, np.flatnonzero(p < level))]
     return [warning("outlier", seeds=found)] if found else []
 
 

@@ -68,22 +68,16 @@ def effects(trials: pd.DataFrame, metric: str, factors: Sequence[str] | None = N
     varying = [i for i, name in enumerate(names) if frame[f"f{i}"].nunique() > 1]
     if not varying:
         raise BadRequestError("no factor was swept, so there is no effect to attribute")
-    for i in varying:
-        if (frame.groupby("seed")[f"f{i}"].nunique() <= 1).all() and frame["seed"].nunique() > 1:
-            raise BadRequestError(f"the levels of {names[i]} share no seed, so no effect can be told from the seeds'")
     block = frame["seed"].nunique() > 1
     mains = [f"C(f{i}, Sum)" for i in varying]
     size = 1 + sum(frame[f"f{i}"].nunique() - 1 for i in varying)
     size += frame["seed"].nunique() - 1 if block else 0
     if len(frame) <= size:
         raise BadRequestError(f"{len(frame)} trials are too few for the effects of {len(varying)} factors")
-    crossed = []
-    for i, j in combinations(varying, 2):
-        full = frame.groupby([f"f{i}", f"f{j}"]).ngroups == frame[f"f{i}"].nunique() * frame[f"f{j}"].nunique()
-        extra = (frame[f"f{i}"].nunique() - 1) * (frame[f"f{j}"].nunique() - 1)
-        if full and len(frame) - size - extra >= max(3, extra):
-            crossed.append((i, j))
-            size += extra
+    nested = [names[i] for i in varying if block and (frame.groupby("seed")[f"f{i}"].nunique() <= 1).all()]
+    if nested:
+        raise BadRequestError(f"the levels of {nested[0]} share no seed, so its effect cannot be told from the seeds'")
+    crossed = _crossed(frame, varying, len(frame) - size)
     if frame["y"].std() <= 1e-12 * abs(frame["y"].mean()):
         raise BadRequestError(f"{metric} is the same in every trial")
     terms = [
@@ -116,6 +110,19 @@ def effects(trials: pd.DataFrame, metric: str, factors: Sequence[str] | None = N
         notes.append(info("unbalanced"))
     freedom = round(float(table["df"].iloc[-1]))
     return Effects(metric, tuple(found), freedom, len(frame), tuple(notes))
+
+
+def _crossed(frame: pd.DataFrame, varying: Sequence[int], freedom: int) -> list[tuple[int, int]]:
+    """The interactions that the trials allow: every pair of levels tried, and enough residual ``freedom`` left."""
+    crossed = []
+    for i, j in combinations(varying, 2):
+        levels = frame[f"f{i}"].nunique(), frame[f"f{j}"].nunique()
+        extra = (levels[0] - 1) * (levels[1] - 1)
+        full = frame.groupby([f"f{i}", f"f{j}"]).ngroups == levels[0] * levels[1]
+        if full and freedom - extra >= max(3, extra):
+            crossed.append((i, j))
+            freedom -= extra
+    return crossed
 
 
 def _anova(frame: pd.DataFrame, terms: Sequence[str]) -> pd.DataFrame:

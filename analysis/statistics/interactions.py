@@ -89,11 +89,13 @@ def _contrasts(observations: Observations, factor: str, pairs: Sequence[tuple[Ce
 def _by_level(observations: Observations, factor: str) -> dict[Cell, pd.DataFrame]:
     """The values of each cell: one row a level of ``factor``, one column a seed."""
     keys = list(observations.factors)
-    means = observations.detail.groupby([*keys, factor, SEED], sort=False)["value"].mean()
-    return {
-        tuple(map(str, cell)): part.droplevel(keys).unstack(SEED)
-        for cell, part in means.groupby(level=keys if len(keys) > 1 else [keys[0]], sort=False)
-    }
+    means = observations.detail.groupby([*keys, factor, SEED], sort=False)["value"].mean().unstack(SEED)
+    table = means.reset_index(factor)
+    cells = table.index if isinstance(table.index, pd.MultiIndex) else pd.MultiIndex.from_arrays([table.index])
+    positions: dict[Cell, list[int]] = {}
+    for position, cell in enumerate(cells):
+        positions.setdefault(cell, []).append(position)
+    return {cell: table.iloc[at].set_index(factor) for cell, at in positions.items()}
 
 
 def _at(table: pd.DataFrame, levels: Sequence[str], seeds: pd.Index) -> np.ndarray:

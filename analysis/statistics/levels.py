@@ -22,7 +22,7 @@ def level_text(value: object) -> str:
         return UNSET
     if isinstance(value, float):
         text = f"{value:.6g}"
-        return text.replace("e-0", "e-").replace("e+0", "e")
+        return text.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
     return str(value)
 
 

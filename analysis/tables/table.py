@@ -136,8 +136,9 @@ def _ratios(trials: pd.DataFrame, factors: Sequence[str]) -> dict[Cell, float]:
 
 def _decimals(summaries: Sequence[Summary]) -> int:
     """Decimals of the means that have no interval: as of the typical one, or four digits where none has one."""
-    halves = sorted(item.half for item in summaries if item.half > 0)
+    everyday = [item for item in summaries if item.n and wording.TINY <= abs(item.mean) < wording.HUGE]
+    halves = sorted(item.half for item in everyday if item.half > 0)
     if halves:
         return min(8, max(0, 1 - math.floor(math.log10(halves[len(halves) // 2]))))
-    means = [abs(item.mean) for item in summaries if item.n and item.mean]
+    means = [abs(item.mean) for item in everyday]
     return min(8, max(0, 3 - math.floor(math.log10(max(means))))) if means else 3
