@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import pandas as pd
 
 from analysis.statistics.intervals import Summary, summarise
 from analysis.statistics.levels import ordered
@@ -27,23 +28,12 @@ class Best:
 
 def best_of(observations: Observations, cells: Sequence[Cell]) -> Best:
     """Each half of the seeds (every second one) is valued at the cell that is best on the other half."""
-    means = {cell: observations.summary(cell).mean * observations.metric.sign for cell in cells}
-    overall = min(means, key=lambda cell: means[cell])
-    seeds = ordered(str(seed) for cell in cells for seed in observations.cell(cell).index)
-    halves = (seeds[::2], seeds[1::2])
-    chosen = [_best_on(observations, cells, half) for half in halves]
-    first, second = chosen
-    if first is None or second is None:
+    table = pd.DataFrame({place: observations.cell(cell) for place, cell in enumerate(cells)})
+    table = table.loc[ordered(table.index)] * observations.metric.sign
+    overall = cells[int(table.mean().idxmin())]
+    halves = (table.iloc[::2], table.iloc[1::2])
+    if any(half.isna().to_numpy().all() for half in halves):
         return Best(overall, (overall,), observations.summary(overall), True)
-    values = [
-        float(value)
-        for cell, other in ((second, halves[0]), (first, halves[1]))
-        for value in observations.cell(cell).reindex(other).dropna()
-    ]
-    return Best(overall, tuple(dict.fromkeys((first, second))), summarise(values), False)
-
-
-def _best_on(observations: Observations, cells: Sequence[Cell], seeds: Sequence[str]) -> Cell | None:
-    means = {cell: observations.cell(cell).reindex(list(seeds)).mean() * observations.metric.sign for cell in cells}
-    valued = {cell: value for cell, value in means.items() if not math.isnan(value)}
-    return min(valued, key=lambda cell: valued[cell]) if valued else None
+    chosen = [int(half.mean().idxmin()) for half in halves]
+    values = pd.concat([halves[1][chosen[0]], halves[0][chosen[1]]]) * observations.metric.sign
+    return Best(overall, tuple(dict.fromkeys(cells[place] for place in chosen)), summarise(values), False)

@@ -5,7 +5,7 @@ import re
 
 from analysis.statistics.levels import REFERENCES
 from analysis.tables.table import Entry, Table
-from analysis.tables.wording import HUGE, TINY, exponent, mean_and_half
+from analysis.tables.wording import HUGE, TINY, exponent, mean_and_half, varies
 
 
 def file_stem(*parts: str) -> str:
@@ -23,7 +23,7 @@ def value_text(entry: Entry, table: Table, plus_minus: str, none: str) -> str:
     summary = entry.summary
     if summary.n == 0:
         return none
-    if summary.half > 0:
+    if varies(summary):
         return mean_and_half(summary.mean, summary.half, plus_minus)
     far = summary.mean != 0 and not TINY <= abs(summary.mean) < HUGE
     text = exponent(summary.mean, 3) if far else f"{summary.mean:.{table.decimals}f}" if summary.mean else "0"

@@ -16,6 +16,7 @@ from sweep.text import named
 
 TINY, HUGE = 1e-4, 1e7
 """Means and intervals outside these are written with an exponent."""
+FLOAT_NOISE = 1e-9
 MOST_DECIMALS = 8
 MOST_LEVELS = 4
 MOST_TEXTS = 6
@@ -39,9 +40,14 @@ def p_text(p: float) -> str:
 
 def mean_text(summary: Summary) -> str:
     """``1.316 ± 0.021 (n=5)``: as many decimals as give the half interval two digits."""
-    if summary.n < 2 or not summary.half > 0:
+    if not varies(summary):
         return f"{number(summary.mean)} (n={summary.n})"
     return f"{mean_and_half(summary.mean, summary.half)} (n={summary.n})"
+
+
+def varies(summary: Summary) -> bool:
+    """Whether there is an interval wider than the rounding of floats."""
+    return summary.half > FLOAT_NOISE * abs(summary.mean)
 
 
 def mean_and_half(mean: float, half: float, plus_minus: str = "±") -> str:

@@ -291,12 +291,14 @@ def test_cell_that_ended_worse_than_the_base_is_named(tmp_path: Path):
     trials += [make_trial(s, kind="none") for s in range(3)]
 
     def truth(trial: Mapping[str, Any]) -> float:
-        return 9.4e23 if trial["optimizer"]["lr"] > 1 else 1.3 + (trial["adapter"]["kind"] == "none")
+        lost = trial["optimizer"]["lr"] > 1
+        return (9.0 + 0.4 * trial["seed"]) * 1e23 if lost else 1.3 + (trial["adapter"]["kind"] == "none")
 
     sweep = simulated(tmp_path, trials, lambda r: {"result": {"eval/loss": truth(r["trial"]), "eval/base_loss": 2.3}})
     table = render(build(sweep, "optimizer.lr", None, "eval/loss"), "md")
     assert "| 1e12 |" in table
-    assert "9.400e23" in table
+    assert "9.40e23 ± 9.9e22" in table  # t(0.975, 2) · 0.4e23 / √3
+    assert "1.300 ± 0" in table
     assert "WARNING: this cell ended worse than the untouched base: 1e12." in table
 
 
