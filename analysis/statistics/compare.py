@@ -156,7 +156,7 @@ def _with_the_lost(observations: Observations, cell: Cell, baseline: Cell, test:
 
 def _lost(observations: Observations, cell: Cell) -> Lost:
     diverged = observations.diverged.get(cell, frozenset())
-    return Lost(len(diverged), len(diverged | set(observations.cell(cell).index)))
+    return Lost(len(diverged), len(diverged) + len(observations.cell(cell)))
 
 
 def _verdict(difference: Paired, p: float, p_safe: float, dependence: Dependence | None, better: str | None) -> Verdict:

@@ -68,17 +68,15 @@ def _dependence(one: _Contrast) -> Dependence:
 
 
 def _contrasts(observations: Observations, factor: str, pairs: Sequence[tuple[Cell, Cell]]) -> list[_Contrast]:
-    tables = _by_level(observations, factor)
+    cells, known, seeds = _by_level(observations, factor)
     contrasts = []
     for index, (cell, baseline) in enumerate(pairs):
-        left, right = tables.get(cell), tables.get(baseline)
-        if left is None or right is None:
+        left, right = cells.get(cell, {}), cells.get(baseline, {})
+        shared = observations.cell(cell).index.intersection(observations.cell(baseline).index)
+        levels = [level for level in known if level in left or level in right]
+        if len(levels) < 2 or len(shared) < ENOUGH_SEEDS:
             continue
-        seeds = observations.cell(cell).index.intersection(observations.cell(baseline).index)
-        levels = [level for level in ordered({*left.index, *right.index}) if level not in REFERENCES]
-        if len(levels) < 2 or len(seeds) < ENOUGH_SEEDS:
-            continue
-        values = _at(left, levels, seeds) - _at(right, levels, seeds)
+        values = (_at(left, levels) - _at(right, levels))[:, seeds.get_indexer(shared)]
         if np.isfinite(values).all():
             apart = (values - values.mean(axis=0)) * len(levels) / (len(levels) - 1)
             ps = t_test(apart[:1] if len(levels) == 2 else apart)
@@ -86,24 +84,22 @@ def _contrasts(observations: Observations, factor: str, pairs: Sequence[tuple[Ce
     return contrasts
 
 
-def _by_level(observations: Observations, factor: str) -> dict[Cell, pd.DataFrame]:
-    """The values of each cell: one row a level of ``factor``, one column a seed."""
-    keys = list(observations.factors)
-    means = observations.detail.groupby([*keys, factor, SEED], sort=False)["value"].mean().unstack(SEED)
-    table = means.reset_index(factor)
-    cells = table.index if isinstance(table.index, pd.MultiIndex) else pd.MultiIndex.from_arrays([table.index])
-    positions: dict[Cell, list[int]] = {}
-    for position, cell in enumerate(cells):
-        positions.setdefault(cell, []).append(position)
-    return {cell: table.iloc[at].set_index(factor) for cell, at in positions.items()}
+def _by_level(observations: Observations, factor: str) -> tuple[dict[Cell, dict[str, np.ndarray]], list[str], pd.Index]:
+    """The values of each cell by level of ``factor``, an array over all seeds; the levels; and the seeds."""
+    keys = [*observations.factors, factor]
+    table = observations.detail.groupby([*keys, SEED], sort=False)["value"].mean().unstack(SEED)
+    cells: dict[Cell, dict[str, np.ndarray]] = {}
+    for (*cell, level), row in zip(table.index, table.to_numpy(dtype=float), strict=True):
+        cells.setdefault(tuple(cell), {})[str(level)] = row
+    levels = ordered(level for by_level in cells.values() for level in by_level)
+    return cells, [level for level in levels if level not in REFERENCES], table.columns
 
 
-def _at(table: pd.DataFrame, levels: Sequence[str], seeds: pd.Index) -> np.ndarray:
-    """The values at ``levels`` and ``seeds``; a reference, which has no such setting, has one value for all levels."""
-    rows = [level if level in table.index else table.index[0] for level in levels]
-    if not set(rows) <= {*levels, *REFERENCES}:
-        return np.full((len(levels), len(seeds)), math.nan)
-    return table.reindex(index=rows, columns=seeds).to_numpy(dtype=float)
+def _at(by_level: dict[str, np.ndarray], levels: Sequence[str]) -> np.ndarray:
+    """The values at ``levels``; a reference, which has no such setting, has one value for all of them."""
+    reference = next((by_level[name] for name in REFERENCES if len(by_level) == 1 and name in by_level), None)
+    missing = np.full(len(next(iter(by_level.values()))), math.nan) if reference is None else reference
+    return np.stack([by_level.get(level, missing) for level in levels])
 
 
 def t_test(values: np.ndarray) -> np.ndarray:

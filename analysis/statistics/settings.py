@@ -50,22 +50,21 @@ def settings(trials: pd.DataFrame, factors: Sequence[str], ignored: Iterable[str
     names = [name for name in trials.columns if is_factor(name) and name not in apart]
     names += [ENVIRONMENT + key for key in (*COMPARABLE, "base") if ENVIRONMENT + key in trials]
     names += [PACK_SIZE] if packed and PACK_SIZE in trials else []
-    keys = [labels(trials, name) for name in (*factors, SEED)] if len(trials) else []
-    return dict(_differing(trials, names, keys)) if keys else {}
+    several_kinds = KIND in trials and trials[KIND].nunique() > 1
+    varying = [name for name in names if several_kinds or trials[name].nunique(dropna=False) > 1]
+    return dict(_differing(trials, factors, varying)) if varying else {}
 
 
 def _differing(
-    trials: pd.DataFrame, names: Sequence[str], keys: Sequence[pd.Series]
+    trials: pd.DataFrame, factors: Sequence[str], names: Sequence[str]
 ) -> Iterator[tuple[str, dict[Cell, dict[str, str]]]]:
-    several_kinds = KIND in trials and trials[KIND].nunique() > 1
+    keys = [labels(trials, name).to_numpy() for name in (*factors, SEED)]
     for name in names:
-        if not several_kinds and trials[name].nunique(dropna=False) < 2:
-            continue
         level = labels(trials, name) if is_factor(name) else trials[name].map(level_text)
-        if (level.groupby(keys[-1].to_numpy()).nunique() <= 1).all():
+        if (level.groupby(keys[-1]).nunique() <= 1).all():
             continue
         found: dict[Cell, dict[str, str]] = {}
-        rows = pd.DataFrame({index: key.to_numpy() for index, key in enumerate(keys)} | {"level": level.to_numpy()})
+        rows = pd.DataFrame(dict(enumerate(keys)) | {"level": level.to_numpy()})
         for *cell, seed, text in rows.drop_duplicates().itertuples(index=False, name=None):
             by_seed = found.setdefault(tuple(map(str, cell)), {})
             by_seed[str(seed)] = "+".join(ordered([*by_seed[str(seed)].split("+"), text])) if seed in by_seed else text
