@@ -20,6 +20,7 @@ FLOAT_NOISE = 1e-9
 MOST_DECIMALS = 8
 MOST_LEVELS = 4
 MOST_TEXTS = 6
+UNTESTED = ("refused", "no shared seed")
 QUALIFIED = ("better where it converges", "worse where the baseline converges", "depends")
 """Verdicts that hold under a condition only."""
 
@@ -159,10 +160,11 @@ def verdict_text(observations: Observations, baseline: Cell, comparisons: Sequen
             f"{sentence(item, metric.unit)}"
         )
     n = max((item.difference.n for item in comparisons), default=0)
+    tested = sum(item.verdict not in UNTESTED for item in comparisons)
     lines.append(
         f"Paired differences at equal seeds with {INTERVAL_NAME}s; d: in standard deviations of the differences.\n"
         f"Paired t test, Holm-corrected over "
-        f"{len(comparisons)} comparison{'s' if len(comparisons) != 1 else ''}."
+        f"{tested} comparison{'s' if tested != 1 else ''}."
     )
     if n >= ENOUGH_SEEDS and smallest_rank_p(n) >= ALPHA:
         lines.append(f"A rank or sign-flip test could not go below p={number(smallest_rank_p(n))} at {n} seeds.")
@@ -172,7 +174,7 @@ def verdict_text(observations: Observations, baseline: Cell, comparisons: Sequen
 def marks_text(baseline: Sequence[str], comparisons: Sequence[Comparison]) -> str:
     """What the marks of a table mean, or that there are none."""
     base = " / ".join(baseline)
-    tested = [item for item in comparisons if item.verdict not in ("refused", "no shared seed")]
+    tested = [item for item in comparisons if item.verdict not in UNTESTED]
     if not tested:
         return f"No cell can be compared with {base}."
     how = f"paired t tests at equal seeds, Holm-corrected over {len(tested)} comparisons"
