@@ -26,7 +26,8 @@ from analysis.statistics.questions import Question
 from analysis.tables import wording
 from sweep.metrics import TRAIN_LOSS, Metric, of_source
 
-OVER_SEEDS = f"Points and bands are means with a {INTERVAL_NAME} over seeds."
+OVER_SEEDS = f"Points and bands are means with a {INTERVAL_NAME} over seeds; each seed is drawn faintly."
+OF_CELLS = f"{OVER_SEEDS} A cross counts the trials that diverged there, at whatever learning rate."
 WIDE = (6.4, 3.8)
 
 
@@ -70,11 +71,11 @@ def figures(question: Question, history: pd.DataFrame, comparisons: dict[str, li
 def _of_cells(question: Question, observations: Observations) -> list[Drawing]:
     drawings = []
     if len(observations.filled) > 1:
-        caption = f"{question.primary} by {_by(question)}. {OVER_SEEDS}"
+        caption = f"{question.primary} by {_by(question)}. {OF_CELLS}"
         drawings.append(draw("response", caption, WIDE, plots.response, observations))
     if question.tuned:
         rates = question.observe((LEARNING_RATE, question.rows))
-        caption = f"{question.primary} by learning rate and {describe(question.rows).label}. {OVER_SEEDS}"
+        caption = f"{question.primary} by learning rate and {describe(question.rows).label}. {OF_CELLS}"
         drawings.append(draw("learning_rate", caption, WIDE, plots.response, rates))
     if len(observations.factors) == 2 and all(_plain(observations.levels[factor]) > 1 for factor in question.shown):
         caption = f"Mean {question.primary} by {_by(question)}."

@@ -13,6 +13,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 
 from analysis.columns import SIZE, Column, describe
 from analysis.figures.labelling import place_labels
+from analysis.figures.seeds import FAINT, POINT, diverged_marks, seeds
 from analysis.figures.style import (
     PALETTE,
     REFERENCE_STYLE,
@@ -20,7 +21,9 @@ from analysis.figures.style import (
     legend,
     level_ticks,
     log_where_wide,
+    numbers,
     reference_lines,
+    scale_x,
     spread,
     thinned,
 )
@@ -30,9 +33,23 @@ from analysis.statistics.levels import REFERENCES, is_adapter, ordered, short
 from analysis.statistics.observations import Cell, Observations
 from analysis.tables.wording import number
 
+MOST_JOINED = 3
+"""Series up to which the values of one seed are joined."""
+MOST_SEED_LINES = 10
+BESIDE = 0.2
+"""Seeds stand this far below the interval of their row."""
+SHORT_VERDICTS = {
+    "better where it converges": "better, some diverged",
+    "worse where the baseline converges": "worse, some diverged",
+    "refused": "no verdict",
+}
+
 
 def curves(axis: Axes, by_level: Mapping[str, Curve], factor: str, metric: Column) -> Axes:
-    """``metric`` over steps, one curve a level of ``factor``: means over seeds with bands of their intervals."""
+    """``metric`` over steps, one curve a level of ``factor``: means over seeds with bands of their intervals.
+
+    Every seed is a faint line, where there are not too many.
+    """
     levels = [level for level in ordered(by_level) if level != "none"]
     shown = thinned(levels)
     style = colours(shown)
@@ -46,6 +63,10 @@ def curves(axis: Axes, by_level: Mapping[str, Curve], factor: str, metric: Colum
         lows, highs = [item.low for item in curve.summaries], [item.high for item in curve.summaries]
         axis.plot(curve.steps, means, line, color=colour, marker=marker, markevery=every, markersize=4.5, label=text)
         axis.fill_between(curve.steps, lows, highs, color=colour, alpha=0.18, linewidth=0)
+    for name in shown:
+        if by_level[name].most_seeds <= MOST_SEED_LINES:
+            for steps, values in by_level[name].seeds:
+                axis.plot(steps, values, "-", color=style[name][0], alpha=FAINT, linewidth=0.6, gid="seed")
     log_where_wide(axis, "y")
     axis.set_xlabel("step")
     axis.set_ylabel(metric.title)
@@ -54,27 +75,32 @@ def curves(axis: Axes, by_level: Mapping[str, Curve], factor: str, metric: Colum
 
 
 def response(axis: Axes, observations: Observations) -> Axes:
-    """The metric against the first factor, one line a level of the second, with intervals.
+    """The metric against the first factor, one line a level of the second, with intervals and every seed.
 
-    Full fine-tuning and the untouched base are horizontal lines where the first factor is the adapter's; against
-    a learning rate full fine-tuning is a line like the others.
+    Levels that are numbers stand at their number. Full fine-tuning and the untouched base are horizontal lines where
+    the first factor is the adapter's; against a learning rate full fine-tuning is a line like the others.
     """
     first = [level for level in observations.levels[observations.factors[0]] if level not in REFERENCES]
     second = _second_levels(observations)
     shown = thinned(second)
     style = colours(shown)
+    places = scale_x(axis, first)
+    dodge = 0.0 if len(shown) == 1 or numbers(first) else 0.24
     for index, name in enumerate(shown):
-        shift = 0.0 if len(shown) == 1 else 0.24 * (index / (len(shown) - 1) - 0.5)
-        summaries = [observations.summary((level, name) if name else (level,)) for level in first]
-        at = [position + shift for position, item in enumerate(summaries) if item.n]
-        means = [item.mean for item in summaries if item.n]
-        halves = [item.half if item.n > 1 else 0.0 for item in summaries if item.n]
+        shift = dodge * (index / max(1, len(shown) - 1) - 0.5)
+        at = {(level, name) if name else (level,): place + shift for level, place in zip(first, places, strict=True)}
+        summaries = {cell: observations.summary(cell) for cell in at}
+        filled = [cell for cell, item in summaries.items() if item.n]
+        means = [summaries[cell].mean for cell in filled]
+        halves = [summaries[cell].half if summaries[cell].n > 1 else 0.0 for cell in filled]
         colour, marker = style[name]
-        axis.errorbar(at, means, halves, color=colour, marker=marker, markersize=5, capsize=3, label=short(name))
+        xs = [at[cell] for cell in filled]
+        axis.errorbar(xs, means, halves, color=colour, marker=marker, markersize=5, capsize=3, label=short(name))
+        seeds(axis, xs, [observations.cell(cell) for cell in filled], colour, len(shown) <= MOST_JOINED)
     log_where_wide(axis, "y")
     reference_lines(axis, observations)
-    level_ticks(axis, first)
-    axis.set_xlim(-0.5, len(first) - 0.5)
+    diverged_marks(axis, observations, dict(zip(first, places, strict=True)))
+    level_ticks(axis, first, places)
     axis.set_xlabel(describe(observations.factors[0]).label)
     axis.set_ylabel(f"{observations.metric.title} {observations.metric.arrow}")
     if len(second) > 1 or axis.get_legend_handles_labels()[1]:
@@ -92,7 +118,7 @@ def heat_map(axis: Axes, observations: Observations) -> Axes:
     name = "cividis" if observations.metric.better == "higher" else "cividis_r"
     image = axis.imshow(np.ma.masked_invalid(means), cmap=name, aspect="auto")
     axis.grid(False)
-    level_ticks(axis, columns)
+    level_ticks(axis, columns, list(range(len(columns))))
     at = spread(len(rows), 20)
     axis.set_yticks(at, [short(rows[i]) for i in at])
     axis.set_xlabel(describe(observations.factors[1]).label)
@@ -109,7 +135,7 @@ def heat_map(axis: Axes, observations: Observations) -> Axes:
 
 
 def forest(axis: Axes, comparisons: Sequence[Comparison], metric: Column, most: int = 25) -> Axes:
-    """Paired differences with their intervals, one row a cell; filled where significant after Holm's correction.
+    """Paired differences with their intervals and every seed, one row a cell; filled where significant after Holm.
 
     ``n.d. (≥ x)`` is: not distinguishable, but a difference of x could have been seen.
     The ``most`` largest are shown; the interval itself is not corrected for the number of rows. The
@@ -124,9 +150,10 @@ def forest(axis: Axes, comparisons: Sequence[Comparison], metric: Column, most: 
         tint = colour.get(item.verdict, "#777777")
         if d.n > 1:
             axis.plot([d.low, d.high], [index, index], color=tint, linewidth=1.8)
+        axis.plot(item.by_seed, [index + BESIDE] * d.n, color=tint, linestyle="none", **POINT)
         axis.plot(d.mean, index, "o", color=tint, markerfacecolor=tint if item.significant else "white")
         missed = item.verdict == "not distinguishable"
-        text = f"n.d. (≥ {number(item.detectable)})" if missed else item.verdict
+        text = f"n.d. (≥ {number(item.detectable)})" if missed else SHORT_VERDICTS.get(item.verdict, item.verdict)
         axis.annotate(text, (1.02, index), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=tint)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(shown)), [short("/".join(item.cell)) for item in shown])
@@ -172,6 +199,10 @@ def scatter(axis: Axes, across: Observations, up: Observations, front: bool = Fa
             capsize=0 if group in REFERENCES else 2,
             label=REFERENCE_STYLE.get(group, (short(group),))[0],
         )
+        for cell in cells:
+            both = across.cell(cell).index.intersection(up.cell(cell).index)
+            pairs = across.cell(cell)[both], up.cell(cell)[both]
+            axis.plot(*pairs, color=colour, linestyle="none", **POINT)
     if counted:
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=8))
@@ -197,11 +228,14 @@ def scatter(axis: Axes, across: Observations, up: Observations, front: bool = Fa
 
 
 def bars(axis: Axes, observations: Observations) -> Axes:
-    """A measure of cost (speed, memory) by cell: horizontal bars with intervals, 20 cells at most."""
+    """A measure of cost (speed, memory) by cell: horizontal bars with intervals and every seed, 20 cells at most."""
     cells = [observations.filled[i] for i in spread(len(observations.filled), 20)]
     summaries = [observations.summary(cell) for cell in cells]
     halves = [item.half if item.n > 1 else 0.0 for item in summaries]
     axis.barh(range(len(cells)), [item.mean for item in summaries], xerr=halves, color="#9ecae1", ecolor="#333333")
+    for place, cell in enumerate(cells):
+        values = observations.cell(cell)
+        axis.plot(values, [place + BESIDE] * len(values), color="#333333", linestyle="none", **POINT)
     axis.set_yticks(range(len(cells)), [short(" / ".join(dict.fromkeys(cell)), 30) for cell in cells])
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from analysis.columns import KIND, describe
 from analysis.statistics.levels import REFERENCES, short
@@ -19,7 +20,13 @@ from analysis.statistics.observations import Observations
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARGIN = 0.08
+"""Empty space left and right of the outermost numbers, relative to their distance."""
+RATIO_OF_A_LOG_SCALE = 4
+WIDTH_OF_A_CHARACTER = 0.02
+"""Of a tick's name, relative to the axis; axes are half of the figure's width or more."""
 MOST_SERIES = len(PALETTE)
+DIVERGED = "diverged trials"
 REFERENCE_STYLE: dict[Any, Any] = {"full": ("full fine-tuning", "--"), "none": ("untouched base", ":")}
 STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
@@ -81,12 +88,59 @@ def reference_lines(axis: Axes, observations: Observations, only: Sequence[str] 
                 axis.axhline(mean, color="#555555", linestyle=line, linewidth=1.2, label=text)
 
 
-def level_ticks(axis: Axes, levels: Sequence[str]) -> None:
-    """Name the places 0, 1, 2, … of the x axis after ``levels``; at most 12, slanted where they are long."""
+def numbers(levels: Sequence[str]) -> list[float]:
+    """``levels`` as numbers; empty where one is none."""
+    found = [_number(level) for level in levels]
+    return [value for value in found if value is not None] if None not in found else []
+
+
+def scale_x(axis: Axes, levels: Sequence[str]) -> list[float]:
+    """Where ``levels`` stand on the x axis: numbers at their number, on a log scale where they are spaced by ratios.
+
+    Other levels stand at 0, 1, 2, …
+    """
+    places = numbers(levels)
+    if len(places) < 2:
+        axis.set_xlim(-0.5, len(levels) - 0.5)
+        return list(range(len(levels)))
+    low, high = places[0], places[-1]
+    if low > 0 and _unevenness(np.log(places)) <= _unevenness(np.array(places)) and high >= RATIO_OF_A_LOG_SCALE * low:
+        axis.set_xscale("log")
+        margin = (high / low) ** MARGIN
+        axis.set_xlim(low / margin, high * margin)
+    else:
+        axis.set_xlim(low - MARGIN * (high - low), high + MARGIN * (high - low))
+    return places
+
+
+def _unevenness(places: np.ndarray) -> float:
+    steps = np.diff(places)
+    return float(steps.std() / steps.mean())
+
+
+def level_ticks(axis: Axes, levels: Sequence[str], places: Sequence[float]) -> None:
+    """Name the ``places`` of the x axis after ``levels``; at most 12, none onto another, slanted where they are long."""
     at = spread(len(levels), 12)
     shown = [short(levels[i]) for i in at]
     slanted = sum(map(len, shown)) > 45
-    axis.set_xticks(at, shown, rotation=30 if slanted else 0, ha="right" if slanted else "center")
+    if numbers(levels):
+        at = _apart(axis, levels, places)
+        shown, slanted = [levels[i] for i in at], False
+    turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if slanted else {"rotation": 0, "ha": "center"}
+    axis.set_xticks([places[i] for i in at], shown, **turned)
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def _apart(axis: Axes, levels: Sequence[str], places: Sequence[float]) -> list[int]:
+    """Levels whose names do not cover each other: the last one, and from the first on each that has room."""
+    scale = axis.transLimits.transform
+    at = [float(scale(axis.transScale.transform((place, 1.0)))[0]) for place in places]
+    room = WIDTH_OF_A_CHARACTER * (max(map(len, levels)) + 1)
+    kept: list[int] = []
+    for index, place in enumerate(at[:-1]):
+        if at[-1] - place >= room and (not kept or place - at[kept[-1]] >= room):
+            kept.append(index)
+    return [*kept, len(at) - 1]
 
 
 def log_where_wide(axis: Axes, way: Literal["x", "y"]) -> None:
@@ -107,7 +161,7 @@ def legend(axis: Axes, factor: str, some: bool) -> None:
     if some:
         title = f"{title} (some levels)"
     handles, names = axis.get_legend_handles_labels()
-    last = tuple(text for text, _ in REFERENCE_STYLE.values())
+    last = (*(text for text, _ in REFERENCE_STYLE.values()), DIVERGED)
     order = sorted(range(len(names)), key=lambda i: names[i].startswith(last))
     handles, names = [handles[i] for i in order], [names[i] for i in order]
     axis.legend(handles, names, title=title, loc="center left", bbox_to_anchor=(1.01, 0.5), alignment="left")

@@ -6,12 +6,25 @@ from collections.abc import Mapping, Sequence
 
 from analysis.columns import RATIO, describe
 from analysis.sources.sweep import Sweep
-from analysis.statistics.compare import Comparison, clear_best
+from analysis.statistics.best import best_of
+from analysis.statistics.compare import Comparison, first, ranking
 from analysis.statistics.effects import Effects
 from analysis.statistics.intervals import ENOUGH_SEEDS
 from analysis.statistics.levels import REFERENCES, labels, ordered
+from analysis.statistics.observations import Cell, Observations
 from analysis.statistics.questions import Question
-from analysis.tables.wording import mean_text, number, sentence
+from analysis.statistics.settings import together
+from analysis.tables.wording import (
+    QUALIFIED,
+    ask_text,
+    dependence_text,
+    listed,
+    lost_text,
+    mean_text,
+    number,
+    sentence,
+    together_text,
+)
 from sweep.text import named
 
 
@@ -29,11 +42,13 @@ def question_text(question: Question) -> str:
     parts = []
     for factor in question.factors:
         levels = [level for level in ordered(labels(question.trials, factor)) if level not in REFERENCES]
-        parts.append(f"{describe(factor).label} ({named(levels, 8)})")
+        moves = together(question.trials, (factor,))
+        label = together_text(moves) if moves else describe(factor).label
+        parts.append(f"{label} ({named(levels, 8)})")
     metric = question.column(question.primary)
     seeds = len(question.seeds)
     return (
-        f"How does {metric.label} on {question.task} depend on {_listed(parts)}? "
+        f"How does {metric.label} on {question.task} depend on {listed(parts)}? "
         f"{len(question.trials)} trials, {seeds} seed{'s' if seeds != 1 else ''}."
     )
 
@@ -44,22 +59,38 @@ def findings(question: Question, comparisons: Mapping[str, Sequence[Comparison]]
     cells = [cell for cell in observations.filled if cell[0] not in REFERENCES]
     lines = []
     if cells and observations.metric.better:
-        best = min(cells, key=lambda cell: observations.summary(cell).mean * observations.metric.sign)
-        summary = observations.summary(best)
-        at = _listed([f"{describe(f).label} {level}" for f, level in zip(question.shown, best, strict=True)])
-        word = "lowest" if observations.metric.better == "lower" else "highest"
-        lines.append(
-            f"The {word} mean {observations.metric.label} among the LoRA cells is "
-            f"{mean_text(summary)} at {at}{_ratio(question, best)}"
-            + (_distinct(clear_best(observations, cells) == best, summary.n) if len(cells) > 1 else ".")
-        )
+        lines.append(_best(question, observations, cells))
     for factor, compared in comparisons.items():
-        lines.append(_verdicts(factor, compared))
+        lines += [_verdicts(factor, compared), *ask_text(compared)]
     if explained and len(explained.effects) > 1:
         shares = [f"{_source(e.source)} {100 * e.share:.0f}%" for e in explained.effects if e.share >= 0.01][:4]
         if shares:
             lines.append(f"Share of the variance between LoRA trials: {', '.join(shares)}.")
     return " ".join(line for line in lines if line)
+
+
+def _best(question: Question, observations: Observations, cells: Sequence[Cell]) -> str:
+    """The best LoRA cell, valued on seeds that did not choose it."""
+    best = best_of(observations, cells)
+    word = "lowest" if observations.metric.better == "lower" else "highest"
+    text = (
+        f"The {word} mean {observations.metric.label} among the LoRA cells is "
+        f"{mean_text(best.summary)} at {_cell_text(question, best.cell)}{_ratio(question, best.cell)}"
+    )
+    if len(cells) == 1:
+        return f"{text}."
+    if len(best.chosen) > 1:
+        text += (
+            ", chosen on each half of the seeds and valued on the other (the halves chose "
+            f"{'; '.join(_cell_text(question, cell) for cell in best.chosen)})"
+        )
+    elif not best.peeked:
+        text += ", which both halves of the seeds chose"
+    return text + _distinct(ranking(observations, cells), best.summary.n)
+
+
+def _cell_text(question: Question, cell: Cell) -> str:
+    return listed([f"{describe(f).label} {level}" for f, level in zip(question.shown, cell, strict=True)])
 
 
 def certainty(comparisons: Mapping[str, Sequence[Comparison]]) -> str:
@@ -68,6 +99,8 @@ def certainty(comparisons: Mapping[str, Sequence[Comparison]]) -> str:
     if not sizes:
         return "Nothing was compared, so nothing can be concluded about a difference."
     few = min(sizes)
+    if not any(sizes):
+        return "The cells share no seed, so nothing is paired, and nothing can be concluded."
     if few < ENOUGH_SEEDS:
         return (
             f"Some comparisons rest on {few} shared seed{'s' if few != 1 else ''}: "
@@ -94,13 +127,19 @@ def _grouped(factor: str, compared: Sequence[Comparison]) -> str:
         return ""
     groups: dict[str, list[str]] = {}
     for item in compared:
-        kind = item.verdict
+        kind: str = item.verdict
         if kind in ("better", "worse", "different"):
             shown = f"{item.cell[0]} ({number(item.difference.mean, True)})"
         elif kind == "not distinguishable":
             shown = f"{item.cell[0]} (could have seen ≥ {number(item.detectable)})"
+        elif kind == "depends":
+            kind, shown = "no verdict", f"{item.cell[0]} {dependence_text(item)}"
+        elif kind in ("refused", "no shared seed"):
+            kind, shown = "no verdict", f"{item.cell[0]} ({sentence(item).removeprefix('no verdict: ')})"
         else:
             shown = item.cell[0]
+        if item.lost.diverged:
+            shown += f" ({lost_text(item.lost)})"
         groups.setdefault(kind, []).append(shown)
     verdicts = "; ".join(f"{kind}: {named(shown, 6)}" for kind, shown in groups.items())
     return f"Against {describe(factor).label} {compared[0].baseline[0]} — {verdicts}."
@@ -116,19 +155,17 @@ def _ratio(question: Question, cell: Sequence[str]) -> str:
     return f", {100 * values[0]:.3g}% of the parameters trainable" if len(values) == 1 else ""
 
 
-def _distinct(clear: bool, n: int) -> str:
+def _distinct(compared: Sequence[Comparison], n: int) -> str:
     if n < ENOUGH_SEEDS:
         return "; with so few seeds this ranks nothing."
-    return (
-        "; it is distinguishable from every other LoRA cell."
-        if clear
-        else "; it is not distinguishable from every other LoRA cell."
-    )
+    if any(item.verdict == "refused" for item in compared):
+        return "; cells that differ in more than was asked are not ranked."
+    if any(item.verdict in QUALIFIED for item in compared):
+        return "; it is not better than every other LoRA cell without a condition."
+    if first(compared):
+        return "; it is distinguishable from every other LoRA cell."
+    return "; it is not distinguishable from every other LoRA cell."
 
 
 def _source(name: str) -> str:
     return " × ".join(describe(part).label for part in name.split(" × "))
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

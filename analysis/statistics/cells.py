@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from analysis.columns import (
     LEARNING_RATE,
     PACK_SIZE,
     SEED,
+    SIZE,
     TASK,
     Column,
     describe,
@@ -20,11 +22,12 @@ from analysis.columns import (
     is_metric,
 )
 from analysis.errors import BadRequestError, unknown
-from analysis.statistics import tuning
+from analysis.statistics import cautions, tuning
 from analysis.statistics.intervals import ENOUGH_SEEDS
 from analysis.statistics.levels import REFERENCES, UNSET, is_adapter, is_reference, labels, level_text, ordered
 from analysis.statistics.notes import Note, info, warning
 from analysis.statistics.observations import Cell, Observations
+from analysis.statistics.settings import settings, together
 from sweep.metrics import OURS, Metric
 from sweep.record import STATUSES
 
@@ -64,12 +67,31 @@ def observe(
         notes += tuning.choice_notes(choices, column, chosen_by)
     elif chosen_by is not None and len(counts) > 1:
         notes += _untuned_notes(trials, factors)
-    values, averaging = _average(frame, factors, rest, bool(is_reference(trials).any()))
+    values, detail, averaging = _average(frame, factors, rest, bool(is_reference(trials).any()))
     values = values[values["value"].notna()].reset_index(drop=True)
     counts["n"] = values.groupby(list(factors))["value"].size().reindex(counts.index, fill_value=0).astype(int)
     notes += [*averaging, *_count_notes(counts), *_metric_notes(trials, column)]
-    counts = _in_level_order(counts, levels)
-    return Observations(column, tuple(factors), values, counts, levels, rates, (*factors, *rest), tuple(notes))
+    counted = trials[comparable(trials) & trials[metric].notna()]
+    moves = together(counted, factors)
+    ignored = [*rest, *([moves.follower] if moves else [])]
+    ignored += [LEARNING_RATE] if chosen_by is None or LEARNING_RATE in hidden else []
+    packed = column.name.startswith(COST) and column.name != PACK_SIZE
+    observations = Observations(
+        column,
+        tuple(factors),
+        values,
+        _in_level_order(counts, levels),
+        levels,
+        rates,
+        (*factors, *rest),
+        tuple(notes),
+        settings={} if column.name.startswith(SIZE) else settings(counted, factors, ignored, packed),
+        averaged=tuple(rest),
+        detail=detail,
+        diverged=_diverged(trials, factors, values),
+        together=moves,
+    )
+    return replace(observations, notes=(*notes, *cautions.notes(observations, counted)))
 
 
 def at_chosen_rates(trials: pd.DataFrame, observations: Observations) -> pd.DataFrame:
@@ -144,6 +166,19 @@ def _count(trials: pd.DataFrame, frame: pd.DataFrame, factors: Sequence[str]) ->
     return counts[["trials", *STATUSES]]
 
 
+def _diverged(trials: pd.DataFrame, factors: Sequence[str], values: pd.DataFrame) -> dict[Cell, frozenset[str]]:
+    """The seeds of each cell that have no value and a diverged trial."""
+    lost = trials[trials["status"] == "diverged"]
+    if lost.empty:
+        return {}
+    valued = set(values[[*factors, SEED]].itertuples(index=False, name=None))
+    found: dict[Cell, set[str]] = {}
+    for *cell, seed in zip(*(labels(lost, name) for name in (*factors, SEED)), strict=True):
+        if (*cell, seed) not in valued:
+            found.setdefault(tuple(cell), set()).add(seed)
+    return {cell: frozenset(seeds) for cell, seeds in found.items()}
+
+
 def _in_level_order(counts: pd.DataFrame, levels: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     places = [{level: place for place, level in enumerate(known)} for known in levels.values()]
     return counts.loc[
@@ -170,14 +205,14 @@ def _untuned_notes(trials: pd.DataFrame, factors: Sequence[str]) -> list[Note]:
 
 def _average(
     frame: pd.DataFrame, factors: Sequence[str], rest: list[str], references: bool
-) -> tuple[pd.DataFrame, list[Note]]:
-    """Average over the factors ``rest``, on the combinations that every cell has.
+) -> tuple[pd.DataFrame, pd.DataFrame, list[Note]]:
+    """Average over the factors ``rest``, on the combinations that every cell has; and what was averaged.
 
     A seed that lacks one of its cell's combinations has no value.
     """
     keys = list(factors)
     if not rest:
-        return mean_within_seed(frame, keys), []
+        return mean_within_seed(frame, keys), frame, []
     combination = pd.Series(list(zip(*(frame[name] for name in rest), strict=True)), index=frame.index)
     reference = frame[[name for name in (*keys, *rest) if is_adapter(name)]].isin(REFERENCES).any(axis=1)
     kept = frame[_in_every_cell(frame, keys, rest, combination, reference, references)]
@@ -187,13 +222,14 @@ def _average(
     want = needed.reindex(pd.MultiIndex.from_frame(averaged[keys]) if len(keys) > 1 else averaged[keys[0]]).to_numpy()
     short = have < want
     averaged.loc[short, "value"] = np.nan
-    over = [(name, int(kept.loc[~reference, name].nunique())) for name in rest]
-    notes = [info("averaged", over=over)]
+    sizes = [(name, int(kept.loc[~reference, name].nunique())) for name in rest]
+    over = [(name, size) for name, size in sizes if size > 1]
+    notes = [info("averaged", over=over)] if over else []
     if len(kept) < len(frame):
         notes.append(info("combinations left out", values=len(frame) - len(kept), factors=rest))
     if short.any():
         notes.append(info("seeds left out", seeds=int(short.sum())))
-    return averaged, notes
+    return averaged, kept, notes
 
 
 def _in_every_cell(

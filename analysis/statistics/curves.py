@@ -14,10 +14,11 @@ from analysis.statistics.levels import labels
 
 @dataclass(frozen=True)
 class Curve:
-    """One level's curve: a summary over seeds at each of ``steps``."""
+    """One level's curve: a summary over seeds at each of ``steps``; ``seeds`` has (steps, values) of each seed."""
 
     steps: tuple[float, ...]
     summaries: tuple[Summary, ...]
+    seeds: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
 
     @property
     def most_seeds(self) -> int:
@@ -43,5 +44,6 @@ def learning_curves(trials: pd.DataFrame, history: pd.DataFrame, factor: str, me
     curves = {}
     for level, part in by_seed.groupby("level"):
         at = {float(str(step)): summarise(group["value"]) for step, group in part.groupby("step")}
-        curves[str(level)] = Curve(tuple(at), tuple(at.values()))
+        seeds = tuple((tuple(seed["step"]), tuple(seed["value"])) for _, seed in part.groupby(SEED))
+        curves[str(level)] = Curve(tuple(at), tuple(at.values()), seeds)
     return curves

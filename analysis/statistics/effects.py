@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -21,8 +22,9 @@ from analysis.statistics.notes import Note, info
 class Effect:
     """One source of variance.
 
-    ``share`` is η² (its sum of squares over the total), ``partial`` is partial η² (over itself plus the
-    residual); ``p_holm`` is corrected over all effects of the same analysis.
+    ``share`` is η² (its sum of squares over the sum of all, so that shares add up where trials were lost too),
+    ``partial`` is partial η² (over itself plus the residual); ``p_holm`` is corrected over all effects of the same
+    analysis.
     """
 
     source: str
@@ -72,13 +74,10 @@ def effects(trials: pd.DataFrame, metric: str, factors: Sequence[str] | None = N
     size += frame["seed"].nunique() - 1 if block else 0
     if len(frame) <= size:
         raise BadRequestError(f"{len(frame)} trials are too few for the effects of {len(varying)} factors")
-    crossed = []
-    for i, j in combinations(varying, 2):
-        full = frame.groupby([f"f{i}", f"f{j}"]).ngroups == frame[f"f{i}"].nunique() * frame[f"f{j}"].nunique()
-        extra = (frame[f"f{i}"].nunique() - 1) * (frame[f"f{j}"].nunique() - 1)
-        if full and len(frame) - size - extra >= max(3, extra):
-            crossed.append((i, j))
-            size += extra
+    nested = [names[i] for i in varying if block and (frame.groupby("seed")[f"f{i}"].nunique() <= 1).all()]
+    if nested:
+        raise BadRequestError(f"the levels of {nested[0]} share no seed, so its effect cannot be told from the seeds'")
+    crossed = _crossed(frame, varying, len(frame) - size)
     if frame["y"].std() <= 1e-12 * abs(frame["y"].mean()):
         raise BadRequestError(f"{metric} is the same in every trial")
     terms = [
@@ -87,7 +86,7 @@ def effects(trials: pd.DataFrame, metric: str, factors: Sequence[str] | None = N
         *(["C(seed, Sum)"] if block else []),
     ]
     table = _anova(frame, terms)
-    total = float(((frame["y"] - frame["y"].mean()) ** 2).sum())
+    total = float(table["sum_sq"].sum())
     residual = float(table["sum_sq"].iloc[-1])
     sources = [names[i] for i in varying] + [f"{names[i]} × {names[j]}" for i, j in crossed]
     rows = table.iloc[: len(sources)]
@@ -107,8 +106,23 @@ def effects(trials: pd.DataFrame, metric: str, factors: Sequence[str] | None = N
     found.sort(key=lambda effect: -effect.share)
     if not block:
         notes.append(info("no block"))
+    if not math.isclose(total, float(((frame["y"] - frame["y"].mean()) ** 2).sum()), rel_tol=1e-9):
+        notes.append(info("unbalanced"))
     freedom = round(float(table["df"].iloc[-1]))
     return Effects(metric, tuple(found), freedom, len(frame), tuple(notes))
+
+
+def _crossed(frame: pd.DataFrame, varying: Sequence[int], freedom: int) -> list[tuple[int, int]]:
+    """The interactions that the trials allow: every pair of levels tried, and enough residual ``freedom`` left."""
+    crossed = []
+    for i, j in combinations(varying, 2):
+        levels = frame[f"f{i}"].nunique(), frame[f"f{j}"].nunique()
+        extra = (levels[0] - 1) * (levels[1] - 1)
+        full = frame.groupby([f"f{i}", f"f{j}"]).ngroups == levels[0] * levels[1]
+        if full and freedom - extra >= max(3, extra):
+            crossed.append((i, j))
+            freedom -= extra
+    return crossed
 
 
 def _anova(frame: pd.DataFrame, terms: Sequence[str]) -> pd.DataFrame:

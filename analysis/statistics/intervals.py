@@ -94,6 +94,30 @@ def paired(differences: ArrayLike) -> Paired:
     return Paired(summary.n, summary.mean, summary.low, summary.high, summary.std, p, summary.mean / summary.std)
 
 
+@dataclass(frozen=True)
+class Unpaired:
+    """Difference of two means without a seed in common, with Welch's 95% t interval (NaN below two seeds a side)."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def unpaired(cell: ArrayLike, baseline: ArrayLike) -> Unpaired:
+    """Welch's interval of mean(cell) − mean(baseline) (Welch 1947)."""
+    left, right = summarise(cell), summarise(baseline)
+    difference = left.mean - right.mean
+    if min(left.n, right.n) < 2:
+        return Unpaired(difference, math.nan, math.nan)
+    parts = [side.std**2 / side.n for side in (left, right)]
+    total = sum(parts)
+    if total == 0:
+        return Unpaired(difference, difference, difference)
+    freedom = total**2 / sum(part**2 / (side.n - 1) for part, side in zip(parts, (left, right), strict=True))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(total)
+    return Unpaired(difference, difference - half, difference + half)
+
+
 def holm(ps: Sequence[float]) -> list[float]:
     """Holm's adjusted p values (Holm 1979); NaN stays NaN and does not count in the family."""
     p = np.asarray(ps, dtype=float)

@@ -22,7 +22,7 @@ def level_text(value: object) -> str:
         return UNSET
     if isinstance(value, float):
         text = f"{value:.6g}"
-        return text.replace("e-0", "e-").replace("e+0", "e")
+        return text.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
     return str(value)
 
 
@@ -82,8 +82,8 @@ def ordered(levels: Iterable[str]) -> list[str]:
 def swept(trials: pd.DataFrame) -> list[str]:
     """The factors that take more than one level (the seed aside), the most telling first.
 
-    A factor that only moves together with an earlier one (alpha = 2·rank) is left out, and so is the
-    adapter's kind, whose levels ``full`` and ``none`` every adapter factor shows.
+    A factor that only moves together with an earlier one (alpha = 2·rank) or with the seed, a level for each, is left
+    out, and so is the adapter's kind, whose levels ``full`` and ``none`` every adapter factor shows.
     """
     groups = {group: index for index, group in enumerate(("adapter", "task", "optimizer", "training", "data"))}
     assert set(groups) == set(FACTOR_GROUPS)
@@ -96,7 +96,9 @@ def swept(trials: pd.DataFrame) -> list[str]:
         key=lambda name: (groups[name.split(".")[0]], _rank_first(name), name),
     ):
         level = labels(lora, factor)
-        if level.nunique() > 1 and not any(_follows(level, earlier) for earlier in (seed, *telling.values())):
+        if level.nunique() < 2 or (level.nunique() == seed.nunique() and _follows(level, seed)):
+            continue
+        if not any(_follows(level, earlier) for earlier in telling.values()):
             telling[factor] = level
     if not telling and KIND in trials and trials[KIND].nunique() > 1:
         return [KIND]

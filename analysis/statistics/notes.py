@@ -20,6 +20,15 @@ Kind = Literal[
     "no direction",
     "effects without a value",
     "no block",
+    "unbalanced",
+    "together",
+    "also differ",
+    "environments",
+    "unequal budgets",
+    "no shared seed",
+    "different seeds",
+    "outlier",
+    "worse than the base",
 ]
 
 

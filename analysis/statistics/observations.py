@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pandas as pd
@@ -10,8 +11,7 @@ import pandas as pd
 from analysis.columns import SEED, Column
 from analysis.statistics.intervals import Summary, summarise
 from analysis.statistics.notes import Note
-
-Cell = tuple[str, ...]
+from analysis.statistics.settings import Cell, Settings, Together
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,10 @@ class Observations:
     ``diverged``, ``failed``, ``n``.
     ``levels``: the levels of each factor in order. ``rates``: the learning rate that each tuned cell usually
     chose, by the levels of ``tuned_by`` (the factors, and those averaged over).
-    ``notes``: what a reader must know.
+    ``notes``: what a reader must know. ``settings``: what else differs between cells, by cell and seed.
+    ``averaged``: the factors averaged over; ``detail``: the values before that, with their levels.
+    ``diverged``: the seeds of each cell that have no value because a trial diverged.
+    ``together``: a setting that moves with an asked factor.
     """
 
     metric: Column
@@ -34,6 +37,11 @@ class Observations:
     rates: dict[Cell, str]
     tuned_by: tuple[str, ...]
     notes: tuple[Note, ...]
+    settings: Settings = field(default_factory=dict)
+    averaged: tuple[str, ...] = ()
+    detail: pd.DataFrame = field(default_factory=pd.DataFrame)
+    diverged: Mapping[Cell, frozenset[str]] = field(default_factory=dict)
+    together: Together | None = None
 
     def cell(self, cell: Cell) -> pd.Series:
         """The values of one cell by seed, empty where there are none."""

@@ -31,13 +31,15 @@ class Tuned:
     """``values``: the reported value of each seed (NaN where its trial at the chosen rate did not finish).
 
     ``usual``: the rate chosen most often (NaN where every one diverged). ``edge``: whether that is the lowest
-    or highest one tried. ``peeked``: a single seed, so rate and value come from the same trial.
+    or highest one tried. ``peeked``: a single seed, so rate and value come from the same trial. ``tried``: the
+    number of rates.
     """
 
     values: dict[str, float]
     usual: float
     edge: bool
     peeked: bool
+    tried: int
 
 
 def criterion(trials: pd.DataFrame, column: Column, metrics: Mapping[str, Metric]) -> Column | None:
@@ -82,6 +84,9 @@ def choice_notes(choices: Mapping[Cell, Tuned], column: Column, chosen_by: Colum
             rate=rates.pop() if len(rates) == 1 else None,
         )
     ]
+    budgets = {"/".join(cell): choice.tried for cell, choice in choices.items() if "none" not in cell}
+    if len(set(budgets.values())) > 1:
+        notes.append(warning("unequal budgets", rates=budgets))
     if peeked := sum(choice.peeked for choice in choices.values()):
         notes.append(warning("tuned on itself", cells=peeked))
     if edges := ["/".join(cell) for cell, choice in choices.items() if choice.edge]:
@@ -113,7 +118,7 @@ def choose(group: pd.DataFrame) -> Tuned:
     picked = [float(rates[best]) for best in chosen if best is not None]
     usual = max(sorted(set(picked)), key=picked.count) if picked else np.nan
     edge = len(rates) > 1 and usual in (rates.min(), rates.max())
-    return Tuned(reported, usual, edge, len(seeds) == 1)
+    return Tuned(reported, usual, edge, len(seeds) == 1, len(rates))
 
 
 def _best(scores: np.ndarray) -> int | None:

@@ -1,5 +1,7 @@
 """A table as LaTeX, for the package booktabs."""
 
+import re
+
 from analysis.tables.layout import (
     column_heads,
     count_text,
@@ -85,7 +87,7 @@ def _heads(table: Table, lead: int) -> list[str]:
 
 
 def _cell(entry: Entry, table: Table, ratios: dict[str, float], one_size: bool) -> str:
-    value = value_text(entry, table, r"\pm", "")
+    value = re.sub(r"e(-?\d+)", r" \\times 10^{\1}", value_text(entry, table, r"\pm", ""))
     inner = rf"\mathbf{{{value}}}" if entry.best else value
     text = rf"${inner}{'^{*}' if entry.mark else ''}$" if value else "--"
     extra = ("" if one_size else count_text(entry)) + ratio_in_cell(entry, ratios)

@@ -5,6 +5,7 @@ import re
 
 from analysis.statistics.levels import REFERENCES
 from analysis.tables.table import Entry, Table
+from analysis.tables.wording import HUGE, TINY, exponent, mean_and_half, varies
 
 
 def file_stem(*parts: str) -> str:
@@ -18,14 +19,15 @@ def without_controls(text: str) -> str:
 
 
 def value_text(entry: Entry, table: Table, plus_minus: str, none: str) -> str:
-    """Mean and half interval of a cell; ``none`` where it has no value."""
+    """Mean and half interval of a cell, with the digits of its own interval; ``none`` where it has no value."""
     summary = entry.summary
     if summary.n == 0:
         return none
-    text = f"{summary.mean:.{table.decimals}f}"
-    if summary.n > 1:
-        text += f" {plus_minus} {summary.half:.{table.decimals}f}"
-    return text
+    if varies(summary):
+        return mean_and_half(summary.mean, summary.half, plus_minus)
+    far = summary.mean != 0 and not TINY <= abs(summary.mean) < HUGE
+    text = exponent(summary.mean, 3) if far else f"{summary.mean:.{table.decimals}f}" if summary.mean else "0"
+    return f"{text} {plus_minus} 0" if summary.n > 1 and summary.mean else text
 
 
 def count_text(entry: Entry) -> str:

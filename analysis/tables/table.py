@@ -12,7 +12,7 @@ from analysis.columns import RATIO, SEED, Column, describe
 from analysis.errors import BadRequestError
 from analysis.sources.sweep import Sweep
 from analysis.statistics.cells import observe
-from analysis.statistics.compare import Comparison, against, clear_best, compare
+from analysis.statistics.compare import Comparison, against, compare, first, ranking
 from analysis.statistics.intervals import Summary
 from analysis.statistics.levels import REFERENCES, is_adapter, labels, select
 from analysis.statistics.observations import Cell, Observations
@@ -78,7 +78,8 @@ def build(
     if not observations.filled:
         raise BadRequestError(f"no finished trial has a value of {metric}")
     comparisons = compare(observations, against(observations, tuple(baseline))) if baseline else []
-    best = clear_best(observations, observations.cells)
+    ranked = ranking(observations, observations.cells)
+    best = first(ranked)
     entries = _entries(observations, comparisons, best, _ratios(trials, factors))
     both = columns is not None and is_adapter(rows) and is_adapter(columns)
     column_levels = ONE_COLUMN if columns is None else tuple(observations.levels[columns])
@@ -95,7 +96,8 @@ def build(
         notes=(
             *map(wording.note_text, observations.notes),
             *([wording.marks_text(baseline, comparisons)] if baseline else []),
-            *([wording.bold_text(best is not None)] if observations.metric.better else []),
+            *wording.qualified_texts(comparisons),
+            *([wording.bold_text(ranked, best is not None)] if observations.metric.better else []),
             *sweep.problems,
             *([wording.unfinished_text(sweep.missing)] if sweep.missing else []),
         ),
@@ -133,9 +135,10 @@ def _ratios(trials: pd.DataFrame, factors: Sequence[str]) -> dict[Cell, float]:
 
 
 def _decimals(summaries: Sequence[Summary]) -> int:
-    """Decimals that show two digits of the typical half interval, or four digits of the mean without one."""
-    halves = sorted(item.half for item in summaries if item.half > 0)
+    """Decimals of the means that have no interval: as of the typical one, or four digits where none has one."""
+    everyday = [item for item in summaries if item.n and wording.TINY <= abs(item.mean) < wording.HUGE]
+    halves = sorted(item.half for item in everyday if item.half > 0)
     if halves:
         return min(8, max(0, 1 - math.floor(math.log10(halves[len(halves) // 2]))))
-    means = [abs(item.mean) for item in summaries if item.n and item.mean]
+    means = [abs(item.mean) for item in everyday]
     return min(8, max(0, 3 - math.floor(math.log10(max(means))))) if means else 3

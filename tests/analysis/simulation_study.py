@@ -7,13 +7,14 @@ small transformer.
 
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from analysis.columns import describe
+from analysis.statistics.best import best_of
 from analysis.statistics.compare import against, clear_best, compare
 from analysis.statistics.intervals import detectable, paired, summarise
 from analysis.statistics.observations import Observations
@@ -44,6 +45,30 @@ def observed(values: np.ndarray) -> Observations:
     return Observations(
         describe("eval/loss"), ("adapter.init",), frame, counts, {"adapter.init": names}, {}, ("adapter.init",), ()
     )
+
+
+def averaged(values: np.ndarray) -> Observations:
+    """Cells × levels × seeds as the package holds them: averaged over the factor of the levels."""
+    count, depth, n = values.shape
+    base = observed(values.mean(axis=1))
+    detail = pd.DataFrame(
+        {
+            "adapter.init": np.repeat([str(i) for i in range(count)], depth * n),
+            "adapter.rank": np.tile(np.repeat([str(i) for i in range(depth)], n), count),
+            "seed": np.tile([str(s) for s in range(n)], count * depth),
+            "value": values.ravel(),
+        }
+    )
+    return replace(base, averaged=("adapter.rank",), detail=detail)
+
+
+def surviving(values: np.ndarray, kept: np.ndarray) -> Observations:
+    """Cells × seeds of which only those of ``kept`` did not diverge."""
+    base = observed(values)
+    names = [str(i) for i in range(len(values))]
+    diverged = {(name,): frozenset(map(str, np.flatnonzero(~row))) for name, row in zip(names, kept, strict=True)}
+    counts = base.counts.assign(n=kept.sum(axis=1))
+    return replace(base, values=base.values[kept.ravel()], counts=counts, diverged=diverged)
 
 
 def interval_coverage(rng: np.random.Generator, n: int, repeats: int, draw: str = "normal") -> float:
@@ -125,6 +150,46 @@ def tuning_errors(rng: np.random.Generator, n: int, rates: int, repeats: int, ga
     )
 
 
+def interactions(rng: np.random.Generator, n: int, levels: int, size: float, repeats: int) -> tuple[float, float]:
+    """A cell that is worse by ``size`` at the first level and better at the last, so that the average is no difference:
+    how often it is said to depend on the factor, and how often it has a plain verdict."""
+    depends = plain = 0
+    effect = np.zeros((2, levels, 1))
+    effect[1, 0], effect[1, -1] = size, -size
+    for _ in range(repeats):
+        shared = rng.normal(0, SEED_SD, n)
+        values = effect + shared + rng.normal(0, RESIDUAL_SD, (2, levels, n))
+        [only] = compare(averaged(values), [(("1",), ("0",))])
+        depends += only.verdict == "depends"
+        plain += only.significant
+    return depends / repeats, plain / repeats
+
+
+def survivors(rng: np.random.Generator, n: int, lost: int, repeats: int) -> tuple[float, float]:
+    """Of two equal cells one loses its ``lost`` worst seeds: how often the survivors' test alone calls it better, and
+    how often it is plainly better here."""
+    alone = plain = 0
+    for _ in range(repeats):
+        values = cells(rng, np.zeros(2), n)
+        kept = np.ones((2, n), dtype=bool)
+        kept[1, np.argsort(values[1] - values[0])[n - lost :]] = False
+        [only] = compare(surviving(values, kept), [(("1",), ("0",))])
+        alone += only.difference.p < 0.05 and only.difference.mean < 0
+        plain += only.verdict == "better"
+    return alone / repeats, plain / repeats
+
+
+def best_bias(rng: np.random.Generator, n: int, count: int, repeats: int) -> tuple[float, float]:
+    """The bias of the best of ``count`` equal cells, in standard errors of a cell's mean: its own mean, and ours."""
+    own, ours = np.zeros(repeats), np.zeros(repeats)
+    for index in range(repeats):
+        values = cells(rng, np.zeros(count), n)
+        best = best_of(seen := observed(values), seen.filled)
+        own[index], ours[index] = seen.summary(best.cell).mean - values.mean(), best.summary.mean - values.mean()
+    scale = RESIDUAL_SD / math.sqrt(n)
+    return own.mean() / scale, ours.mean() / scale
+
+
 def detectable_honesty(rng: np.random.Generator, n: int, repeats: int) -> tuple[float, float]:
     """The power at the true detectable difference, and the median ratio of the estimated to the true one."""
     sd = math.sqrt(2) * RESIDUAL_SD
@@ -138,6 +203,31 @@ def detectable_honesty(rng: np.random.Generator, n: int, repeats: int) -> tuple[
         ratios.append(detectable(difference.std, n) / truth)
     ratio = float(np.median(ratios))
     return found / repeats, ratio
+
+
+def _print_conditions(rng: np.random.Generator, repeats: int) -> None:
+    """The tables on averages, diverged seeds and the best of many cells."""
+    print(f"\nTwo cells averaged over a factor ({repeats} sweeps each): equal, or ±0.012 apart at its two ends:\n")
+    print(
+        "| levels | seeds | equal: *depends on* | equal: better or worse | ±0.012: *depends on* | ±0.012: better or worse |"
+        "\n|---:|---:|---:|---:|---:|---:|"
+    )
+    for levels in (2, 4):
+        for n in (3, 5, 10):
+            row = [*interactions(rng, n, levels, 0.0, repeats), *interactions(rng, n, levels, 0.012, repeats)]
+            print(f"| {levels} | {n} | " + " | ".join(f"{100 * value:.1f}%" for value in row) + " |")
+    print(f"\nOne of two equal cells loses its worst seeds of 8 ({repeats} sweeps each):\n")
+    print("| lost | better, survivors alone | plainly better (ours) |\n|---:|---:|---:|")
+    for lost in (1, 2, 3):
+        row = survivors(rng, 8, lost, repeats)
+        print(f"| {lost} | " + " | ".join(f"{100 * value:.1f}%" for value in row) + " |")
+    print(
+        f"\nThe mean of the best of equal cells, 5 seeds, bias in standard errors of a cell ({repeats} sweeps each):\n"
+    )
+    print("| cells | its own mean | chosen on one half, valued on the other (ours) |\n|---:|---:|---:|")
+    for count in (4, 12, 36):
+        row = best_bias(rng, 5, count, repeats)
+        print(f"| {count} | " + " | ".join(f"{value:+.2f}" for value in row) + " |")
 
 
 def main() -> None:
@@ -179,6 +269,7 @@ def main() -> None:
             shares = (found.naive_better, found.our_better, found.our_worse)
             shown = " | ".join(f"{100 * value:.1f}%" for value in shares)
             print(f"| {name} | {n} | {found.naive_bias:+.2f} sd | {found.our_bias:+.2f} sd | {shown} |")
+    _print_conditions(np.random.default_rng(20), max(200, repeats // 20))
     print(f"\nThe difference that could have been seen ({repeats} sweeps):\n")
     print("| seeds | found at the true value (claimed 80%) | median estimate / true value |\n|---:|---:|---:|")
     for n in (3, 5, 10):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -20,6 +21,8 @@ from analysis.statistics.cells import observe
 from analysis.statistics.compare import against, compare
 from analysis.statistics.curves import learning_curves
 from analysis.statistics.questions import questions
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture
@@ -130,3 +133,65 @@ def test_colours_are_ordered_for_numbers_and_distinct_for_words():
     assert [words[name][0] for name in "abc"] == list(style.PALETTE[:3])
     assert len({marker for _, marker in style.colours([str(i) for i in range(8)]).values()}) == 8
     assert style.thinned([str(i) for i in range(50)], 4) == ["0", "16", "33", "49"]
+
+
+def places(svg: bytes, kind: str) -> list[tuple[float, float]]:
+    """Where the marks of ``kind`` stand in a drawing, in its own coordinates (y down)."""
+    root = ElementTree.fromstring(svg)
+    return [
+        (float(mark.attrib["x"]), float(mark.attrib["y"]))
+        for group in root.iter(f"{SVG}g")
+        if group.attrib.get("id", "") == kind
+        for mark in group.iter(f"{SVG}use")
+    ]
+
+
+def test_response_in_svg_has_every_seed_at_its_number(tmp_path: Path):
+    rates = [1e-4, 1e-3, 3e-3, 1e-2]
+    trials = grid(seeds=range(4), references=(), rank=[1, 4], lr=rates)
+    sweep = analysis.load(
+        write_sweep(
+            tmp_path / "s",
+            trials,
+            np.random.default_rng(0),
+            diverge=lambda t: t["optimizer"]["lr"] == 1e-2 and t["seed"] < 2,
+        )
+    )
+    seen = observe(sweep.trials, ("optimizer.lr", "adapter.rank"), "eval/loss")
+    svg = figures.draw("response", "", (6.4, 3.8), plots.response, seen).svg
+    values = sweep.trials.dropna(subset=["eval/loss"])
+    drawn = np.array(places(svg, "seed"))
+    assert len(drawn) == len(values) == 28
+    # a straight line from data to picture, found from the extremes, puts every value where a point is
+    lr, loss = np.log10(values["optimizer.lr"].to_numpy()), values["eval/loss"].to_numpy()
+    expected = np.column_stack([straight(lr, drawn[:, 0], 1), straight(loss, drawn[:, 1], -1)])
+    in_order = [one[np.lexsort((one[:, 1], one[:, 0].round(1)))] for one in (drawn, expected)]
+    assert in_order[0] == pytest.approx(in_order[1], abs=0.02)
+    [cross] = places(svg, "diverged")
+    assert cross[0] == pytest.approx(drawn[:, 0].max(), abs=0.02)
+    assert cross[1] < drawn[:, 1].min()
+    assert b"<!-- 4 -->" in svg  # two diverged seeds of each rank
+
+
+def straight(data: np.ndarray, drawn: np.ndarray, way: int) -> np.ndarray:
+    """``data`` on the line on which its extremes are those of ``drawn``; ``way`` −1: it runs downwards."""
+    low, high = (drawn.min(), drawn.max()) if way > 0 else (drawn.max(), drawn.min())
+    return low + (data - data.min()) / (data.max() - data.min()) * (high - low)
+
+
+def test_forest_shows_the_difference_of_every_seed(axis, rank_sweep: Path):
+    seen = observe(analysis.load(rank_sweep).trials, ("adapter.init",), "eval/loss")
+    compared = compare(seen, against(seen, ("kaiming",)))
+    plots.forest(axis, compared, describe("eval/loss"))
+    drawn = [line.get_xdata() for line in axis.lines if line.get_gid() == "seed"]
+    expected = [seen.cell((cell,)) - seen.cell(("kaiming",)) for cell in ("pissa", "full")]
+    assert [sorted(one) for one in drawn] == [pytest.approx(sorted(one)) for one in expected]
+
+
+def test_scale_of_numbers_is_logarithmic_where_they_are_spaced_by_ratios(axis):
+    assert style.scale_x(axis, ["1", "2", "4", "8"]) == [1, 2, 4, 8]
+    assert axis.get_xscale() == "log"
+    axis.set_xscale("linear")
+    assert style.scale_x(axis, ["10", "20", "30"]) == [10, 20, 30]
+    assert axis.get_xscale() == "linear"
+    assert style.scale_x(axis, ["1", "all", "unset"]) == [0, 1, 2]

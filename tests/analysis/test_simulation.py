@@ -6,8 +6,10 @@ import pytest
 from tests.analysis.simulation_study import (
     detectable_honesty,
     family_errors,
+    interactions,
     interval_coverage,
     power,
+    survivors,
     tuning_errors,
 )
 
@@ -50,3 +52,18 @@ def test_the_detectable_difference_is_found_four_times_in_five():
     found, ratio = detectable_honesty(np.random.default_rng(4), 5, 1000)
     assert found == pytest.approx(0.8, abs=margin(0.8, 1000))
     assert 0.85 < ratio < 1.0
+
+
+def test_interactions_are_found_and_not_invented():
+    depends, plain = interactions(np.random.default_rng(5), 5, 4, 0.0, 150)
+    assert depends <= 0.05 + margin(0.05, 150)
+    assert plain <= 0.05 + margin(0.05, 150)
+    depends, plain = interactions(np.random.default_rng(6), 10, 2, 0.012, 50)
+    assert depends > 0.9
+    assert plain < 0.05
+
+
+def test_survivors_of_the_worst_seeds_are_not_plainly_better():
+    alone, plain = survivors(np.random.default_rng(7), 8, 3, 100)
+    assert alone > 0.2
+    assert plain <= 0.025 + margin(0.025, 100)
