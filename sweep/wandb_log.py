@@ -50,7 +50,9 @@ def records(content: bytes) -> Iterator[tuple[bytes, int]]:
             break
         kind, data = _chunk(content, position)
         position += CHUNK.size + len(data)
-        parts = [data] if kind in (FULL, FIRST) else [*parts, data]
+        if kind in (FULL, FIRST):
+            parts = []
+        parts.append(data)
         if kind in (FULL, LAST):
             yield b"".join(parts), position
             parts = []

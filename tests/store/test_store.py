@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from sweep.packs.run_pack import failure
 from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store
+from sweep.text import failure
 from tests.store.left import DONE, ENVIRONMENT
 from tests.support.commands import resolved
 
