@@ -75,6 +75,13 @@ def append_to(path: Path, *, create: bool = False) -> BinaryIO:
     return os.fdopen(descriptor, "ab")
 
 
+def start_file(path: Path) -> None:
+    """Put an empty new file at ``path``, in place of whatever file or link is there."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary.touch(exist_ok=False)
+    temporary.replace(path)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, unless it is there. Raises OSError where it is a symbolic link."""
     if path.is_symlink():

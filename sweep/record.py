@@ -149,7 +149,7 @@ def too_large(values: Any) -> str:
     """What is wrong with the number of keys or of levels in plain values, or an empty string."""
     level, keys = [values], 0
     for _ in range(DEEPEST):
-        below = []
+        below: list[Any] = []
         for value in level:
             if isinstance(value, dict):
                 keys += len(value)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sweep import record
-from sweep.files import append_to, replace_file
+from sweep.files import append_to, start_file
 from sweep.record import HISTORY_FILE, RECORD_FILE, Record
 from sweep.trackers.tracker import Row
 
@@ -25,7 +25,7 @@ class LocalTracker:
         self._folder = folder
         self._lines: list[bytes] = []
         (folder / RECORD_FILE).unlink(missing_ok=True)
-        replace_file(folder / HISTORY_FILE, b"")
+        start_file(folder / HISTORY_FILE)
         begun = (folder / HISTORY_FILE).lstat()
         self._file, self._size = (begun.st_dev, begun.st_ino), 0
 

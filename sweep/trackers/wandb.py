@@ -273,6 +273,11 @@ def obstacle() -> str | None:
     return f"no API key for {server}; run `wandb login` or set WANDB_API_KEY"
 
 
+def server() -> str:
+    """The address of the W&B server."""
+    return str(wandb.setup().settings.base_url)
+
+
 def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that this version of wandb has: those named ``x_…`` come and go between versions."""
     known = wandb.Settings.model_fields

@@ -158,7 +158,7 @@ def test_a_server_that_hangs_is_given_up(study: Path, server: LoopbackWandb, mon
         monkeypatch.setenv(key, value)
     server.fault = "hang"
     started = time.monotonic()
-    upload.upload(uploadable(study), stalled_s=2)
+    upload.upload(uploadable(study), upload.Destination("local", "lora-sweep"), stalled_s=2)
     assert time.monotonic() - started < 10
     assert len(uploadable(study)) == 4
 
