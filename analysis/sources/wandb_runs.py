@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +60,15 @@ def add_run(raw: Raw, run: WandbRun) -> None:
     flat = flat_row(run.config)
     settings = {key: value for key, value in flat.items() if is_factor(key)}
     result = {key.removeprefix(RESULT): value for key, value in run.summary.items() if key.startswith(RESULT)}
-    trial_id = str(flat.get("trial_id", run.id))
-    if fault := _fault(status, trial_id, flat.get("ablation"), settings, result if ours else None):
+    trial_id, ablation = run.config.get("trial_id", run.id), run.config.get("ablation")
+    if fault := _fault(status, (trial_id, ablation), settings, result if ours else None):
         raw.problems.append(f"the W&B run {name} is left out: {fault}")
         return
     row: dict[str, Any] = {
         "trial_id": trial_id,
         "name": run.group or None,
         "run": name,
-        "ablation": flat.get("ablation"),
+        "ablation": ablation,
         "status": status or ("finished" if run.exit_code == 0 else "failed"),
         **settings,
         **{key: value if is_number(value) else None for key, value in result.items()},
@@ -81,11 +81,9 @@ def add_run(raw: Raw, run: WandbRun) -> None:
     raw.add(row, [row for row in rows if "step" in row], f"the W&B run {name}")
 
 
-def _fault(
-    status: Any, trial_id: str, ablation: Any, settings: Mapping[str, Any], result: Mapping[str, Any] | None
-) -> str:
+def _fault(status: Any, texts: Iterable[Any], settings: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
     """What no trial can have left, or an empty string; ``result`` is None for a run of another program."""
-    if not trial_id.isprintable() or not isinstance(ablation, str | None):
+    if not all(text is None or (isinstance(text, str) and text.isprintable()) for text in texts):
         return "its trial_id or its ablation is not a text that can be printed"
     if result is not None and status == "finished" and not result:
         return "it finished without a result"
