@@ -60,8 +60,8 @@ def add_run(raw: Raw, run: WandbRun) -> None:
     flat = flat_row(run.config)
     settings = {key: value for key, value in flat.items() if is_factor(key)}
     result = {key.removeprefix(RESULT): value for key, value in run.summary.items() if key.startswith(RESULT)}
-    trial_id, ablation = run.config.get("trial_id", run.id), run.config.get("ablation")
-    if fault := _fault(status, (trial_id, ablation), settings, result if ours else None):
+    trial_id, ablation = run.config.get("trial_id", run.id), run.config.get("ablation") if ours else None
+    if fault := _fault(status, (trial_id, "" if ablation is None else ablation), settings, result if ours else None):
         raw.problems.append(f"the W&B run {name} is left out: {fault}")
         return
     row: dict[str, Any] = {
@@ -83,7 +83,7 @@ def add_run(raw: Raw, run: WandbRun) -> None:
 
 def _fault(status: Any, texts: Iterable[Any], settings: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
     """What no trial can have left, or an empty string; ``result`` is None for a run of another program."""
-    if not all(text is None or (isinstance(text, str) and text.isprintable()) for text in texts):
+    if not all(isinstance(text, str) and text.isprintable() for text in texts):
         return "its trial_id or its ablation is not a text that can be printed"
     if result is not None and status == "finished" and not result:
         return "it finished without a result"
