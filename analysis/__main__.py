@@ -1,7 +1,6 @@
 """Command line: ``python -m analysis outputs/NAME`` writes the report; ``--help`` shows what else."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +8,15 @@ from pathlib import Path
 from analysis import load
 from analysis.errors import BadRequestError
 from analysis.statistics.confidence import INTERVAL_NAME
+from sweep.files import make_folder, replace_file
+from sweep.text import run_command, say
 
 COMMANDS = ("report", "table", "compare", "export", "workspace")
+
+
+def run() -> None:
+    """Answer what ``sys.argv`` asks and exit."""
+    run_command(main, "lora-report")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,10 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         COMMAND[options.command](options)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (BadRequestError, OSError) as error:
-        print("\n".join(f"error: {error}".splitlines()), file=sys.stderr)
+        if isinstance(error, OSError) and error.filename is None:  # of the standard output
+            raise
+        say("\n".join(f"error: {error}".splitlines()), sys.stderr)
         return 2
     return 0
 
@@ -88,7 +94,7 @@ def run_report(options: argparse.Namespace) -> None:
     from analysis.report import report
 
     if options.watch is None:
-        print(report.write(load(options.source), options.out))
+        say(str(report.write(load(options.source), options.out)))
         return
     from analysis.report.watch import watch
 
@@ -106,7 +112,7 @@ def run_table(options: argparse.Namespace) -> None:
     if len(baseline) > (2 if options.columns else 1):
         raise BadRequestError(f"--baseline {options.baseline!r}: give a row level, or a row and a column level")
     table = build(sweep, options.rows, options.columns, options.metric, baseline, conditions(options.where))
-    print(render(table, options.format), end="")
+    say(render(table, options.format).removesuffix("\n"))
     if sweep.folder is not None:
         parts = ["table", options.metric, options.rows, *([options.columns] if options.columns else [])]
         stem = file_stem(*parts)
@@ -114,7 +120,7 @@ def run_table(options: argparse.Namespace) -> None:
             write(sweep.folder, f"{stem}.{style}", render(table, style))
             for style in dict.fromkeys(("md", "csv", options.format))
         ]
-        print(f"wrote {', '.join(map(str, written))}", file=sys.stderr)
+        say(f"wrote {', '.join(map(str, written))}", sys.stderr)
 
 
 def run_compare(options: argparse.Namespace) -> None:
@@ -128,7 +134,7 @@ def run_compare(options: argparse.Namespace) -> None:
     trials = select(sweep.trials, conditions(options.where))
     observations = observe(trials, (options.factor,), options.metric, sweep.metrics)
     baseline = (options.baseline,)
-    print(verdict_text(observations, baseline, compare(observations, against(observations, baseline))))
+    say(verdict_text(observations, baseline, compare(observations, against(observations, baseline))))
 
 
 def run_export(options: argparse.Namespace) -> None:
@@ -136,17 +142,19 @@ def run_export(options: argparse.Namespace) -> None:
     from analysis.tables.csv import for_spreadsheets
 
     sweep = load(options.source)
-    target = options.to or (sweep.folder or Path()) / "report" / "trials.parquet"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    default = (sweep.folder or Path()) / "report" / "trials.parquet"
+    target = options.to or default
     if target.suffix == ".csv":
         texts = [name for name, kind in sweep.trials.dtypes.items() if kind == "str"]
         safe = {str(name): sweep.trials[name].map(for_spreadsheets, na_action="ignore") for name in texts}
-        sweep.trials.assign(**safe).to_csv(target, index=False)
+        content = sweep.trials.assign(**safe).rename(columns=for_spreadsheets).to_csv(index=False).encode()
     elif target.suffix == ".parquet":
-        sweep.trials.to_parquet(target, index=False)
+        content = sweep.trials.to_parquet(index=False)
     else:
         raise BadRequestError(f"--to {target}: the name must end in .parquet or .csv")
-    print(f"wrote {len(sweep.trials)} trials to {target}")
+    make_folder(default.parent) if options.to is None else target.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(target, content)
+    say(f"wrote {len(sweep.trials)} trials to {target}")
 
 
 def run_workspace(options: argparse.Namespace) -> None:
@@ -157,7 +165,7 @@ def run_workspace(options: argparse.Namespace) -> None:
     if not entity or not project:
         raise BadRequestError(f"--project {options.project!r} must be ENTITY/PROJECT")
     view = workspace.build(load(options.source), entity, project)
-    print(workspace.save(view) if options.save else workspace.serialised(view))
+    say(workspace.save(view) if options.save else workspace.serialised(view))
 
 
 def conditions(given: Sequence[str]) -> dict[str, list[str]]:
@@ -174,8 +182,8 @@ def conditions(given: Sequence[str]) -> dict[str, list[str]]:
 def write(folder: Path, name: str, text: str) -> Path:
     """Write ``text`` into the sweep's report folder and return its path."""
     target = folder / "report" / name
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(text, encoding="utf-8")
+    make_folder(target.parent)
+    replace_file(target, text.encode())
     return target
 
 
@@ -188,4 +196,4 @@ COMMAND = {
 }
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

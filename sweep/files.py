@@ -6,6 +6,7 @@ import secrets
 import stat
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -59,6 +60,33 @@ def read_foreign(path: Path, largest: int, *, links: bool = True) -> bytes:
     if len(content) > largest:
         raise OSError(errno.EFBIG, f"has more than {largest:,} bytes", str(path))
     return content
+
+
+def append_to(path: Path, *, create: bool = False) -> BinaryIO:
+    """Open a regular file to add to its end; no link is followed, and no pipe is waited for.
+
+    Raises OSError where there is none and ``create`` is false, or where it is something else.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    descriptor = os.open(path, flags | (os.O_CREAT if create else 0), 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    return os.fdopen(descriptor, "ab")
+
+
+def start_file(path: Path) -> None:
+    """Put an empty new file at ``path``, in place of whatever file or link is there."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary.touch(exist_ok=False)
+    temporary.replace(path)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless it is there. Raises OSError where it is a symbolic link."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "is a symbolic link, and nothing is written through it", str(path))
+    path.mkdir(parents=True, exist_ok=True)
 
 
 def replace_file(path: Path, content: bytes) -> None:

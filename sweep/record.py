@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sweep.files import replace_file
+from sweep.files import open_foreign, read_foreign, replace_file
 from sweep.metrics import of_plain
 
 FORMAT = 1
@@ -24,7 +23,16 @@ HISTORY_FILE = "history.jsonl"
 NOT_TRIALS = ("report", "wandb")
 """Folders beside those of the trials."""
 
-LARGEST = sys.float_info.max
+LARGEST = 1e100
+"""Numbers above count as infinite: the statistics square them and add them up."""
+LARGEST_RECORD = 16 << 20
+LARGEST_HISTORY = 256 << 20
+"""Largest files that are read, in bytes; a record has some KB, a row of a history some hundred bytes."""
+MOST_KEYS = 1000
+DEEPEST = 50
+"""Keys and levels of a record; those of ours have about 100 and 6."""
+NUMBERS = ("seed", "adapter.rank", "adapter.alpha", "optimizer.lr", "training.steps", "training.batch_size")
+"""Settings that are numbers in every trial that has them."""
 LAST_BYTES = 1 << 16
 """Bytes read from a history's end: more than its last row has."""
 COMPARABLE = ("lora_sweep", "code", "torch", "device", "mkl_cbwr")
@@ -108,31 +116,65 @@ def read(folder: Path) -> Record | None:
     """
     path = folder / RECORD_FILE
     try:
-        values = json.loads(path.read_bytes())
+        return parse(json.loads(read_foreign(path, LARGEST_RECORD, links=False)))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        fault = f"not a record ({error.strerror})"
+    except UnfitError as error:
+        fault = str(error)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); delete it to run that trial again") from None
+        fault = f"not valid JSON ({error})"
+    raise ValueError(f"{path} is {fault}; delete it to run that trial again")
+
+
+class UnfitError(ValueError):
+    """Values that are no record; the message goes on a sentence that ends in "is"."""
+
+
+def parse(values: Any) -> Record:
+    """The record that is written as ``values``, which may be any that JSON can hold. Raises UnfitError."""
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a record of format {FORMAT}; delete it to run that trial again")
+        raise UnfitError(f"not a record of format {FORMAT}")
     try:
-        found = Record.of(values)
+        fault = too_large(values) or malformed(found := Record.of(values))
     except TypeError as error:
-        raise ValueError(f"{path} is not a record ({error}); delete it to run that trial again") from None
-    if fault := malformed(found):
-        raise ValueError(f"{path} is not a record ({fault}); delete it to run that trial again")
+        fault = str(error)
+    if fault:
+        raise UnfitError(f"not a record ({fault})")
     return found
+
+
+def too_large(values: Any) -> str:
+    """What is wrong with the number of keys or of levels in plain values, or an empty string."""
+    level, keys = [values], 0
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                keys += len(value)
+                below += value.values()
+            elif isinstance(value, list | tuple):
+                below += value
+        if keys > MOST_KEYS:
+            return f"it has more than {MOST_KEYS:,} keys"
+        if not below:
+            return ""
+        level = below
+    return f"it has more than {DEEPEST} levels"
 
 
 def malformed(found: Record) -> str:
     """The first thing in a record's fields that no trial can have left, or an empty string."""
-    return next(chain(_wrong_types(found), _wrong_figures(found), _wrong_metrics(found)), "")
+    return next(chain(_wrong_types(found), _wrong_outcome(found), _wrong_figures(found), _wrong_metrics(found)), "")
 
 
 def _wrong_types(found: Record) -> Iterator[str]:
     for name in ("trial_id", "name", "status"):
         if not isinstance(getattr(found, name), str):
             yield f"{name} is not a string"
+    if not found.trial_id.isprintable():
+        yield "trial_id has characters that cannot be printed"
     if found.status not in STATUSES:
         yield f"status {found.status!r} is none of {', '.join(STATUSES)}"
     for name in ("trial", "result", "params", "perf", "environment", "metrics"):
@@ -146,6 +188,34 @@ def _wrong_types(found: Record) -> Iterator[str]:
     error = {} if found.error is None else found.error
     if not isinstance(error, dict) or not all(isinstance(text, str) for text in error.values()):
         yield "error is no mapping of texts"
+    yield from wrong_settings(flatten(found.trial))
+    yield from wrong_settings(flatten(found.environment, "environment."))
+
+
+def wrong_settings(trial: Mapping[str, Any]) -> Iterator[str]:
+    """What no trial can have in its settings, given with dotted keys."""
+    for key, value in trial.items():
+        items = value if isinstance(value, list | tuple) else [value]
+        if key in NUMBERS and not (value is None or _is_plain_number(value)):
+            yield f"{key} is not a number"
+        elif not all(
+            item is None or isinstance(item, str | bool | list | dict) or _is_plain_number(item) for item in items
+        ):
+            yield f"{key} is not a finite number of at most 64 bits"
+
+
+def _is_plain_number(value: Any) -> bool:
+    """Whether ``value`` is a float that is finite or an integer of at most 64 bits."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63
+
+
+def _wrong_outcome(found: Record) -> Iterator[str]:
+    if found.finished and not found.result:
+        yield "it finished without a result"
+    if not found.healthy and not found.error:
+        yield f"it {found.status} without an error"
 
 
 def _wrong_figures(found: Record) -> Iterator[str]:
@@ -170,18 +240,26 @@ def _wrong_metrics(found: Record) -> Iterator[str]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite number, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+    """Whether ``value`` is a number up to ``LARGEST``, and no truth value."""
+    return _is_plain_number(value) and -LARGEST <= value <= LARGEST
 
 
 def lacks_history(record: Record, folder: Path) -> bool:
     """Whether the history beside the record of a finished trial ends before the trial did."""
     try:
-        with (folder / HISTORY_FILE).open("rb") as file:
+        with open_foreign(folder / HISTORY_FILE, LARGEST_HISTORY, links=False) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
             return json.loads(file.read().splitlines()[-1])["step"] != record.last_step
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return True
+
+
+def link_in(folder: Path) -> Path | None:
+    """A symbolic link that is the folder of a trial or in it; no file of a trial is one."""
+    try:
+        return next((path for path in (folder, *folder.iterdir()) if path.is_symlink()), None)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def mixtures(records: Iterable[Record]) -> list[str]:
@@ -203,9 +281,9 @@ def mixtures(records: Iterable[Record]) -> list[str]:
 
 
 def finite(value: Any) -> Any:
-    """The same value with every NaN and infinity replaced by None, which JSON can carry."""
+    """The same value with None, which JSON can carry, in place of NaN, infinity and numbers above ``LARGEST``."""
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return value if -LARGEST <= value <= LARGEST else None
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -235,7 +313,18 @@ def ends_with_identity(folder: Path) -> bool:
 
 def has_begun(folder: Path) -> bool:
     """Whether a trial has written something into ``folder``."""
-    return any((folder / name).exists() for name in (RECORD_FILE, HISTORY_FILE, ".hydra"))
+    return any(_is_there(folder / name) for name in (RECORD_FILE, HISTORY_FILE, ".hydra"))
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is something at ``path``, or something that cannot be looked at."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,7 +7,7 @@ public reader (wandb 0.31).
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 RESULT = "result/"
 """Prefix of a record's metrics in a run's summary: their own names hold the best and the last logged value."""
@@ -50,12 +50,30 @@ def records(content: bytes) -> Iterator[tuple[bytes, int]]:
             break
         kind, data = _chunk(content, position)
         position += CHUNK.size + len(data)
-        parts = [data] if kind in (FULL, FIRST) else [*parts, data]
+        if kind in (FULL, FIRST):
+            parts = []
+        parts.append(data)
         if kind in (FULL, LAST):
             yield b"".join(parts), position
             parts = []
     if parts:
         raise TornError("the last record is torn")
+
+
+def framed(messages: Iterable[bytes]) -> bytes:
+    """The ``.wandb`` file that holds these records."""
+    content = bytearray(HEADER.pack(*MAGIC, 0))
+    for message in messages:
+        first = True
+        while first or message:
+            if (left := BLOCK_BYTES - len(content) % BLOCK_BYTES) < CHUNK.size:
+                content += bytes(left)
+                left = BLOCK_BYTES
+            data, message = message[: left - CHUNK.size], message[left - CHUNK.size :]
+            kind = (LAST if not message else MIDDLE) if not first else (FIRST if message else FULL)
+            content += CHUNK.pack(zlib.crc32(data, zlib.crc32(bytes([kind]))), len(data), kind) + data
+            first = False
+    return bytes(content)
 
 
 def _chunk(content: bytes, position: int) -> tuple[int, bytes]:

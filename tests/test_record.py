@@ -43,7 +43,7 @@ def test_where_nothing_was_written_nothing_is_read(tmp_path: Path) -> None:
 
 def test_what_is_no_number_is_null(tmp_path: Path) -> None:
     values = {"eval/loss": math.nan, "eval/max": math.inf, "eval/ok": 0.5}
-    record.write(Record("t", "n", "diverged", trial={**TRIAL, "deep": [{"x": -math.inf}]}, result=values), tmp_path)
+    record.write(Record("t", "n", "pruned", trial={**TRIAL, "deep": [{"x": -math.inf}]}, result=values), tmp_path)
     found = json.loads((tmp_path / "record.json").read_text(), parse_constant=pytest.fail)
     assert found["result"] == {"eval/loss": None, "eval/max": None, "eval/ok": 0.5}
     assert found["trial"] == {**TRIAL, "deep": [{"x": None}]}
@@ -66,6 +66,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"params": {"trainable_ratio": 2.0}}, "params['trainable_ratio'] = 2.0 is above 1"),
     ({"trial": {}}, "its trial's task is no mapping"),
     ({"name": None}, "name is not a string"),
+    ({"trial_id": "\ud800"}, "trial_id has characters that cannot be printed"),
+    ({"result": {}}, "it finished without a result"),
+    ({"status": "failed"}, "it failed without an error"),
+    ({"trial": {**TRIAL, "seed": 10**400}}, "seed is not a number"),
+    ({"trial": {**TRIAL, "adapter": {"rank": 10**400}}}, "adapter.rank is not a number"),
+    ({"trial": {**TRIAL, "optimizer": {"lr": "abc"}}}, "optimizer.lr is not a number"),
+    ({"trial": {**TRIAL, "task": {"hidden": [10**400]}}}, "task.hidden is not a finite number of at most 64 bits"),
     ({"status": "lost"}, "status 'lost' is none of finished, pruned, diverged, failed"),
     ({"notes": (1,)}, "ablation or a note is not a string"),
     ({"error": {"message": 1}}, "error is no mapping of texts"),
@@ -81,12 +88,33 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("changes", "says"), WRONG, ids=[says for _, says in WRONG])
 def test_write_refuses_what_read_would_and_writes_nothing(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
     wrong = replace(WHOLE, **changes)
-    with pytest.raises(ValueError, match=re.escape(f"the record of trial 0123456789abcdef was not written: {says}")):
+    with pytest.raises(ValueError, match=re.escape(f"the record of trial {wrong.trial_id} was not written: {says}")):
         record.write(wrong, tmp_path)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "record.json").write_text(json.dumps(asdict(wrong)))
     with pytest.raises(ValueError, match=re.escape(f"record.json is not a record ({says}")):
         record.read(tmp_path)
+
+
+def test_read_refuses_a_number_whose_square_overflows_and_write_calls_it_absent(tmp_path: Path) -> None:
+    values = asdict(WHOLE) | {"result": {"eval/loss": 1e308}}
+    (tmp_path / "record.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="is not a finite number"):
+        record.read(tmp_path)
+    record.write(replace(WHOLE, result={"eval/loss": 2.0, "eval/perplexity": 1e200}), tmp_path)
+    found = record.read(tmp_path)
+    assert found is not None
+    assert found.result == {"eval/loss": 2.0, "eval/perplexity": None}
+
+
+def test_read_bounds_keys_and_levels(tmp_path: Path) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(100):
+        deep = {"a": deep}
+    for environment, says in ((deep, "more than 50 levels"), (dict.fromkeys(map(str, range(1001))), "1,000 keys")):
+        (tmp_path / "record.json").write_text(json.dumps(asdict(WHOLE) | {"environment": environment}))
+        with pytest.raises(ValueError, match=f"record.json is not a record .*{says}.*; delete it"):
+            record.read(tmp_path)
 
 
 def test_read_takes_a_record_that_was_written_before_metrics_were(tmp_path: Path) -> None:
@@ -108,7 +136,7 @@ def test_a_write_that_is_interrupted_leaves_the_old_file_and_nothing_else(
 
     monkeypatch.setattr(os, "fsync", out_of_space)
     with pytest.raises(OSError, match="No space left"):
-        record.write(Record("other", "n", "failed", trial=TRIAL), tmp_path)
+        record.write(Record("other", "n", "failed", trial=TRIAL, error={"type": "OSError"}), tmp_path)
     assert record.read(tmp_path) == WHOLE
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 

@@ -16,7 +16,7 @@ from analysis.statistics.questions import questions
 from analysis.tables.layout import file_stem
 from analysis.tables.render import render
 from sweep import record
-from sweep.files import replace_file
+from sweep.files import make_folder, read_foreign, replace_file
 
 
 def write(sweep: Sweep, target: Path | None = None, refresh: int | None = None) -> Path:
@@ -30,8 +30,9 @@ def write(sweep: Sweep, target: Path | None = None, refresh: int | None = None) 
         if sweep.folder is None:
             raise BadRequestError("these trials have no folder on this machine: say where with --out FOLDER")
         target = sweep.folder / "report"
-    (target / "tables").mkdir(parents=True, exist_ok=True)
-    (target / "figures").mkdir(exist_ok=True)
+        make_folder(target)
+    for name in ("tables", "figures"):
+        make_folder(target / name)
     asked, silent = questions(sweep)
     if not asked:
         raise BadRequestError("; ".join(silent))
@@ -42,7 +43,7 @@ def write(sweep: Sweep, target: Path | None = None, refresh: int | None = None) 
         _write_parts(found, target, f"{file_stem(question.task)}_" if len(asked) > 1 else "")
         answers.append(found)
     hashes = sources(sweep)
-    (target / "sources.json").write_text(json.dumps(hashes, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    replace_file(target / "sources.json", json.dumps(hashes, indent=1, sort_keys=True).encode() + b"\n")
     html = page.render(sweep, answers, combined(hashes), target, refresh)
     replace_file(target / "index.html", html.encode())
     return target / "index.html"
@@ -54,10 +55,10 @@ def _write_parts(found: Answer, target: Path, prefix: str) -> None:
         stem = prefix + "_by_".join([file_stem(table.metric.name), file_stem(table.rows.name)])
         stem += f"_and_{file_stem(table.columns.name)}" if table.columns else ""
         for style in ("md", "tex", "csv"):
-            (target / "tables" / f"{stem}.{style}").write_text(render(table, style), encoding="utf-8")
+            replace_file(target / "tables" / f"{stem}.{style}", render(table, style).encode())
     for drawing in found.drawings:
-        (target / "figures" / f"{prefix}{drawing.name}.svg").write_bytes(drawing.svg)
-        (target / "figures" / f"{prefix}{drawing.name}.png").write_bytes(drawing.png)
+        replace_file(target / "figures" / f"{prefix}{drawing.name}.svg", drawing.svg)
+        replace_file(target / "figures" / f"{prefix}{drawing.name}.png", drawing.png)
 
 
 def sources(sweep: Sweep) -> dict[str, str]:
@@ -66,11 +67,14 @@ def sources(sweep: Sweep) -> dict[str, str]:
     for row in sweep.trials.to_dict("records"):
         folder = row.get("folder")
         path = Path(str(folder)) / record.RECORD_FILE if isinstance(folder, str) else None
-        if path is not None and path.exists():
-            name, content = Path(str(folder)).name, path.read_bytes()
-        else:
+        try:
+            content = None if path is None else read_foreign(path, record.LARGEST_RECORD, links=False)
+        except FileNotFoundError:
+            content = None
+        name = str(row["trial_id"]) if content is None else Path(str(folder)).name
+        if content is None:
             known = {key: value for key, value in row.items() if not pd.isna(value) and key != "folder"}
-            name, content = str(row["trial_id"]), json.dumps(known, sort_keys=True, default=str).encode()
+            content = json.dumps(known, sort_keys=True, default=str).encode()
         hashes[name] = hashlib.sha256(content).hexdigest()
     return hashes
 

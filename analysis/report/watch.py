@@ -1,5 +1,6 @@
 """Keeps a report fresh while a sweep runs."""
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from analysis import load
 from analysis.errors import BadRequestError
 from analysis.report import report
 from analysis.sources import cache
+from sweep.text import say
 
 
 def watch(
@@ -34,7 +36,8 @@ def watch(
             last = now
             try:
                 path = report.write(load(sources), target, max(2, round(seconds)))
-                print(f"{time.strftime('%H:%M:%S')} wrote {path}", flush=True)
+                say(f"{time.strftime('%H:%M:%S')} wrote {path}")
             except BadRequestError as error:
-                print(f"{time.strftime('%H:%M:%S')} waiting: {error}", flush=True)
+                say(f"{time.strftime('%H:%M:%S')} waiting: {error}")
+            sys.stdout.flush()
         time.sleep(seconds)

@@ -10,6 +10,10 @@ from analysis.columns import is_factor
 from analysis.sources.frames import flat_row
 from analysis.sources.sweep import Raw
 from sweep import metrics, record
+from sweep.files import read_foreign
+
+LAST_STEP = 1 << 53
+"""Steps above it are no steps: a float cannot count them."""
 
 
 def begun_trials(folder: Path) -> list[Path]:
@@ -23,6 +27,9 @@ def read_trials(folders: Iterable[Path]) -> Raw:
     torn: list[str] = []
     declared: dict[str, Any] = {}
     for item in folders:
+        if item.is_symlink():
+            raw.problems.append(f"{item} is a symbolic link, which is not followed")
+            continue
         try:
             found = record.read(item)
         except ValueError as error:
@@ -31,12 +38,15 @@ def read_trials(folders: Iterable[Path]) -> Raw:
         if found is None:
             raw.missing.append(item.name)
             continue
-        raw.trials.append(trial_row(found, item))
+        try:
+            rows, bad = read_history(item / record.HISTORY_FILE)
+        except OSError as error:
+            raw.problems.append(f"{item / record.HISTORY_FILE} is left out ({error.strerror})")
+            rows, bad = [], 0
+        raw.add(trial_row(found, item), rows, str(item))
         if found.metrics != declared:
             declared = found.metrics
             raw.declare(metrics.of_plain(declared), item.name)
-        rows, bad = read_history(item / record.HISTORY_FILE)
-        raw.history += [row | {"trial_id": found.trial_id} for row in rows]
         if bad:
             torn.append(f"{item.name} ({bad})")
     if torn:
@@ -65,18 +75,23 @@ def trial_row(found: record.Record, folder: Path) -> dict[str, Any]:
 
 
 def read_history(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows of one ``history.jsonl`` and how many lines are no JSON object (a torn last line)."""
+    """The rows of one ``history.jsonl`` and how many lines are no JSON object (a torn last line).
+
+    Raises OSError for a file that is there and cannot be read.
+    """
     rows: list[dict[str, Any]] = []
     bad = 0
-    if not path.exists():
+    try:
+        content = read_foreign(path, record.LARGEST_HISTORY, links=False)
+    except FileNotFoundError:
         return rows, bad
-    for line in path.read_bytes().splitlines():
+    for line in content.splitlines():
         try:
             row = orjson.loads(line)
         except ValueError:
             bad += 1
             continue
-        if isinstance(row, dict) and type(row.get("step")) is int and row["step"] >= 0:
+        if isinstance(row, dict) and type(row.get("step")) is int and 0 <= row["step"] <= LAST_STEP:
             rows.append({key: value for key, value in row.items() if record.is_number(value)})
         else:
             bad += 1

@@ -32,10 +32,12 @@ def assemble(name: str, raw: Raw, folder: Path | None) -> Sweep:
     problems = [printable(line) for line in raw.problems]
     if repeated:
         problems.append(f"{len(repeated)} trials appear more than once; one record of each is used: {named(repeated)}")
-    history = pd.DataFrame(raw.history) if raw.history else pd.DataFrame({"trial_id": [], "step": []})
-    history = history.rename(columns=printable)
-    for column in history.columns.drop(["trial_id"]):
-        history[column] = pd.to_numeric(history[column], errors="coerce")
+    steps = raw.history
+    if not all(name.isprintable() for name in raw.columns):
+        steps = [{printable(key): value for key, value in row.items()} for row in steps]
+    history = pd.DataFrame(steps or {"trial_id": [], "step": []})
+    numbers = history.columns.drop(["trial_id"])
+    history = history.astype({column: "float64" for column in numbers if history[column].dtype == object})
     missing = sorted(map(printable, raw.missing))
     return Sweep(printable(name), trials, history, tuple(missing), tuple(problems), folder, _known(raw.metrics))
 

@@ -15,6 +15,7 @@ from analysis.sources.folders import begun_trials, read_trials
 from analysis.sources.frames import assemble, join
 from analysis.sources.sweep import Sweep
 from analysis.sources.wandb_api import read_group
+from analysis.sources.wandb_files import run_files
 from analysis.sources.wandb_runs import read_offline
 from sweep.record import NOT_TRIALS, has_begun
 from sweep.text import named
@@ -55,7 +56,7 @@ def _load_one(source: str | Path) -> Sweep:
     trials = begun_trials(folder)
     if not trials:
         _refuse_neighbours(folder)
-        if any(folder.rglob("*.wandb")):
+        if run_files(folder):
             return assemble(folder.resolve().parent.name, read_offline(folder), folder)
     return cache.keep(assemble(folder.resolve().name, read_trials(trials), folder), key)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,10 @@ from sweep.record import STATUSES
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+MOST_COLUMNS = 2000
+"""Settings and metrics of all trials together; those of a sweep of ours have about 150."""
 
 
 @dataclass
@@ -26,6 +30,20 @@ class Raw:
     missing: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     metrics: dict[str, Metric] = field(default_factory=dict)
+    columns: set[str] = field(default_factory=set)
+
+    def add(self, row: dict[str, Any], history: Iterable[dict[str, Any]], source: str) -> None:
+        """Add one trial and its history; one that would make the frames too wide is a problem instead."""
+        rows = [{**values, "trial_id": row["trial_id"]} for values in history]
+        columns = self.columns.union(row, *rows)
+        if len(columns) > MOST_COLUMNS:
+            self.problems.append(
+                f"{source} is left out: with it, the trials would have more than {MOST_COLUMNS:,} columns"
+            )
+            return
+        self.columns = columns
+        self.trials.append(row)
+        self.history += rows
 
     def declare(self, metrics: Mapping[str, Metric], trial: str) -> None:
         """Add what one trial's record says of its metrics; a contradiction to an earlier trial is a problem."""

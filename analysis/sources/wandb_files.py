@@ -4,14 +4,20 @@ A killed process leaves a file with a torn tail; every record before it is read.
 """
 
 import json
-import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sweep import wandb_log
+from sweep.files import read_foreign
+from sweep.record import MOST_KEYS, too_large
 
+LARGEST = 256 << 20
+"""Largest file that is read, in bytes; a run of ours has some ten KB."""
+DEEPEST_FOLDER = 8
+"""How far below a folder runs are looked for; W&B puts them two levels below ``wandb``."""
 NON_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
@@ -45,31 +51,49 @@ def run_files(folder: Path) -> list[Path]:
     Links (``latest-run``) are not followed and set-aside attempts (``superseded/``) are skipped, so a run
     appears once.
     """
-    paths = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name != wandb_log.SUPERSEDED]
-        paths += [Path(parent, name) for name in files if name.endswith(".wandb")]
-    return [path for path in sorted(paths) if not path.is_symlink()]
+    paths: list[Path] = []
+    level = [folder]
+    for _ in range(DEEPEST_FOLDER):
+        below: list[Path] = []
+        for item in (item for parent in level for item in _content(parent)):
+            if item.name.endswith(".wandb"):
+                paths.append(item)
+            elif item.name != wandb_log.SUPERSEDED and stat.S_ISDIR(item.lstat().st_mode):
+                below.append(item)
+        level = below
+    return sorted(path for path in paths if not path.is_symlink())
+
+
+def _content(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # gone, or closed to this user
+        return []
 
 
 def read_run(path: Path) -> WandbRun:
     """Read one ``.wandb`` file.
 
-    Raises ValueError, naming the file, when it is something else.
+    Raises ValueError, naming the file, when it is something else, or holds what no run of a trial does.
     """
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from wandb.proto.wandb_internal_pb2 import Record as Message  # type: ignore[attr-defined]
 
     run = WandbRun(id=path.stem.removeprefix("run-"))
     try:
-        for message, _ in wandb_log.records(path.read_bytes()):
+        for message, _ in wandb_log.records(read_foreign(path, LARGEST, links=False)):
             _apply(Message.FromString(message), run)
     except (wandb_log.TornError, wandb_log.DamagedError) as error:
         if isinstance(error, wandb_log.DamagedError) and error.position == 0:
             raise ValueError(f"{path} is not a .wandb file") from None
         run.truncated = True
+    except OSError as error:
+        raise ValueError(f"{path} is not a .wandb file ({error.strerror})") from None
     except (DecodeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a .wandb file ({error})") from None
+    fault = too_large(run.config) or too_large(run.summary)
+    if fault or len({key for row in run.history for key in row}) > MOST_KEYS:
+        raise ValueError(f"{path} is left out ({fault or f'its history has more than {MOST_KEYS:,} keys'})")
     for values in (run.config, run.summary, *run.history):
         for key in [key for key in values if key.startswith("_")]:
             del values[key]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.columns import is_factor
+from analysis.columns import is_factor, is_metric
 from analysis.sources.frames import flat_row
 from analysis.sources.sweep import Raw
 from analysis.sources.wandb_files import WandbRun, read_run, run_files
-from sweep.record import STATUSES, is_number
+from sweep.record import STATUSES, is_number, wrong_settings
 from sweep.wandb_log import RESULT
 
 MEASURED = ("params/", "perf/")
+ERROR = ("error.type", "error.message")
 
 
 def read_offline(folder: Path) -> Raw:
@@ -56,20 +58,35 @@ def add_run(raw: Raw, run: WandbRun) -> None:
         raw.missing.append(name)
         return
     flat = flat_row(run.config)
-    trial_id = str(flat.get("trial_id", run.id))
+    settings = {key: value for key, value in flat.items() if is_factor(key)}
+    result = {key.removeprefix(RESULT): value for key, value in run.summary.items() if key.startswith(RESULT)}
+    trial_id, ablation = run.config.get("trial_id", run.id), run.config.get("ablation") if ours else None
+    if fault := _fault(status, (trial_id, "" if ablation is None else ablation), settings, result if ours else None):
+        raw.problems.append(f"the W&B run {name} is left out: {fault}")
+        return
     row: dict[str, Any] = {
         "trial_id": trial_id,
         "name": run.group or None,
         "run": name,
-        "ablation": flat.get("ablation"),
+        "ablation": ablation,
         "status": status or ("finished" if run.exit_code == 0 else "failed"),
-        **{key: value for key, value in flat.items() if is_factor(key)},
+        **settings,
+        **{key: value if is_number(value) else None for key, value in result.items()},
     }
     for key, value in run.summary.items():
-        if key.startswith(RESULT):
-            row[key.removeprefix(RESULT)] = value if is_number(value) else None
-        elif key.startswith("error.") or ((key.startswith(MEASURED) or (not ours and "/" in key)) and is_number(value)):
+        measured = key.startswith(MEASURED) or (not ours and is_metric(key) and not key.startswith(RESULT))
+        if (key in ERROR and isinstance(value, str)) or (measured and is_number(value)):
             row[key] = value
-    raw.trials.append(row)
     rows = [{key: value for key, value in row.items() if is_number(value)} for row in run.history]
-    raw.history += [row | {"trial_id": trial_id} for row in rows if "step" in row]
+    raw.add(row, [row for row in rows if "step" in row], f"the W&B run {name}")
+
+
+def _fault(status: Any, texts: Iterable[Any], settings: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
+    """What no trial can have left, or an empty string; ``result`` is None for a run of another program."""
+    if not all(isinstance(text, str) and text.isprintable() for text in texts):
+        return "its trial_id or its ablation is not a text that can be printed"
+    if result is not None and status == "finished" and not result:
+        return "it finished without a result"
+    if wrong := [name for name in result or () if not is_metric(name)]:
+        return f"result[{wrong[0]!r}] is no metric, as eval/loss is one"
+    return next(wrong_settings(settings), "")

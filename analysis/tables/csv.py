@@ -20,14 +20,14 @@ def comma_separated(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     factors = [table.rows.name, *([table.columns.name] if table.columns else [])]
-    writer.writerow([*factors, "metric", *MEASURES])
+    writer.writerow([*map(for_spreadsheets, factors), "metric", *MEASURES])
     for (row, column), entry in table.entries.items():
         summary = entry.summary
         writer.writerow(
             [
                 for_spreadsheets(row),
                 *([for_spreadsheets(column)] if table.columns else []),
-                table.metric.name,
+                for_spreadsheets(table.metric.name),
                 summary.n,
                 *map(_number, (summary.mean, summary.std, summary.median, summary.low, summary.high)),
                 entry.trials,

@@ -1,6 +1,7 @@
 """A table as LaTeX, for the package booktabs."""
 
 import re
+from collections.abc import Sequence
 
 from analysis.tables.layout import (
     column_heads,
@@ -14,6 +15,8 @@ from analysis.tables.layout import (
 )
 from analysis.tables.table import Entry, Table
 
+GREEK = 0x370
+"""The first letter that pdflatex does not set by itself."""
 _LATEX = {
     "&": r"\&",
     "%": r"\%",
@@ -45,6 +48,12 @@ def latex_escape(text: str) -> str:
     return "".join(_LATEX.get(char, char) for char in without_controls(text))
 
 
+def _line(cells: Sequence[str]) -> str:
+    r"""One row; behind the ``\\`` of the row above, a ``[`` or a ``*`` would be its argument."""
+    text = " & ".join(cells) + r" \\"
+    return "{}" + text if text.startswith(("[", "*")) else text
+
+
 def latex(table: Table) -> str:
     r"""A ``table`` float; n stands in the caption where all cells share it."""
     ratios = ratio_by_row(table)
@@ -68,10 +77,12 @@ def latex(table: Table) -> str:
             text = "--" if entry is None else _cell(entry, table, ratios, one_size)
             spans = row in table.spanning and entry is not None
             shown.append(rf"\multicolumn{{{width}}}{{c}}{{{text}}}" if spans else text)
-        lines.append(" & ".join(shown) + r" \\")
+        lines.append(_line(shown))
     lines += [r"\bottomrule", r"\end{tabular}", ""]
     lines += [rf"{{\footnotesize {latex_escape(note)}\par}}" for note in table.notes]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+    text = "\n".join([*lines, r"\end{table}"]) + "\n"
+    foreign = any(char.isalpha() and ord(char) >= GREEK for char in text)
+    return "% needs lualatex or xelatex, and a font that has its letters\n" + text if foreign else text
 
 
 def _heads(table: Table, lead: int) -> list[str]:
@@ -83,7 +94,7 @@ def _heads(table: Table, lead: int) -> list[str]:
         lines.append(rf"\cmidrule(l){{{lead + 1}-{lead + width}}}")
     heads = [table.rows.label, *(["trainable"] if lead == 2 else [])]
     heads += list(table.column_levels) if table.columns is not None else column_heads(table)
-    return [*lines, " & ".join(map(latex_escape, heads)) + r" \\"]
+    return [*lines, _line([latex_escape(head) for head in heads])]
 
 
 def _cell(entry: Entry, table: Table, ratios: dict[str, float], one_size: bool) -> str:

@@ -18,7 +18,8 @@ from sweep import text
 
 def markdown_escape(words: str) -> str:
     """``words`` as GitHub's Markdown prints them literally inside a table cell."""
-    return re.sub(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w))", r"\\\1", without_controls(words))
+    special = r"[\\`*\[\]<>|~]|&(?=#?\w+;)|(?<![^\W_])_+|_+(?![^\W_])"
+    return re.sub(special, lambda found: "".join(f"\\{char}" for char in found[0]), without_controls(words))
 
 
 def markdown(table: Table) -> str:

@@ -16,11 +16,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Upload to W&B what is not there yet. It may be repeated: nothing is uploaded twice.",
     )
     parser.add_argument("folder", type=Path, help="outputs/NAME")
-    folder = parser.parse_args(arguments).folder
+    parser.add_argument("--entity", help="whose project the runs go to (default: W&B's settings, or the key's owner)")
+    parser.add_argument("--project", help="where the runs go (default: W&B's settings, or lora-sweep)")
+    options = parser.parse_args(arguments)
+    folder = options.folder
     if not (folder / "wandb").is_dir():
         say(f"lora-sweep: {folder} holds no W&B runs", sys.stderr)
         return 2
 
+    from sweep.trackers import upload
+
+    with upload.own_settings():
+        return _upload(folder, options.entity, options.project)
+
+
+def _upload(folder: Path, entity: str | None, project: str | None) -> int:
     from sweep.trackers import upload, wandb
 
     files = upload.run_files(folder)
@@ -31,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if obstacle := wandb.obstacle():
             say(f"lora-sweep: {obstacle}; nothing was uploaded, and nothing is lost", sys.stderr)
             return 1
-        said = upload.upload(wanted)
+        goal = upload.destination(entity, project)
+        say(f"uploading {len(wanted)} runs to {goal.entity}/{goal.project} on {wandb.server()}", sys.stderr)
+        said = upload.upload(wanted, goal)
     there = sum(upload.marker(file).exists() for file in files)
     say(
         f"{folder}: {there} of {len(files)} W&B runs are on the server"

@@ -9,9 +9,13 @@ import fcntl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
+
+from sweep.files import append_to, open_foreign
 
 LOCK_FILE = ".lock"
+LARGEST_LOCK = 1 << 20
+"""Its largest size in bytes; ours is empty."""
 SHORT = 8
 """As many hex digits of a trial's identity as its folder's name ends with are enough for any call here."""
 
@@ -26,7 +30,7 @@ def claim(folder: Path, trial_ids: Iterable[str]) -> Iterator[set[str]]:
     A process has one claim on a sweep at a time: closing the file ends all locks that the process has on it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_FILE).open("ab") as file:
+    with append_to(folder / LOCK_FILE, create=True) as file:
         fcntl.lockf(file, fcntl.LOCK_EX, 1, _TURN)
         ours = {trial_id for trial_id in trial_ids if _lock(file, trial_id, fcntl.LOCK_EX)}
         fcntl.lockf(file, fcntl.LOCK_UN, 1, _TURN)
@@ -35,7 +39,7 @@ def claim(folder: Path, trial_ids: Iterable[str]) -> Iterator[set[str]]:
 
 def wait_for(folder: Path, trial_ids: Iterable[str]) -> None:
     """Return when each of ``trial_ids`` has been free."""
-    with (folder / LOCK_FILE).open("ab") as file:
+    with append_to(folder / LOCK_FILE, create=True) as file:
         for trial_id in trial_ids:
             fcntl.lockf(file, fcntl.LOCK_EX, 1, _byte(trial_id))
             fcntl.lockf(file, fcntl.LOCK_UN, 1, _byte(trial_id))
@@ -44,14 +48,14 @@ def wait_for(folder: Path, trial_ids: Iterable[str]) -> None:
 def claimed(folder: Path, trial_ids: Iterable[str]) -> set[str]:
     """Those of ``trial_ids`` that another process is training now."""
     try:
-        with (folder / LOCK_FILE).open("rb") as file:
+        with open_foreign(folder / LOCK_FILE, LARGEST_LOCK, links=False) as file:
             fcntl.lockf(file, fcntl.LOCK_SH, 1, _TURN)
             return {trial_id for trial_id in trial_ids if not _lock(file, trial_id, fcntl.LOCK_SH)}
     except FileNotFoundError:
         return set()
 
 
-def _lock(file: BinaryIO, trial_id: str, kind: int) -> bool:
+def _lock(file: IO[bytes], trial_id: str, kind: int) -> bool:
     try:
         fcntl.lockf(file, kind | fcntl.LOCK_NB, 1, _byte(trial_id))
     except BlockingIOError:

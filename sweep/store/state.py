@@ -25,6 +25,8 @@ def look(folder: Path, is_training: bool = False) -> Found:
     if is_training:
         return Found(folder, "training")
     try:
+        if link := record.link_in(folder):
+            return Found(folder, "damaged", f"{link} is a symbolic link, which is not followed; delete it")
         left = record.read(folder)
     except (OSError, ValueError) as error:
         return Found(folder, "damaged", str(error))

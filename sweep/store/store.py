@@ -1,6 +1,8 @@
 """A sweep's folder: where each trial's files are, what is already done, and what a trial leaves."""
 
+import errno
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -8,7 +10,8 @@ from typing import Any
 
 from sweep import record
 from sweep.adapters.peft.export import WEIGHTS_FILE
-from sweep.files import replace_file
+from sweep.errors import ConfigError
+from sweep.files import read_foreign, replace_file
 from sweep.metrics import to_plain
 from sweep.record import Record, Status
 from sweep.resolve import ResolvedTrial
@@ -19,6 +22,7 @@ MEASURED_BY = "metric_plugins"
 SAMPLES_FILE = "samples.jsonl"
 _UNWRITTEN = ".records-"
 """Begins the name of the file that holds the records of a pack until each is in its trial's folder."""
+_LARGEST_UNWRITTEN = 256 << 20
 
 
 class UnwritableError(OSError):
@@ -31,7 +35,9 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UnwritableError(f"cannot write to {folder}: {error.strerror}; what is finished is safe") from error
+        gone = error.errno == errno.ENOENT
+        safe = "files there have been deleted, perhaps finished ones" if gone else "what is finished is safe"
+        raise UnwritableError(f"cannot write to {folder}: {error.strerror}; {safe}") from error
 
 
 class Store:
@@ -79,10 +85,10 @@ class Store:
             waiting.unlink()
 
     def recover_records(self) -> None:
-        """Write the records of packs whose process was killed while it wrote them."""
+        """Write the records of packs whose process was killed while it wrote them. Raises ConfigError for a damaged file."""
         for waiting in self.folder.glob(f"{_UNWRITTEN}*.json"):
             with suppress(FileNotFoundError):  # another launch was quicker
-                records = [Record.of(values) for values in json.loads(waiting.read_bytes())]
+                records = _read_unwritten(waiting)
                 with claim.claim(self.folder, [one.trial_id for one in records]) as ours:
                     if len(ours) == len(records):
                         self._write_missing(records)
@@ -133,7 +139,7 @@ class Store:
         with writing(self.folder):
             for one in records:
                 for folder in self.folder.glob(f"*-{one.trial_id[: claim.SHORT]}"):
-                    if not (folder / record.RECORD_FILE).exists():
+                    if not folder.is_symlink() and not (folder / record.RECORD_FILE).exists():
                         record.write(one, folder)
 
     def lacks_adapter(self, trial: ResolvedTrial) -> bool:
@@ -148,3 +154,23 @@ class Store:
 
     def _adapter(self, trial: ResolvedTrial) -> Path:
         return self.trial_folder(trial) / "adapter"
+
+
+def _read_unwritten(path: Path) -> list[Record]:
+    """The records of one pack. Raises ConfigError for a file that holds anything else."""
+    try:
+        values = json.loads(read_foreign(path, _LARGEST_UNWRITTEN, links=False))
+        if not isinstance(values, list):
+            raise TypeError("not a list")
+        records = [record.parse(one) for one in values]
+        if not all(re.fullmatch("[0-9a-f]{16}", one.trial_id) for one in records):
+            raise ValueError("a trial_id is not 16 hexadecimal digits")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        fault = error.strerror or str(error)
+    except (TypeError, ValueError, RecursionError) as error:
+        fault = str(error)
+    else:
+        return records
+    raise ConfigError([f"{path} is not the records of a pack ({fault}); delete it to train its trials again"])

@@ -1,10 +1,13 @@
 """The local files of one trial, which are the truth: ``history.jsonl``, ``trial.log`` and ``record.json``."""
 
+import errno
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sweep import record
+from sweep.files import append_to, start_file
 from sweep.record import HISTORY_FILE, RECORD_FILE, Record
 from sweep.trackers.tracker import Row
 
@@ -12,31 +15,45 @@ LOG_FILE = "trial.log"
 
 
 class LocalTracker:
-    """Writes into the trial's own folder. Rows wait in memory until ``flush``; no file stays open."""
+    """Writes into the trial's own folder. Rows wait in memory until ``flush``; no file stays open.
+
+    The history is a new file, by which this attempt is known: whoever began last keeps the folder.
+    """
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._lines: list[bytes] = []
         (folder / RECORD_FILE).unlink(missing_ok=True)
-        (folder / HISTORY_FILE).write_bytes(b"")
+        start_file(folder / HISTORY_FILE)
+        begun = (folder / HISTORY_FILE).lstat()
+        self._file, self._size = (begun.st_dev, begun.st_ino), 0
 
     def log(self, step: int, row: Row) -> None:
         """Keep one row; NaN and infinity become null."""
         self._lines.append(json.dumps(record.finite({"step": step, **row}), allow_nan=False).encode() + b"\n")
 
     def flush(self) -> None:
-        """Append the waiting rows to ``history.jsonl``; OSError where they do not fit."""
-        if self._lines:
-            with (self._folder / HISTORY_FILE).open("ab") as file:
-                file.write(b"".join(self._lines))
-            self._lines.clear()
+        """Append the waiting rows to ``history.jsonl``.
+
+        Raises OSError where they do not fit, and ESTALE where the file is another: a second launch trains the same trial,
+        because somebody deleted the sweep's lock file.
+        """
+        with append_to(self._folder / HISTORY_FILE) as file:
+            found = os.fstat(file.fileno())
+            if ((found.st_dev, found.st_ino), found.st_size) != (self._file, self._size):
+                reason = f"another launch has begun {self._folder.name} (was .lock deleted?) and goes on with it"
+                raise OSError(errno.ESTALE, reason, str(self._folder))
+            content = b"".join(self._lines)
+            file.write(content)
+        self._size += len(content)
+        self._lines.clear()
 
     def note(self, text: str) -> None:
         """Add a line with the time to ``trial.log``."""
         stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
-        with (self._folder / LOG_FILE).open("a", encoding="utf-8") as file:
-            file.write(f"{stamp} {text}\n")
+        with append_to(self._folder / LOG_FILE, create=True) as file:
+            file.write(f"{stamp} {text}\n".encode(errors="backslashreplace"))
 
     def finish(self, final: Record) -> None:
         """Write what is left, and the record last."""

@@ -4,6 +4,7 @@ The local record is the truth. Whatever goes wrong here costs one warning line a
 mirror, never the trial; every wait is bounded.
 """
 
+import errno
 import logging
 import os
 import re
@@ -107,6 +108,7 @@ class WandbTracker:
         self.lost = False
         with self._mirroring("open"):
             settings.folder.mkdir(parents=True, exist_ok=True)  # wandb would silently write to /tmp instead
+            refuse_links(settings.folder / "wandb", settings.folder / "wandb" / SUPERSEDED)
             set_aside(settings.folder, trial_id)
             self._run = wandb.init(
                 project=settings.project,
@@ -234,6 +236,13 @@ def choose_mode(mode: str) -> Mode:
     return "offline"
 
 
+def refuse_links(*folders: Path) -> None:
+    """Raise OSError where one of ``folders`` is a symbolic link: nothing is written through it."""
+    for folder in folders:
+        if folder.is_symlink():
+            raise OSError(errno.ELOOP, "is a symbolic link", str(folder))
+
+
 def set_aside(folder: Path, trial_id: str) -> None:
     """Move the W&B files of earlier attempts at a trial to ``folder/wandb/superseded``.
 
@@ -262,6 +271,11 @@ def obstacle() -> str | None:
             return f"no good answer from {server} in {ANSWER_SECONDS} s (is the network up?)"
         return f"{_one_line(error)} (if the key is wrong: `wandb login --relogin`)"
     return f"no API key for {server}; run `wandb login` or set WANDB_API_KEY"
+
+
+def server() -> str:
+    """The address of the W&B server."""
+    return str(wandb.setup().settings.base_url)
 
 
 def _known(settings: Mapping[str, Any]) -> dict[str, Any]:

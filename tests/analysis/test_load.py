@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from simulate import grid, write_sweep
 
 import analysis
 from analysis.errors import BadRequestError
+from analysis.sources import cache
 
 
 @pytest.fixture
@@ -27,7 +29,8 @@ def test_one_row_a_trial_with_factors_metrics_and_identity(sweep_folder: Path):
 
 def test_the_cache_gives_the_same_frames_and_sees_changes(sweep_folder: Path):
     first, second = analysis.load(sweep_folder), analysis.load(sweep_folder)
-    assert (sweep_folder / ".analysis" / "sweep.json").exists()
+    assert len(list(cache.place().iterdir())) >= 2
+    assert not list(sweep_folder.glob(".*"))
     assert first.trials.equals(second.trials)
     assert first.history.equals(second.history)
     assert list(first.trials.dtypes) == list(second.trials.dtypes)
@@ -36,6 +39,31 @@ def test_the_cache_gives_the_same_frames_and_sees_changes(sweep_folder: Path):
     record["result"]["eval/loss"] = 123.25
     path.write_text(json.dumps(record))
     assert 123.25 in set(analysis.load(sweep_folder).trials["eval/loss"])
+
+
+def test_the_cache_is_the_users_own_and_a_damaged_one_is_made_anew(
+    sweep_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    first = analysis.load(sweep_folder)
+    files = sorted((tmp_path / "own" / "lora-sweep" / "analysis").iterdir())
+    assert [path.suffixes for path in files] == [[".history", ".parquet"], [".trials", ".parquet"]]
+    for path in files:
+        whole = path.read_bytes()
+        for damaged in (b"", whole[:-100], b"PAR1" + bytes(200) + b"PAR1"):
+            path.write_bytes(damaged)
+            assert analysis.load(sweep_folder).trials.equals(first.trials)
+            assert path.read_bytes() == whole
+
+
+def test_the_cache_sees_a_change_of_equal_size_and_time(sweep_folder: Path):
+    analysis.load(sweep_folder)
+    path = sweep_folder / "trial_00000" / "record.json"
+    state, text = path.stat(), path.read_text()
+    path.write_text(text.replace('"finished"', '"pruned"  '))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert path.stat().st_size == state.st_size
+    assert analysis.load(sweep_folder).counts["pruned"] == 1
 
 
 def test_a_moved_sweep_has_its_new_folders(sweep_folder: Path):

@@ -180,7 +180,8 @@ def test_a_plan_leaves_out_what_is_finished_and_what_is_twice(tmp_path: Path) ->
 def finish(store: Store, trial: ResolvedTrial, status: str) -> None:
     folder = store.trial_folder(trial)
     folder.mkdir(parents=True)
-    write(Record(trial.id, "n", status, trial=trial.science()), folder)  # type: ignore[arg-type]
+    result, error = ({"eval/loss": 0.5}, None) if status == "finished" else ({}, {"type": "OSError", "message": "disk"})
+    write(Record(trial.id, "n", status, trial=trial.science(), result=result, error=error), folder)  # type: ignore[arg-type]
     (folder / "history.jsonl").write_text('{"step": 20}\n')
 
 

@@ -47,7 +47,9 @@ def test_rows_go_to_their_own_trial_and_none_to_one_that_has_stopped(tmp_path: P
     sinks = PackRows(pack, store, mirror=None)
     sinks.log(0, [{"eval/loss": 0.0}, {"eval/loss": 1.0}])
     sinks.log(1, [{"train/loss": 0.5}, None])
-    sinks.finish([Record(trial.id, "n", "finished", trial=trial.science()) for trial in pack])
+    sinks.finish(
+        [Record(trial.id, "n", "finished", trial=trial.science(), result={"eval/loss": 0.5}) for trial in pack]
+    )
     rows = [history(store.trial_folder(trial)) for trial in pack]
     assert rows == [
         [{"step": 0, "eval/loss": 0.0}, {"step": 1, "train/loss": 0.5}],

@@ -14,6 +14,7 @@ DONE: dict[str, Any] = {"params": {"trainable": 1}, "result": {"eval/loss": 0.5}
 def leave(store: Store, trial: ResolvedTrial, status: Status = "finished") -> None:
     folder = store.trial_folder(trial)
     folder.mkdir(parents=True, exist_ok=True)
-    record.write(store.record_of(trial, ENVIRONMENT, status, **DONE), folder)
+    error = {"error": {"type": "OSError", "message": "disk"}} if status in ("failed", "diverged") else {}
+    record.write(store.record_of(trial, ENVIRONMENT, status, **DONE, **error), folder)
     last = 0 if trial.adapter.kind == "none" else 20
     (folder / "history.jsonl").write_text(f'{{"step": 0, "eval/loss": 2.0}}\n{{"step": {last}, "eval/loss": 0.5}}\n')

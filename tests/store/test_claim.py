@@ -121,7 +121,7 @@ def test_what_another_launch_trains_is_awaited_or_taken_over(dies: bool, tmp_pat
         assert history(store.trial_folder(trial)) == history(tmp_path / "alone" / trial.label)
     attempts = (store.trial_folder(wanted[1]) / "trial.log").read_text().count("in a pack of")
     assert attempts == (2 if dies else 1)
-    assert theirs.stat().st_ino == file
+    assert (theirs.stat().st_ino == file) == (not dies)  # who begins a trial begins a new file
 
 
 def test_two_claims_at_once_do_not_split_what_both_want(tmp_path: Path) -> None:

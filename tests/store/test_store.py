@@ -1,9 +1,14 @@
+import json
+import os
 from pathlib import Path
 
 import pytest
 
+from sweep import record
+from sweep.errors import ConfigError
 from sweep.resolve import ResolvedTrial
-from sweep.store.store import Store
+from sweep.store.skip import decide
+from sweep.store.store import Store, UnwritableError, writing
 from sweep.text import failure
 from tests.store.left import DONE, ENVIRONMENT
 from tests.support.commands import resolved
@@ -34,3 +39,53 @@ def test_a_failure_keeps_class_message_and_traceback(store: Store, trial: Resolv
     assert error is not None
     assert (error["type"], error["message"]) == ("KeyError", "'what is missing'")
     assert "in broken" in error["traceback"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "{}", "[1]", '[{"format": 1}]', "[" * 100_000, None],
+    ids=["cut", "mapping", "number", "no record", "nested", "pipe"],
+)
+def test_recover_records_refuses_a_damaged_file_by_name(content: str | None, store: Store) -> None:
+    store.folder.mkdir()
+    waiting = store.folder / ".records-01234567.json"
+    os.mkfifo(waiting) if content is None else waiting.write_text(content)
+    with pytest.raises(ConfigError, match=r"\.records-01234567\.json is not the records of a pack \(.*; delete it"):
+        store.recover_records()
+    assert waiting.exists()
+
+
+def test_recover_records_takes_no_path_for_a_trial(store: Store, trial: ResolvedTrial) -> None:
+    store.folder.mkdir()
+    outside = store.folder.parent / "v"
+    outside.mkdir()
+    values = record.plain(store.record_of(trial, ENVIRONMENT, "finished", **DONE)) | {"trial_id": "/../../v"}
+    (store.folder / ".records-01234567.json").write_text(json.dumps([values]))
+    with pytest.raises(ConfigError, match="trial_id is not 16 hexadecimal digits"):
+        store.recover_records()
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", "record.json", "history.jsonl", "trial.log", "adapter", ".hydra"])
+def test_decide_refuses_a_trial_whose_folder_is_or_holds_a_link(
+    name: str, store: Store, trial: ResolvedTrial, tmp_path: Path
+) -> None:
+    link = store.trial_folder(trial) / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="is a symbolic link, which is not followed; delete it"):
+        decide(trial, store)
+
+
+def test_claim_follows_no_link(store: Store, trial: ResolvedTrial, tmp_path: Path) -> None:
+    store.folder.mkdir()
+    (store.folder / ".lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError, match=r"symbolic link"), store.claim([trial]):
+        pass
+    assert not (tmp_path / "mine").exists()
+
+
+def test_writing_promises_nothing_of_a_folder_that_was_deleted(store: Store) -> None:
+    says = "No such file or directory; files there have been deleted"
+    with pytest.raises(UnwritableError, match=says), writing(store.folder):
+        (store.folder / "gone" / "x").touch()

@@ -81,3 +81,36 @@ def test_many_trackers_keep_no_file_open(tmp_path: Path) -> None:
         tracker.flush()
         tracker.note("on")
     assert len(list(Path("/proc/self/fd").iterdir())) == open_files
+
+
+def test_local_tracker_whose_trial_another_launch_has_begun_stops_and_leaves_the_other_alone(tmp_path: Path) -> None:
+    first = LocalTracker(tmp_path)
+    first.log(1, {"train/loss": 1.0})
+    first.flush()
+    second = LocalTracker(tmp_path)
+    second.log(1, {"train/loss": 2.0})
+    second.flush()
+    first.log(2, {"train/loss": 1.0})
+    for write in (first.flush, lambda: first.finish(DONE)):
+        with pytest.raises(OSError, match=r"another launch has begun .* \(was \.lock deleted\?\)"):
+            write()
+    second.finish(DONE)
+    assert history(tmp_path) == [{"step": 1, "train/loss": 2.0}]
+    assert record.read(tmp_path) == DONE
+
+
+def test_local_tracker_writes_through_no_link(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    folder = tmp_path / "trial"
+    folder.mkdir()
+    for name in ("history.jsonl", "trial.log", "record.json"):
+        (folder / name).symlink_to(mine)
+    tracker = LocalTracker(folder)
+    tracker.log(1, {"train/loss": 1.0})
+    with pytest.raises(OSError, match="symbolic link"):
+        tracker.finish(DONE)
+    (folder / "trial.log").unlink()
+    tracker.finish(DONE)
+    assert mine.read_text() == "mine"
+    assert [path.is_symlink() for path in folder.iterdir()] == [False] * 3

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from analysis.sources.wandb_files import read_runs
-from sweep.trackers.upload import marker, run_files
+from sweep.trackers.upload import marker, messages, run_files
+from sweep.wandb_log import framed
 from tests.store.test_claim import holding
 from tests.support.commands import TOY, command, history, records, sweep
 from tests.support.loopback_wandb import LoopbackWandb
@@ -158,7 +159,7 @@ def test_a_server_that_hangs_is_given_up(study: Path, server: LoopbackWandb, mon
         monkeypatch.setenv(key, value)
     server.fault = "hang"
     started = time.monotonic()
-    upload.upload(uploadable(study), stalled_s=2)
+    upload.upload(uploadable(study), upload.Destination("local", "lora-sweep"), stalled_s=2)
     assert time.monotonic() - started < 10
     assert len(uploadable(study)) == 4
 
@@ -178,3 +179,60 @@ def test_what_was_mirrored_online_is_not_uploaded_again(tmp_path: Path, server: 
     assert_all_rows_once(tmp_path / "outputs/s", server)
     assert sync(tmp_path / "outputs/s", server).stdout == "outputs/s: 1 of 1 W&B runs are on the server\n"
     assert_all_rows_once(tmp_path / "outputs/s", server)
+
+
+def forge(file: Path, **run: str) -> None:
+    """Add to a run's file a record that sends files and an artifact, and change the record that begins it."""
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+
+    found = messages(file)
+    for one in found:
+        if one.HasField("run"):
+            for key, value in run.items():
+                setattr(one.run, key, value)
+    sends = Record()
+    sends.files.files.add(path="id_rsa")
+    steals = Record()
+    steals.artifact.name, steals.artifact.type = "a", "model"
+    file.write_bytes(framed(one.SerializeToString() for one in (*found[:-1], sends, steals, found[-1])))
+
+
+def test_sync_sends_no_file_whatever_a_run_says(study: Path, server: LoopbackWandb, tmp_path: Path) -> None:
+    (tmp_path / "id_rsa").write_text("PRIVATE KEY")
+    for file in uploadable(study):
+        (file.parent / "files").mkdir(exist_ok=True)
+        (file.parent / "files" / "id_rsa").symlink_to(tmp_path / "id_rsa")
+        forge(file, run_id="another-run-of-mine", sweep_id="x")
+        assert [one.WhichOneof("record_type") for one in messages(file)][-3:-1] == ["files", "artifact"]
+    done = sync(study, server)
+    assert done.returncode == 0, done.stderr
+    assert_all_rows_once(study, server)
+    assert {run.id for run in server.runs.values()} == {file.stem.removeprefix("run-") for file in run_files(study)}
+    assert not [request for request in server.requests if "id_rsa" in str(request) or "PRIVATE" in str(request)]
+
+
+def test_sync_goes_where_the_user_says_and_says_it_first(study: Path, server: LoopbackWandb) -> None:
+    first, *_ = uploadable(study)
+    forge(first, project="theirs", entity="somebody")
+    done = sync(study, server)
+    assert (done.returncode, done.stdout) == (1, "outputs/s: 3 of 4 W&B runs are on the server\n")
+    assert done.stderr.startswith("uploading 4 runs to local/lora-sweep on http://127.0.0.1:")
+    assert "it says that it belongs to somebody/theirs; --entity and --project say where it goes" in done.stderr
+    assert {run.project for run in server.runs.values()} == {"lora-sweep"}
+    home = str(study.parents[1])
+    line = ("sweep", "sync", "outputs/s", "--project", "mine")
+    done = command(*line, cwd=study.parents[1], HOME=home, **server.environment())
+    assert done.returncode == 0, done.stderr
+    assert [run.project for run in server.runs.values()].count("mine") == 1
+
+
+def test_run_files_are_no_links(study: Path, tmp_path: Path) -> None:
+    first, second, *rest = run_files(study)
+    first.rename(tmp_path / "x")
+    first.symlink_to(tmp_path / "x")
+    second.parent.rename(tmp_path / "y")
+    second.parent.symlink_to(tmp_path / "y")
+    assert run_files(study) == rest
+    (study / "wandb").rename(tmp_path / "z")
+    (study / "wandb").symlink_to(tmp_path / "z")
+    assert run_files(study) == []

@@ -29,12 +29,23 @@ async function start() {
   const fresh = { filters: {}, brushes: {}, group: data.group, metric: data.metric, sort: data.metric,
     ascending: meaning[data.metric].better !== "higher", page: 0, picked: [] };
   const state = Object.assign(fresh, remembered());
-  if (!data.factors.includes(state.group)) state.group = data.group;
-  if (!column[state.metric]) state.metric = data.metric;
-  if (!column[state.sort]) state.sort = data.metric;
 
+  // The page's address may have been written by somebody else: only these keys count, with values of these kinds.
   function remembered() {
-    try { return JSON.parse(decodeURIComponent(location.hash.slice(1))); } catch { return {}; }
+    let given;
+    try { given = JSON.parse(decodeURIComponent(location.hash.slice(1))); } catch { return {}; }
+    const byColumn = (v, fits) => v instanceof Object && Object.keys(v).every((name) => Object.hasOwn(column, name) && fits(v[name]));
+    const allowed = {
+      filters: (v) => byColumn(v, (levels) => Array.isArray(levels)),
+      brushes: (v) => byColumn(v, (ends) => Array.isArray(ends) && ends.length === 2 && ends.every(Number.isFinite)),
+      group: (v) => data.factors.includes(v),
+      metric: (v) => data.metrics.includes(v),
+      sort: (v) => data.shown.includes(v) || data.metrics.includes(v),
+      ascending: (v) => typeof v === "boolean",
+      page: (v) => Number.isInteger(v) && v >= 0,
+      picked: (v) => Array.isArray(v) && v.every((row) => Number.isInteger(row) && row >= 0 && row < count),
+    };
+    return Object.fromEntries(Object.entries(given ?? {}).filter(([key, value]) => Object.hasOwn(allowed, key) && allowed[key](value)));
   }
 
   function level(name, row) { const v = column[name][row]; return v === null ? "unset" : String(v); }
