@@ -31,10 +31,10 @@ def best_of(observations: Observations, cells: Sequence[Cell]) -> Best:
     """Each half of the seeds (every second one) is valued at the cell that is best on the other half."""
     table = pd.DataFrame({place: observations.cell(cell) for place, cell in enumerate(cells)})
     table = table.loc[ordered(table.index)] * observations.metric.sign
-    overall = cells[int(np.nanargmin(table.mean()))]
+    overall = cells[int(np.nanargmin(table.mean().to_numpy()))]
     halves = (table.iloc[::2], table.iloc[1::2])
     if any(half.isna().to_numpy().all() for half in halves):
         return Best(overall, (overall,), observations.summary(overall), True)
-    chosen = [int(np.nanargmin(half.mean())) for half in halves]
+    chosen = [int(np.nanargmin(half.mean().to_numpy())) for half in halves]
     values = pd.concat([halves[1][chosen[0]], halves[0][chosen[1]]]) * observations.metric.sign
     return Best(overall, tuple(dict.fromkeys(cells[place] for place in chosen)), summarise(values), False)
