@@ -48,7 +48,7 @@ def latex_escape(text: str) -> str:
     return "".join(_LATEX.get(char, char) for char in without_controls(text))
 
 
-def _line(cells: Sequence[str]) -> str:
+def latex_line(cells: Sequence[str]) -> str:
     r"""One row; behind the ``\\`` of the row above, a ``[`` or a ``*`` would be its argument."""
     text = " & ".join(cells) + r" \\"
     return "{}" + text if text.startswith(("[", "*")) else text
@@ -77,7 +77,7 @@ def latex(table: Table) -> str:
             text = "--" if entry is None else _cell(entry, table, ratios, one_size)
             spans = row in table.spanning and entry is not None
             shown.append(rf"\multicolumn{{{width}}}{{c}}{{{text}}}" if spans else text)
-        lines.append(_line(shown))
+        lines.append(latex_line(shown))
     lines += [r"\bottomrule", r"\end{tabular}", ""]
     lines += [rf"{{\footnotesize {latex_escape(note)}\par}}" for note in table.notes]
     text = "\n".join([*lines, r"\end{table}"]) + "\n"
@@ -94,7 +94,7 @@ def _heads(table: Table, lead: int) -> list[str]:
         lines.append(rf"\cmidrule(l){{{lead + 1}-{lead + width}}}")
     heads = [table.rows.label, *(["trainable"] if lead == 2 else [])]
     heads += list(table.column_levels) if table.columns is not None else column_heads(table)
-    return [*lines, _line([latex_escape(head) for head in heads])]
+    return [*lines, latex_line([latex_escape(head) for head in heads])]
 
 
 def _cell(entry: Entry, table: Table, ratios: dict[str, float], one_size: bool) -> str:

@@ -44,9 +44,11 @@ class LocalTracker:
             if ((found.st_dev, found.st_ino), found.st_size) != (self._file, self._size):
                 reason = f"another launch has begun {self._folder.name} (was .lock deleted?) and goes on with it"
                 raise OSError(errno.ESTALE, reason, str(self._folder))
-            content = b"".join(self._lines)
-            file.write(content)
-        self._size += len(content)
+            try:
+                file.write(b"".join(self._lines))
+                file.flush()
+            finally:
+                self._size = os.fstat(file.fileno()).st_size
         self._lines.clear()
 
     def note(self, text: str) -> None:

@@ -11,7 +11,8 @@ from simulate import grid, write_sweep
 
 import analysis
 from analysis.errors import BadRequestError
-from analysis.tables.latex import latex_escape
+from analysis.tables.csv import for_spreadsheets
+from analysis.tables.latex import latex_escape, latex_line
 from analysis.tables.markdown import markdown_escape
 from analysis.tables.render import FORMATS, render
 from analysis.tables.table import build
@@ -131,3 +132,11 @@ def test_a_metric_that_some_trials_lack_is_counted(rank_sweep: Path):
 def test_the_seed_is_no_row(rank_sweep: Path):
     with pytest.raises(BadRequestError, match="the seed is what the table averages over"):
         build(analysis.load(rank_sweep), "seed", None, "eval/loss")
+
+
+def test_escapes_print_what_was_written():
+    assert markdown_escape("&lt; ~~x~~ __init__ a_b a&b") == r"\&lt; \~\~x\~\~ \_\_init\_\_ a_b a&b"
+    assert for_spreadsheets("@x") == "'@x"
+    assert latex_line(["[1]", "[2]"]) == r"{}[1] & [2] \\"
+    assert latex_line(["*"]) == r"{}* \\"
+    assert latex_line(["a", "[2]"]) == r"a & [2] \\"
