@@ -62,7 +62,7 @@ def test_metrics_that_are_malformed_are_a_problem_of_their_record(metrics: Any, 
     path = folder / "trial_00000" / "record.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"metrics": metrics or [1]}))
     [problem] = analysis.load(folder).problems
-    assert problem.startswith(f"{path} is not a record (metrics: ")
+    assert problem.startswith(f"{path} is not a record (metrics")
 
 
 def test_metrics_that_contradict_each_other_are_a_problem(tmp_path: Path):
