@@ -169,6 +169,26 @@ def test_explorer_filters_groups_sorts_and_remembers(browser, page: Path):
     assert shown(browser) == 24
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        '{"picked":null}',
+        '{"picked":["x",-1]}',
+        '{"filters":{"seed":5}}',
+        '{"filters":{"constructor":[]}}',
+        "null",
+        "[1]",
+        '{"brushes":{"seed":1}}',
+        '{"metric":"constructor","sort":"toString"}',
+        '{"page":-3}',
+        "5",
+    ],
+)
+def test_explorer_starts_whatever_its_address_says(browser, page: Path, state: str):
+    opened(browser, page, f"#{state}")
+    assert shown(browser) == 24
+
+
 def test_explorer_chosen_trials_show_their_differences_and_link_to_their_folder(browser, page: Path):
     opened(browser, page)
     for row in (1, 8):
