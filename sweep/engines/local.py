@@ -1,5 +1,6 @@
 """Spread packs over the cores of one machine: one process and one thread for each pack at a time."""
 
+import logging
 import multiprocessing
 import os
 import resource
@@ -22,6 +23,7 @@ from sweep.packs.train_pack import OnStep, record_failure, train_pack
 from sweep.record import Record
 from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store
+from sweep.text import PrintableRecord
 
 if TYPE_CHECKING:
     from sweep.trackers.wandb import Mode
@@ -159,6 +161,7 @@ class _Worker:
 
 def _start_worker(counters: Any) -> None:
     _Worker.counters = counters
+    logging.setLogRecordFactory(PrintableRecord)  # what a worker logs is masked as what the launch logs
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent ends us
     signal.signal(signal.SIGTERM, _exit_worker)
     threading.Thread(target=_end_with_parent, daemon=True).start()
