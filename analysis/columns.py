@@ -8,7 +8,7 @@ every label from here.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sweep.metrics import OURS, Better, Metric
+from sweep.metrics import OURS, Better, Kind, Metric
 
 SEED = "seed"
 LEARNING_RATE = "optimizer.lr"
@@ -29,7 +29,7 @@ class Column:
 
     ``tuned_on`` is the metric by which a learning rate is chosen before this one is reported: forgetting is
     reported at the rate that suits the target task, not at the rate that forgets least. None means that the
-    learning rate is no part of the question (speed, counts).
+    learning rate is no part of the question (speed, counts). ``kind`` is the metric's (see ``sweep.metrics``).
     """
 
     name: str
@@ -37,6 +37,7 @@ class Column:
     unit: str = ""
     better: Better | None = None
     tuned_on: str | None = None
+    kind: Kind = "mean"
 
     @property
     def title(self) -> str:
@@ -70,7 +71,7 @@ LABELS = {
 def describe(name: str, metrics: Mapping[str, Metric] = OURS) -> Column:
     """What column ``name`` means: a factor, or one of ``metrics``; of any other metric no direction is known."""
     if metric := metrics.get(name):
-        return Column(name, metric.label, metric.unit, metric.better, metric.tuned_on)
+        return Column(name, metric.label, metric.unit, metric.better, metric.tuned_on, metric.kind)
     if is_factor(name):
         return Column(name, LABELS.get(name) or name.split(".", 1)[-1].replace("_", " "))
     return Column(name, name.replace("/", " ").replace("_", " "))

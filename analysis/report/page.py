@@ -66,13 +66,7 @@ def _answer(answer: Answer, titled: bool) -> list[str]:
     if answer.caveats:
         items = "".join(f"<li>{escape(item)}</li>" for item in answer.caveats)
         parts.append(f'<div class="caveats"><b>Read with care</b><ul>{items}</ul></div>')
-    for index, table in enumerate(answer.tables):
-        title = escape(f"{table.metric.title} {table.metric.arrow} by {_by(table)}")
-        shown = f'<div class="scroll">{html(table)}</div>'
-        if index == 0:
-            parts.append(f"<h3>{title}</h3>\n{shown}")
-        else:
-            parts.append(f"<details><summary>{title}</summary>\n{shown}</details>")
+    parts += _tables(answer.tables)
     if answer.verdicts:
         parts.append("<h3>Comparisons with a baseline</h3>")
         parts += [f"<pre>{escape(text)}</pre>" for text in answer.verdicts]
@@ -88,6 +82,24 @@ def _answer(answer: Answer, titled: bool) -> list[str]:
                 f"<figcaption>{caption}</figcaption></figure>"
             )
         parts.append("</div>")
+    return parts
+
+
+def _tables(tables: Sequence[Table]) -> list[str]:
+    """The first table open, the others folded, and those of counts, of which there may be many, folded together."""
+    parts: list[str] = []
+    counts: list[str] = []
+    for index, table in enumerate(tables):
+        title = escape(f"{table.metric.title} {table.metric.arrow} by {_by(table)}")
+        shown = f'<div class="scroll">{html(table)}</div>'
+        if index == 0:
+            parts.append(f"<h3>{title}</h3>\n{shown}")
+        else:
+            is_count = table.metric.kind == "sum"
+            (counts if is_count else parts).append(f"<details><summary>{title}</summary>\n{shown}</details>")
+    if counts:
+        tables_in_words = f"{len(counts)} tables of counts" if len(counts) > 1 else "1 table of counts"
+        parts += [f"<details><summary>{tables_in_words}</summary>", *counts, "</details>"]
     return parts
 
 
