@@ -88,10 +88,10 @@ def _run(trusted: Sequence[Path]) -> None:
         application.clean_up()
         if wants_traceback:
             sys.exit(masked("".join(traceback.format_exception(error))))
-        text = application.explained(error) or readable(error)
+        text = application.explained(error) or f"{_prefix(error)}{readable(error)}"
         for secret, name in secrets.items():
             text = text.replace(secret, name)
-        sys.exit(f"lora-sweep: {_prefix(error)}{text}")
+        sys.exit(f"lora-sweep: {text}")
     finally:
         hydra_internals.ConfigLoaderImpl = ConfigLoaderImpl  # type: ignore[misc]
 

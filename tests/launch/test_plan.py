@@ -218,7 +218,7 @@ def test_plan_names_every_reason_to_skip_a_trial(tmp_path: Path) -> None:
     assert list(skipped(plan)) == [
         f"  exact duplicate: {labels[0]}",
         f"  already finished: {', '.join(labels[2:5])} and 1 more",
-        f"  failed before: {labels[6]}",
+        f"  failed before: {labels[6]} (OSError: disk)",
     ]
     assert f"  already finished: {', '.join(labels[2:6])}" in describe(plan, trials).splitlines()
 
