@@ -25,10 +25,21 @@ from sweep.registry import INITS
 from sweep.tasks.task import Task
 from sweep.training.evaluate import evaluate, evaluate_both
 from sweep.training.options import OptimizerOptions, TrainingOptions
-from tests.support.builders import FULL, NOWHERE, digits, lora, optimizer, padded_rank, regression, run, text, training
+from tests.support.builders import (
+    EXACT,
+    FULL,
+    NOWHERE,
+    TOLERANCE,
+    digits,
+    lora,
+    optimizer,
+    padded_rank,
+    regression,
+    run,
+    text,
+    training,
+)
 
-EXACT = torch.backends.mkl.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
-TOLERANCE = 0.0 if EXACT else 1e-4
 TASKS = {
     "regression": regression(hidden=(20,)),
     "linear": regression(),

@@ -26,6 +26,10 @@ from sweep.tasks.transformer.options import TransformerOptions
 from sweep.training.loop import Callbacks, Row, Rows, Trained, train
 from sweep.training.options import OptimizerOptions, TrainingOptions
 
+EXACT = torch.backends.mkl.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+"""Whether packed equals alone bit for bit on this processor; others round a product of other rows differently."""
+TOLERANCE = 0.0 if EXACT else 1e-4
+
 FULL = AdapterOptions(kind="full")
 NONE = AdapterOptions(kind="none")
 NOWHERE = Path("/nonexistent")  # a cache folder that must not be needed
