@@ -19,6 +19,7 @@ ENVIRONMENT = "environment."
 BASE = ENVIRONMENT + "base"
 OF_THE_BASE = ("task.", "training.precision")
 """Settings that choose the base by definition."""
+INIT, PLUGIN_OF_INIT = "adapter.init", "adapter.plugin"
 MEANT_FOR_ONE = ("optimizer.momentum", "optimizer.betas", "optimizer.eps")
 """Settings that not every optimizer reads."""
 
@@ -103,7 +104,7 @@ def _by_definition(name: str, levels: tuple[str, str], asked: Sequence[str]) -> 
         return True
     if name == "data" and any(factor.startswith("task.") for factor in asked):
         return True
-    if name in MEANT_FOR_ONE and "optimizer.name" in asked:
+    if (name in MEANT_FOR_ONE and "optimizer.name" in asked) or (name == PLUGIN_OF_INIT and INIT in asked):
         return True
     group = name.split(".")[0]
     return UNSET in levels and any(
