@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sweep.adapters.options import AdapterOptions
@@ -255,6 +255,7 @@ alphas = st.floats(min_value=1e-6, max_value=1e6)
 patterns = st.none() | st.dictionaries(names, alphas, min_size=1, max_size=3)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(patterns, patterns)
 @example({"layers.0": 1.23456789}, {"layers.0": 1.23456712})
 @example({"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0})
@@ -318,6 +319,7 @@ def with_settings(changes: dict[str, object]) -> Trial:
     return base
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(settings_of_a_trial, settings_of_a_trial)
 def test_identity_of_unequal_trials_is_unequal(one: dict[str, object], two: dict[str, object]) -> None:
     first, second = with_settings(one), with_settings(two)
