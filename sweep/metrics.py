@@ -80,6 +80,12 @@ def of_base(metric: Metric) -> Metric:
     return replace(metric, name=metric.name.replace("eval/", "eval/base_", 1), label=label, tuned_on=LOSS.name)
 
 
+def of_test(metric: Metric) -> Metric:
+    """The same metric on the test examples, ``test/…``: taken once, at the end; ``eval/…`` chooses a rate for it."""
+    label = metric.label.replace("eval ", "test ", 1) if "eval " in metric.label else f"test {metric.label}"
+    return replace(metric, name=metric.name.replace("eval/", "test/", 1), label=label)
+
+
 def with_domains(metrics: Iterable[Metric]) -> list[Metric]:
     """``metrics`` of the target domain, the same on the source domain, and the averages of the untouched base.
 
