@@ -10,11 +10,10 @@ import pandas as pd
 
 from analysis.errors import BadRequestError
 from analysis.report import page
-from analysis.report.answer import Answer, answer
+from analysis.report.answer import answer
 from analysis.sources.sweep import Sweep
 from analysis.statistics.questions import questions
 from analysis.tables.layout import file_stem
-from analysis.tables.render import render
 from sweep import record
 from sweep.files import make_folder, read_foreign, replace_file
 
@@ -38,27 +37,16 @@ def write(sweep: Sweep, target: Path | None = None, refresh: int | None = None) 
         raise BadRequestError("; ".join(silent))
     answers = []
     for question in asked:
-        found = answer(sweep, question)
+        found = answer(sweep, question, f"{file_stem(question.task)}_" if len(asked) > 1 else "")
         found.gaps += silent
-        _write_parts(found, target, f"{file_stem(question.task)}_" if len(asked) > 1 else "")
         answers.append(found)
+    for name, content in ((name, content) for one in answers for name, content in one.files.items()):
+        replace_file(target / name, content)
     hashes = sources(sweep)
     replace_file(target / "sources.json", json.dumps(hashes, indent=1, sort_keys=True).encode() + b"\n")
     html = page.render(sweep, answers, combined(hashes), target, refresh)
     replace_file(target / "index.html", html.encode())
     return target / "index.html"
-
-
-def _write_parts(found: Answer, target: Path, prefix: str) -> None:
-    """Write the tables and figures of one answer."""
-    for table in found.tables:
-        stem = prefix + "_by_".join([file_stem(table.metric.name), file_stem(table.rows.name)])
-        stem += f"_and_{file_stem(table.columns.name)}" if table.columns else ""
-        for style in ("md", "tex", "csv"):
-            replace_file(target / "tables" / f"{stem}.{style}", render(table, style).encode())
-    for drawing in found.drawings:
-        replace_file(target / "figures" / f"{prefix}{drawing.name}.svg", drawing.svg)
-        replace_file(target / "figures" / f"{prefix}{drawing.name}.png", drawing.png)
 
 
 def sources(sweep: Sweep) -> dict[str, str]:

@@ -77,7 +77,7 @@ def test_no_label_covers_another(factors: dict, tmp_path: Path, monkeypatch: pyt
             FigureCanvasAgg(drawn[name])
             paint(drawn[name].add_subplot(), *given)
             assert overlapping(drawn[name]) == [], name
-        return figures.Drawing(name, caption, b"", b"")
+        return figures.Drawing(name, caption, b"", b"", b"")
 
     monkeypatch.setattr(figures, "draw", keep)
     sweep = analysis.load(write_sweep(tmp_path / "s", grid(seeds=range(3), **factors), np.random.default_rng(0)))
