@@ -55,7 +55,8 @@ class Store:
     def count_other_trials(self, trials: Sequence[ResolvedTrial]) -> int:
         """How many trials have a record here and are neither among ``trials`` nor asked for by an earlier call."""
         self._asked |= {trial.label for trial in trials}
-        return sum(path.parent.name not in self._asked for path in self.folder.glob(f"*/{record.RECORD_FILE}"))
+        here = record.trial_folders(self.folder) if self.folder.exists() else []
+        return sum(path.name not in self._asked and (path / record.RECORD_FILE).exists() for path in here)
 
     @contextmanager
     def claim(self, trials: Sequence[ResolvedTrial]) -> Iterator[list[ResolvedTrial]]:

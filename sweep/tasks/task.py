@@ -112,6 +112,11 @@ class Task(ABC):
     def new_model(self, rng: Generator) -> Model:
         """The architecture, initialised from ``rng``, which moves on."""
 
+    def outline(self) -> Model:
+        """The same modules and shapes on the meta device, without numbers."""
+        with torch.device("meta"):
+            return self.new_model(Generator())
+
     def base(self) -> Model | None:
         """The base of a task that needs no pre-training; None where ``pretraining`` makes it."""
         return None

@@ -11,6 +11,7 @@ from analysis.errors import BadRequestError
 from analysis.statistics.cells import observe
 from analysis.statistics.compare import against, clear_best, compare
 from analysis.statistics.intervals import summarise
+from analysis.statistics.levels import labels, select
 from analysis.tables.wording import mean_text, number, sentence, verdict_text
 
 
@@ -39,6 +40,23 @@ def test_known_effects_get_their_verdicts(rank_sweep: Path):
     seen = observe(trials, ("adapter.rank",), "eval/loss")
     verdicts = {item.cell[0]: item.verdict for item in compare(seen, against(seen, ("4",)))}
     assert verdicts == {"1": "worse", "2": "worse", "full": "better", "none": "worse"}
+
+
+def test_an_adapter_setting_called_none_is_not_taken_for_the_untouched_base(tmp_path: Path):
+    truth = {"none": 1.0, "all": 2.0, None: 9.0}
+    trials = grid(references=("none",), rank=[4], bias=["none", "all"])
+    path = write_sweep(tmp_path / "s", trials, np.random.default_rng(5), lambda trial: truth[trial["adapter"]["bias"]])
+    sweep = analysis.load(path)
+    seen = observe(sweep.trials, ("adapter.bias",), "eval/loss")
+    assert seen.filled == [("all",), ("bias none",), ("none",)]
+    assert {cell: round(seen.summary(cell).mean) for cell in seen.filled} == {
+        ("all",): 2,
+        ("bias none",): 1,
+        ("none",): 9,
+    }
+    assert clear_best(seen, seen.filled) == ("bias none",)  # the untouched base takes no part, this cell does
+    kept = select(sweep.trials, {"adapter.bias": ["none"]})
+    assert set(labels(kept, "adapter.bias")) == {"bias none", "none"}
 
 
 def test_higher_is_better_for_accuracy(tmp_path: Path):

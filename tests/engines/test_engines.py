@@ -7,7 +7,7 @@ import pytest
 
 from sweep.config import parse
 from sweep.engines.choose import engine_of
-from sweep.engines.engine import requested_gb, room_on_node
+from sweep.engines.cluster import ClusterEngine
 from sweep.engines.local import LocalEngine
 from sweep.engines.options import LaunchOptions
 from sweep.engines.parcel import parcel_of, train_parcel
@@ -58,11 +58,11 @@ def test_slurm_is_refused_where_its_commands_are_not(monkeypatch: pytest.MonkeyP
         engine_of(LaunchOptions(engine="slurm")).connect()
 
 
-def test_memory_is_what_the_plan_estimates_unless_it_is_given() -> None:
+def test_cluster_engine_asks_for_the_estimated_memory_unless_told() -> None:
     pack = Pack((), step_s=0.1, memory_bytes=3_000_000_000)
-    assert requested_gb(LaunchOptions(engine="ray"), pack) == 7.0  # twice the estimate, and one for the process
-    assert requested_gb(LaunchOptions(engine="ray", memory_gb=4.0), pack) == 4.0
-    assert room_on_node(LaunchOptions(engine="ray", memory_gb=4.0)) == 1.5e9
+    assert ClusterEngine(LaunchOptions()).requested_gb(pack) == 7.0  # twice the estimate, and one for the process
+    told = ClusterEngine(LaunchOptions(memory_gb=4.0))
+    assert (told.requested_gb(pack), told.room) == (4.0, 1.5e9)
 
 
 def test_a_pack_is_kept_in_its_room_and_is_worth_its_start(tmp_path: Path) -> None:
