@@ -79,7 +79,7 @@ class Answer:
 
 
 def answer(sweep: Sweep, question: Question, prefix: str = "") -> Answer:
-    """Tables, comparisons, effects and figures of one question; a part that cannot be made becomes a gap."""
+    """Tables, comparisons and effects of one question; a part that cannot be made becomes a gap."""
     result = Answer(question, prefix)
     part = replace(sweep, trials=question.trials)
     baseline = (question.baseline(question.rows),)
@@ -91,7 +91,12 @@ def answer(sweep: Sweep, question: Question, prefix: str = "") -> Answer:
         _compare(result, factor)
     if result.comparisons:
         result.effects = result.attempt(effects, question.trials, question.primary)
-    result.drawings = result.attempt(figures, question, sweep.history, result.comparisons) or []
+    return result
+
+
+def draw(result: Answer, sweep: Sweep) -> Answer:
+    """``result`` with its figures, which take most of a report's time."""
+    result.drawings = result.attempt(figures, result.question, sweep.history, result.comparisons) or []
     return result
 
 

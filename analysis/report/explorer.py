@@ -29,7 +29,7 @@ MOST_CURVES = 6
 MOST_METRICS = 200
 
 
-def payload(sweep: Sweep, target: Path, refresh: int | None) -> tuple[str, str]:
+def payload(sweep: Sweep, target: Path | None, refresh: int | None) -> tuple[str, str]:
     """The two data blocks of the page, gzipped and in base64: the columns as JSON, and the curves as float32."""
     trials = sweep.trials
     factors = [name for name in trials.columns if is_factor(name) and name != SEED]
@@ -137,9 +137,9 @@ def _curves(sweep: Sweep, metrics: list[str]) -> tuple[list[dict[str, Any]], byt
     return curves, b"".join(blocks)
 
 
-def _links(sweep: Sweep, target: Path) -> str | None:
+def _links(sweep: Sweep, target: Path | None) -> str | None:
     """The relative way from the page to the trials' folders, when they all lie in one folder."""
     parents = {Path(item).parent for item in sweep.trials["folder"].dropna()}
-    if len(parents) != 1:
+    if len(parents) != 1 or target is None:
         return None
     return Path(os.path.relpath(parents.pop().resolve(), target.resolve())).as_posix() + "/"

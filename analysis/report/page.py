@@ -15,8 +15,13 @@ from analysis.report.sections import Section, answer_sections
 from analysis.sources.sweep import Sweep
 
 
-def render(sweep: Sweep, answers: Sequence[Answer], digest: str, target: Path, refresh: int | None) -> str:
-    """The whole page. Scripts and styles are allowed by their hashes only; names are escaped."""
+def render(
+    sweep: Sweep, answers: Sequence[Answer], digest: str, target: Path | None = None, refresh: int | None = None
+) -> str:
+    """The whole page, with links from ``target`` to the trials' folders.
+
+    Scripts and styles are allowed by their hashes only; names are escaped.
+    """
     sections = [section for one in answers for section in answer_sections(one, titled=len(answers) > 1)]
     sections.append(Section("explorer", "Explore the trials", asset("explorer.html")))
     sections.append(Section("sources", "Where this comes from", _provenance(sweep, digest)))
@@ -43,6 +48,7 @@ def document(title: str, head: str, body: str) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
+        '<link rel="icon" href="data:,">\n'
         f"<title>{escape(title)}</title>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.errors import BadRequestError
 from analysis.report import page
-from analysis.report.answer import answer
+from analysis.report.answer import Answer, answer, draw
 from analysis.sources.sweep import Sweep
 from analysis.statistics.questions import questions
 from analysis.tables.layout import file_stem
@@ -32,6 +32,24 @@ def write(sweep: Sweep, target: Path | None = None, refresh: int | None = None) 
         make_folder(target)
     for name in ("tables", "figures"):
         make_folder(target / name)
+    answers = [draw(one, sweep) for one in answer_all(sweep)]
+    for name, content in ((name, content) for one in answers for name, content in one.files.items()):
+        replace_file(target / name, content)
+    hashes = sources(sweep)
+    replace_file(target / "sources.json", json.dumps(hashes, indent=1, sort_keys=True).encode() + b"\n")
+    html = page.render(sweep, answers, combined(hashes), target, refresh)
+    replace_file(target / "index.html", html.encode())
+    return target / "index.html"
+
+
+def as_page(sweep: Sweep) -> str:
+    """The report's page alone; nothing is written, and trials are not linked to their folders."""
+    answers = [draw(one, sweep) for one in answer_all(sweep)]
+    return page.render(sweep, answers, combined(sources(sweep)))
+
+
+def answer_all(sweep: Sweep) -> list[Answer]:
+    """An answer for each task, without figures. Raises BadRequestError when no trial of any task has a metric."""
     asked, silent = questions(sweep)
     if not asked:
         raise BadRequestError("; ".join(silent))
@@ -40,13 +58,7 @@ def write(sweep: Sweep, target: Path | None = None, refresh: int | None = None) 
         found = answer(sweep, question, f"{file_stem(question.task)}_" if len(asked) > 1 else "")
         found.gaps += silent
         answers.append(found)
-    for name, content in ((name, content) for one in answers for name, content in one.files.items()):
-        replace_file(target / name, content)
-    hashes = sources(sweep)
-    replace_file(target / "sources.json", json.dumps(hashes, indent=1, sort_keys=True).encode() + b"\n")
-    html = page.render(sweep, answers, combined(hashes), target, refresh)
-    replace_file(target / "index.html", html.encode())
-    return target / "index.html"
+    return answers
 
 
 def sources(sweep: Sweep) -> dict[str, str]:

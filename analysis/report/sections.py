@@ -70,18 +70,31 @@ def findings(answer: Answer) -> str:
 
 
 def _verdict(answer: Answer, table: str) -> str:
-    items = "".join(f"<li>{escape(item)}</li>" for item in answer.caveats)
-    caveats = f'<div class="caveats"><b>Read with care</b><ul>{items}</ul></div>' if items else ""
     figure = _figure(answer, answer.forest) if answer.forest else ""
-    return f'<div class="first"><div>{findings(answer)}\n{table}</div>\n<div>{figure}\n{caveats}</div></div>'
+    return f'<div class="first"><div>{findings(answer)}\n{table}</div>\n<div>{figure}\n{_caveats(answer)}</div></div>'
 
 
-def _shown(answer: Answer, tables: Iterable[Table | Listing], said: set[str]) -> str:
-    """Tables one below the other, each with its buttons; their notes are ``said`` from then on."""
+def preliminary(answers: Iterable[Answer]) -> str:
+    """What can be said while a sweep trains: findings, comparisons and what weakens them, without figures."""
+    parts = []
+    for answer in answers:
+        shown = _shown(answer, answer.listings, set(answer.caveats), buttons=False)
+        parts.append(f"<h3>{escape(answer.question.task)}</h3>{findings(answer)}{_caveats(answer)}{shown}")
+    return "\n".join(parts)
+
+
+def _caveats(answer: Answer) -> str:
+    items = "".join(f"<li>{escape(item)}</li>" for item in answer.caveats)
+    return f'<div class="caveats"><b>Read with care</b><ul>{items}</ul></div>' if items else ""
+
+
+def _shown(answer: Answer, tables: Iterable[Table | Listing], said: set[str], buttons: bool = True) -> str:
+    """Tables one below the other, with their buttons; their notes are ``said`` from then on."""
     parts = []
     for table in tables:
         known = {note for note in table.notes if note in said or note.endswith(tuple(answer.caveats))}
-        parts.append(f'<div class="table">{_scrolling(table, known)}{_buttons(answer.stem(table), STYLES)}</div>')
+        saving = _buttons(answer.stem(table), STYLES) if buttons else ""
+        parts.append(f'<div class="table">{_scrolling(table, known)}{saving}</div>')
         said.update(table.notes)
     return "\n".join(parts)
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.store.test_claim import holding
 
 from analysis.sources.wandb_files import read_runs
 from sweep.trackers.upload import marker, messages, run_files
 from sweep.wandb_log import framed
-from tests.store.test_claim import holding
 from tests.support.commands import TOY, command, history, records, sweep
 from tests.support.loopback_wandb import LoopbackWandb
 
@@ -151,13 +151,17 @@ def test_an_obstacle_is_one_line_and_nothing_is_lost(
     assert len(uploadable(study)) == 4
 
 
-def test_upload_gives_up_a_server_that_hangs(study: Path, server: LoopbackWandb, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upload_gives_up_a_server_that_hangs(
+    study: Path, server: LoopbackWandb, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from sweep.trackers import upload
 
     for key, value in server.environment().items():
         monkeypatch.setenv(key, value)
     server.fault = "hang"
-    upload.upload(uploadable(study), upload.Destination("local", "lora-sweep"), stalled_s=2)  # returns, though nobody answers
+    upload.upload(
+        uploadable(study), upload.Destination("local", "lora-sweep"), stalled_s=2
+    )  # returns, though nobody answers
     assert len(uploadable(study)) == 4
 
 

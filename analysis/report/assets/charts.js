@@ -99,8 +99,9 @@ function trace(pen, { X, Y }, line, colour, width) {
 }
 
 // chart: {title, groups: [{name, colour}], lines: [{name, group, steps, mean, low?, high?}]}, group being a place in groups.
+// `range` is that of the axes.
 // Groups overlap in one panel up to six; above, each has a panel of its own, all on the same axes.
-function drawCurves(canvas, { title, groups, lines }) {
+function drawCurves(canvas, { title, groups, lines, range = extent(lines) }) {
   const across = Math.max(1, Math.floor(canvas.parentElement.clientWidth / 210));
   const apart = groups.length > MOST_OVERLAPPING, rows = Math.ceil(groups.length / across);
   const [pen, width] = surface(canvas, apart ? 24 + 170 * rows : 340);
@@ -108,7 +109,6 @@ function drawCurves(canvas, { title, groups, lines }) {
   pen.fillStyle = shade("--ink");
   const narrow = width < 560;
   pen.fillText(clipped(title, Math.floor(width / 6.2)), 4, 14);
-  const range = extent(lines);
   if (!range) { pen.fillText("no logged value for these trials", 56, 120); return; }
   const thin = lines.length > 3 * groups.length ? 1 : 1.8;
   if (apart) {
