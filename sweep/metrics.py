@@ -89,13 +89,14 @@ def of_test(metric: Metric) -> Metric:
 def with_domains(metrics: Iterable[Metric]) -> list[Metric]:
     """``metrics`` of the target domain, the same on the source domain, and the averages of the untouched base.
 
-    Figures taken at a trial's end stand once, after the others.
+    After them each of these on the test examples, and once the figures taken at a trial's end.
     """
     declared = list(metrics)
     target = [metric for metric in declared if metric.kind != "end"]
     both = [*target, *map(of_source, target)]
     bases = [of_base(metric) for metric in both if metric.kind == "mean"]
-    return [*both, *bases, *(metric for metric in declared if metric.kind == "end")]
+    evaluated = [*both, *bases]
+    return [*evaluated, *map(of_test, evaluated), *(metric for metric in declared if metric.kind == "end")]
 
 
 OURS = {
