@@ -69,21 +69,26 @@ OF_EVERY_TRIAL = (
 
 
 def of_source(metric: Metric) -> Metric:
-    """The same metric on the domain of pre-training, ``eval/source_…``: what is forgotten."""
+    """The same metric on the domain of pre-training, ``eval/source_…`` or ``test/source_…``: what is forgotten."""
     label = f"source {metric.label.removeprefix('eval ')} (forgetting)"
-    return replace(metric, name=metric.name.replace("eval/", "eval/source_", 1), label=label, tuned_on=LOSS.name)
+    return replace(metric, name=metric.name.replace("/", "/source_", 1), label=label, tuned_on=LOSS.name)
 
 
 def of_base(metric: Metric) -> Metric:
-    """The same metric of the untouched base, ``eval/base_…``."""
+    """The same metric of the untouched base, ``eval/base_…`` or ``test/base_…``."""
     label = f"{metric.label.removesuffix(' (forgetting)')} of the untouched base"
-    return replace(metric, name=metric.name.replace("eval/", "eval/base_", 1), label=label, tuned_on=LOSS.name)
+    return replace(metric, name=metric.name.replace("/", "/base_", 1), label=label, tuned_on=LOSS.name)
 
 
 def of_test(metric: Metric) -> Metric:
     """The same metric on the test examples, ``test/…``: taken once, at the end; ``eval/…`` chooses a rate for it."""
     label = metric.label.replace("eval ", "test ", 1) if "eval " in metric.label else f"test {metric.label}"
     return replace(metric, name=metric.name.replace("eval/", "test/", 1), label=label)
+
+
+def validation_name(name: str) -> str:
+    """The name of the same metric while training, on validation examples: ``eval/loss`` of ``test/loss``."""
+    return name.replace("test/", "eval/", 1) if name.startswith("test/") else name
 
 
 def with_domains(metrics: Iterable[Metric]) -> list[Metric]:
