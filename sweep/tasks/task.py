@@ -135,6 +135,10 @@ class Task(ABC):
         """What each row counts in the means of a trial (N,): in its loss over an update, and in an evaluation."""
         return torch.ones(len(targets), device=targets.device)
 
+    def learnt(self, targets: Tensor) -> Tensor | None:
+        """Which positions (N, S) have something to learn, for the initialisations that look at data; None: all."""
+        return None
+
     @abstractmethod
     def scores(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """Values of each row (N,) by metric, ``eval/loss`` always; an evaluation takes their means or sums."""
