@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,17 +13,25 @@ from analysis.errors import BadRequestError
 from analysis.report import page
 from analysis.report.answer import Answer, answer, draw
 from analysis.sources.sweep import Sweep
+from analysis.statistics.confidence import Generalise
 from analysis.statistics.questions import questions
 from analysis.tables.layout import file_stem
 from sweep import record
 from sweep.files import make_folder, read_foreign, replace_file
 
 
-def write(sweep: Sweep, target: Path | None = None, refresh: int | None = None) -> Path:
+def write(
+    sweep: Sweep,
+    target: Path | None = None,
+    refresh: int | None = None,
+    generalise: Generalise = "both",
+    margin: float | None = None,
+) -> Path:
     """Write the report and return the path of its page.
 
     ``target`` is the report's folder (default: ``report/`` in the sweep's folder). ``refresh`` makes the page
-    reload itself every so many seconds. The same records give the same bytes.
+    reload itself every so many seconds. ``generalise`` and ``margin`` are those of ``analysis.tables.table.build``. The
+    same records give the same bytes.
     Raises BadRequestError when no trial of any task has a metric.
     """
     if target is None:
@@ -32,7 +41,7 @@ def write(sweep: Sweep, target: Path | None = None, refresh: int | None = None) 
         make_folder(target)
     for name in ("tables", "figures"):
         make_folder(target / name)
-    answers = [draw(one, sweep) for one in answer_all(sweep)]
+    answers = [draw(one, sweep) for one in answer_all(sweep, generalise, margin)]
     for name, content in ((name, content) for one in answers for name, content in one.files.items()):
         replace_file(target / name, content)
     hashes = sources(sweep)
@@ -48,14 +57,15 @@ def as_page(sweep: Sweep) -> str:
     return page.render(sweep, answers, combined(sources(sweep)))
 
 
-def answer_all(sweep: Sweep) -> list[Answer]:
+def answer_all(sweep: Sweep, generalise: Generalise = "both", margin: float | None = None) -> list[Answer]:
     """An answer for each task, without figures. Raises BadRequestError when no trial of any task has a metric."""
     asked, silent = questions(sweep)
     if not asked:
         raise BadRequestError("; ".join(silent))
     answers = []
     for question in asked:
-        found = answer(sweep, question, f"{file_stem(question.task)}_" if len(asked) > 1 else "")
+        asking = replace(question, generalise=generalise, margin=margin)
+        found = answer(sweep, asking, f"{file_stem(question.task)}_" if len(asked) > 1 else "")
         found.gaps += silent
         answers.append(found)
     return answers

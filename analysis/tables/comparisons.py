@@ -12,17 +12,20 @@ from analysis.statistics.effects import Effects
 from analysis.statistics.observations import Cell, Observations
 from analysis.tables.layout import file_stem
 from analysis.tables.listing import Listing
-from analysis.tables.wording import ask_text, mean_text, note_text, number, p_text, sentence
+from analysis.tables.numbers import mean_text, number, p_text
+from analysis.tables.sentences import note_text
+from analysis.tables.wording import how_texts, sentence
 
 MARKS: Mapping[Verdict, str] = {
     "better": "better",
     "better where it converges": "better",
     "worse": "worse",
     "worse where the baseline converges": "worse",
+    "equivalent": "equivalent",
     "not distinguishable": "undecided",
     "depends": "undecided",
     "different": "different",
-    "no variation": "equal",
+    "no variation": "equivalent",
 }
 """The sign of a verdict; one that says nothing of the cells has none."""
 
@@ -33,13 +36,12 @@ def comparison_listing(observations: Observations, baseline: Cell, comparisons: 
     factors = " and ".join(describe(factor).label for factor in observations.factors)
     base = f"{'/'.join(baseline)} = {mean_text(observations.summary(baseline))}"
     better = f" ({metric.better} is better)" if metric.better else ""
-    how = "Paired differences at equal seeds; p: paired t test, Holm-corrected; d: in standard deviations of the differences."
     return Listing(
         name=f"comparisons_{file_stem(metric.name, *observations.factors)}",
         caption=f"{metric.title}{better} by {factors}, against {base}.",
         heads=(factors, "difference", INTERVAL_NAME, "n", "p", "d", "verdict"),
         rows=tuple(_row(item, metric.unit) for item in comparisons),
-        notes=(how, *ask_text(comparisons), *map(note_text, observations.notes)),
+        notes=tuple(how_texts(observations, comparisons)),
         marks=tuple(MARKS.get(item.verdict, "none") for item in comparisons),
     )
 

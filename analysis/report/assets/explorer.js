@@ -128,7 +128,8 @@ async function start() {
   }
 
   function curves(rows) {
-    const curve = data.curves.find((c) => c.metric === state.metric) || data.curves[0];
+    const logged = meaning[state.metric].curve;
+    const curve = data.curves.find((c) => c.metric === logged) || data.curves[0];
     if (!curve) { $("note").textContent = "These trials have no history."; return; }
     const groups = grouped(rows), order = orderOf(groups);
     const tints = groupColours(order);
@@ -139,7 +140,7 @@ async function start() {
       lines: bands.map((band, group) => ({ ...band, group, name: order[group] + " (n=" + band.seeds + ")", steps: curve.steps })),
     });
     $("curve").series = bands.map((band, i) => ({ name: order[i], ...band }));
-    $("note").textContent = curve.metric === state.metric ? "" : meaning[state.metric].label + " was not logged while training. ";
+    $("note").textContent = curve.metric === logged ? "" : meaning[state.metric].label + " was not logged while training. ";
   }
 
   function means(rows) {

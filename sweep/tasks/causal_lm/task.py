@@ -47,6 +47,10 @@ class CausalLM(NextToken):
         """The fraction of a row's positions that have a target."""
         return (targets != NO_TARGET).float().mean(1)
 
+    def learnt(self, targets: Tensor) -> Tensor:
+        """The positions that have a target."""
+        return targets != NO_TARGET
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy averaged over the targets of each row."""
         losses = target_values(
