@@ -127,11 +127,11 @@ def _fingerprint(options: TaskOptions, cache_folder: Path) -> str:
     if plugin is None:
         return options.fingerprint(cache_folder)
     with guarded(plugin, "taking the fingerprint of its data"):
-        found = options.fingerprint(cache_folder)
-    if not isinstance(found, str):
-        raise plugin.error(f"its fingerprint is {type(found).__name__}, and must be text")
+        fingerprint = options.fingerprint(cache_folder)
+    if not isinstance(fingerprint, str):
+        raise plugin.error(f"its fingerprint is {type(fingerprint).__name__}, and must be text")
     _try_once(plugin, options, cache_folder)
-    return found
+    return fingerprint
 
 
 _try_once = cache(check_task)

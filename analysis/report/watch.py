@@ -21,7 +21,7 @@ def watch(
     """Write the report whenever a record or a history changes, looking every ``seconds``, until interrupted.
 
     The page reloads itself and keeps its filters. A sweep without any finished trial yet is waited for.
-    Raises BadRequestError for a source that is no folder.
+    Raises BadRequestError for a source that is not a folder.
     """
     if seconds <= 0:
         raise BadRequestError(f"--watch {seconds:g}: the time between two looks must be above 0 seconds")

@@ -65,7 +65,7 @@ class Calibration:
             for inputs, targets in batches:
                 outputs = functional_call(self._model, weights, (inputs,), tie_weights=False)
                 loss = self._loss(outputs, targets).mean() / len(batches)
-                found = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
-                for total, gradient in zip(totals, found, strict=True):
+                gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
+                for total, gradient in zip(totals, gradients, strict=True):
                     total += gradient
         return dict(zip(self._layers, totals, strict=True))

@@ -179,7 +179,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def folder_of(name: str) -> str:
-    """Where the sweep of this name lives. Raises ConfigError for what is no name of a folder."""
+    """Where the sweep of this name lives. Raises ConfigError for a name that cannot be a folder's."""
     try:
         check_name(name)
     except ValueError as error:
@@ -217,7 +217,7 @@ def show_plan(trials: "Sequence[ResolvedTrial]", options: LaunchOptions) -> NoRe
 
 
 def options_of(launcher: DictConfig) -> LaunchOptions:
-    """The settings of the packed launcher. Raises ConfigError for those that cannot be."""
+    """The settings of the packed launcher. Raises ConfigError for invalid ones."""
     values: Any = OmegaConf.to_container(launcher)
     options = LaunchOptions(**{name: values[name] for name in LaunchOptions.names()})
     if faults := options.faults():

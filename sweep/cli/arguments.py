@@ -28,7 +28,7 @@ def checked(arguments: Sequence[str]) -> list[str]:
 
 
 def trusted_folders(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
-    """The arguments without ``--trust FOLDER``, and these folders. Raises ConfigError for what is no folder."""
+    """The arguments without ``--trust FOLDER``, and these folders. Raises ConfigError where one is not a folder."""
     rest, folders = [], []
     words = iter(arguments)
     for word in words:

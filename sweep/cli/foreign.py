@@ -1,4 +1,4 @@
-"""What a configuration file may hold that somebody else wrote: plain values for a trial, and a few settings of Hydra."""
+"""What an untrusted configuration file may set: plain values of a trial, and a few settings of Hydra."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -99,7 +99,7 @@ def _structure_faults(text: str) -> Iterator[str]:
 
 
 def check_values(values: Mapping[Any, Any], path: Path, folder: Path) -> None:
-    """Raise ConfigError for the first of ``values`` that a file of somebody else may not set.
+    """Raise ConfigError for the first of ``values`` that an untrusted file may not set.
 
     Args:
         values: the content of the file, unresolved, below the key where it goes in the whole configuration.
@@ -109,12 +109,12 @@ def check_values(values: Mapping[Any, Any], path: Path, folder: Path) -> None:
     """
     for key, value in values.items():
         check = _hydra_setting if key == "hydra" else _setting
-        for inner, found in _leaves(value, (str(key),)):
-            if not check(inner, found):
+        for inner, item in _leaves(value, (str(key),)):
+            if not check(inner, item):
                 name = ".".join(inner)
                 raise ConfigError(
                     [
-                        f"{shown(path)}: {name} = {found!r}: a file may not set this; give it on the command "
+                        f"{shown(path)}: {name} = {item!r}: a file may not set this; give it on the command "
                         f"line, or trust the folder with --trust {shown(folder)}"
                     ]
                 )
@@ -153,7 +153,7 @@ def _hydra_setting(key: tuple[str, ...], value: Any) -> bool:
 
 
 def _leaves(value: Any, key: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every value that is no mapping or list, with the keys that lead to it; an empty mapping sets nothing."""
+    """Every plain value with the keys that lead to it; an empty mapping sets nothing."""
     if isinstance(value, dict):
         for name, item in value.items():
             yield from _leaves(item, (*key, str(name)))

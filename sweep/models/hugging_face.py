@@ -221,7 +221,7 @@ def check_independence(model: Model, name: str) -> None:
             [f"task.model = {name!r}: the rows of a batch change each other, so trials could not be told apart"]
         )
     if (alone[0, 0] - before_others).abs().max() > tolerance:
-        raise ConfigError([f"task.model = {name!r}: sees the tokens that it is to predict; it is no causal model"])
+        raise ConfigError([f"task.model = {name!r}: is not causal: later tokens change earlier predictions"])
 
 
 @torch.no_grad()

@@ -68,7 +68,7 @@ def train_pack(
 
 
 def record_failure(trials: Sequence[ResolvedTrial], store: Store, error: Exception) -> list[Record]:
-    """Record that ``trials`` failed for ``error``, which is no fault of their own training.
+    """Record that ``trials`` failed for ``error``, which their own training did not cause.
 
     Returns:
         Their records, but for trials that another launch is training now; what is finished stays as it is.
@@ -79,7 +79,7 @@ def record_failure(trials: Sequence[ResolvedTrial], store: Store, error: Excepti
 
 
 def record_claimed_failure(trials: Sequence[ResolvedTrial], store: Store, error: Exception) -> list[Record]:
-    """As ``record_failure``, for whoever holds the claim on ``trials`` already."""
+    """As ``record_failure``, for a caller that already holds the claim on ``trials``."""
     unknown = environment(torch.device("cpu"), base="unknown")
     records = [store.record_of(trial, unknown, "failed", error=failure(error)) for trial in trials]
     PackRows(trials, store, mirror=None).finish(records)

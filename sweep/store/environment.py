@@ -21,7 +21,7 @@ def environment(device: torch.device, base: str) -> dict[str, Any]:
         "lora_sweep": sweep.__version__,
         "code": _code(),
         "python": platform.python_version(),
-        **{package: found for package in PACKAGES if (found := _version(package))},
+        **{package: version for package in PACKAGES if (version := _version(package))},
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cpu_count": os.cpu_count(),

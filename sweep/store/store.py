@@ -148,9 +148,9 @@ class Store:
         weights = WEIGHTS_FILE.get(trial.adapter.kind)
         return bool(trial.config.save_adapter and weights and not (self._adapter(trial) / weights).exists())
 
-    def lacks_metrics(self, trial: ResolvedTrial, found: Record) -> bool:
+    def lacks_metrics(self, trial: ResolvedTrial, left: Record) -> bool:
         """Whether a metric of a plug-in, as it is installed now, has not been taken of the trial with this record."""
-        measured_by = found.environment.get(MEASURED_BY, {})
+        measured_by = left.environment.get(MEASURED_BY, {})
         return any(measured_by.get(name) != identity for name, identity in trial.layer_metrics.identities.items())
 
     def _adapter(self, trial: ResolvedTrial) -> Path:

@@ -72,8 +72,8 @@ class Trials:
 
 def trials_of(sweep: Path) -> Trials:
     """The finished trials below ``sweep``. Raises ConfigError when there are none."""
-    found = ((path.parent, record.read(path.parent)) for path in sorted(sweep.glob("*/record.json")))
-    finished = [Trained(folder, one) for folder, one in found if one is not None and one.finished]
+    records = ((path.parent, record.read(path.parent)) for path in sorted(sweep.glob("*/record.json")))
+    finished = [Trained(folder, one) for folder, one in records if one is not None and one.finished]
     if not finished:
         raise ConfigError([f"{sweep} has no finished trials; train them with: python -m sweep +ablation={sweep.name}"])
     return Trials(finished)

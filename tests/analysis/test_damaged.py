@@ -196,7 +196,7 @@ WANDB_DAMAGES = [
     (wandb_file(*OURS, ("config", ["x"] * 5000, 1)), "more than 50 levels"),
     (wandb_file(*OURS, *(("config", [f"x.{number}"], 1) for number in range(3000))), "more than 1,000 keys"),
     (wandb_file(*OURS, *(("history", [f"x/{number}"], 1) for number in range(3000))), "more than 1,000 keys"),
-    (wandb_file(*OURS, ("summary", ["result/folder"], 5)), "result['folder'] is no metric"),
+    (wandb_file(*OURS, ("summary", ["result/folder"], 5)), "result['folder'] is not"),
     (wandb_file(*OURS, ("config", ["seed"], LONG_NUMBER)), "seed is not a number"),
     (wandb_file(*OURS, ("config", ["optimizer.lr"], "abc")), "optimizer.lr is not a number"),
     (wandb_file(*OURS, ("config", ["ablation"], [1])), "its trial_id or its ablation is not a text"),

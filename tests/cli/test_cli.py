@@ -312,7 +312,7 @@ def wait_for(condition: object, seconds: float = 60) -> None:
         ),
         (
             ('adapter.rank_pattern={"^q_proj": 4}',),
-            "adapter.rank_pattern: on the command line a name has no quotes and no other signs than . * | ? $, as in "
+            "adapter.rank_pattern: on the command line a name has no quotes and no signs but . * | ? $, as in "
             "'adapter.rank_pattern={q_proj: 4}'; any other expression goes into a YAML file, as in "
             'rank_pattern: {"^q_proj": 4}',
         ),

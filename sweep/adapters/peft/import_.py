@@ -169,15 +169,15 @@ def check_start(
     }
     try:
         with safe_open(folder / WEIGHTS_FILE["lora"], framework="pt") as file:
-            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ConfigError([f"adapter.peft = {str(folder)!r}: {WEIGHTS_FILE['lora']} is damaged ({error})"]) from None
-    faults = [f"{key} is missing" for key in expected.keys() - found.keys()]
-    faults += [f"{key} belongs to nothing that is adapted" for key in found.keys() - expected.keys()]
+    faults = [f"{key} is missing" for key in expected.keys() - shapes.keys()]
+    faults += [f"{key} belongs to nothing that is adapted" for key in shapes.keys() - expected.keys()]
     faults += [
-        f"{key} is {found[key]}, not {expected[key]}"
-        for key in expected.keys() & found.keys()
-        if found[key] != expected[key]
+        f"{key} is {shapes[key]}, not {expected[key]}"
+        for key in expected.keys() & shapes.keys()
+        if shapes[key] != expected[key]
     ]
     if faults:
         more = f" and {len(faults) - 3} others" if len(faults) > 3 else ""
