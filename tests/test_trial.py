@@ -74,7 +74,7 @@ def test_identity_has_every_field_of_the_science() -> None:
             ids.add(replace(base, **{part: section}).id)
             changed += 1
     ids |= {replace(base, seed=1).id, replace(base, data="other").id}
-    assert changed == 10 + 15 + 10 + 6
+    assert changed == 11 + 15 + 10 + 6
     assert len(ids) == 1 + changed + 2
 
 
@@ -95,17 +95,17 @@ OF_BEFORE = {
     "task=mnist task.pretraining.seed=1 task.hidden=[24]": "879bfd123a39d9a9",
     "task=transformer": "cac19bbc87bc7ee3",
     "task=transformer task.layers=2 adapter.targets=qv optimizer.lr_ratio=4": "0d7a4492bda19ea4",
-    "task=transformer_tiny": "5303ff543c088889",
-    "task=transformer_tiny task.target_text=/some/text.txt": "179de280f77a778b",
+    "task=transformer_tiny task.eval_windows=64": "5303ff543c088889",
+    "task=transformer_tiny task.eval_windows=64 task.target_text=/some/text.txt": "179de280f77a778b",
     CAUSAL_LM: "11cada2258238103",
     f"{CAUSAL_LM} task.context=32 task.source_text=a.txt": "f712af1b705e68f5",
 }
-"""Ids on data with the fingerprint ``data``, taken when every task was listed by hand."""
+"""Ids on data with the fingerprint ``data``, taken when every task was listed by hand, and had no validation."""
 
 
 @pytest.mark.parametrize("overrides", OF_BEFORE)
 def test_identity_of_every_task_is_what_it_was(overrides: str) -> None:
-    assert trial(*overrides.split()).id == OF_BEFORE[overrides]
+    assert trial(*overrides.split(), "task.validation=0").id == OF_BEFORE[overrides]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_identity_of_every_task_is_what_it_was(overrides: str) -> None:
     [(1, 167), (2, 334), (0.5, 84)],  # 4,000 digits, 3 batches of 8 in a step
 )
 def test_epochs_are_as_many_steps_as_they_need(epochs: float, steps: int) -> None:
-    common = ("task=mnist", "training.batch_size=8", "training.accumulation=3")
+    common = ("task=mnist", "task.validation=0", "training.batch_size=8", "training.accumulation=3")
     by_epochs = resolve(config(*common, f"training.epochs={epochs}"))
     assert (by_epochs.training.steps, by_epochs.flat()["training.epochs"]) == (steps, epochs)
     by_steps = resolve(config(*common, f"training.steps={steps}"))

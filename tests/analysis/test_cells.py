@@ -110,7 +110,7 @@ def test_observe_warns_of_a_single_learning_rate_and_not_of_tuned_ones(rank_swee
     single = observe(analysis.load(rank_sweep).trials, ("adapter.rank",), "eval/loss")
     assert warning("not tuned", rates=["0.001"]) in single.notes
     tuned = observe(analysis.load(tuned_sweep).trials, ("adapter.rank",), "eval/loss")
-    assert [note.kind for note in tuned.notes] == ["tuned", "lost"]
+    assert [note.kind for note in tuned.notes] == ["tuned", "lost", "seeds only"]
     assert tuned.rates[("1",)] == "0.001"
     assert tuned.counts.loc[("1",), ["trials", "diverged", "n"]].tolist() == [15, 1, 5]
 

@@ -12,7 +12,8 @@ from analysis.statistics.cells import observe
 from analysis.statistics.compare import against, clear_best, compare
 from analysis.statistics.intervals import summarise
 from analysis.statistics.levels import labels, select
-from analysis.tables.wording import mean_text, number, sentence, verdict_text
+from analysis.tables.numbers import mean_text, number
+from analysis.tables.wording import sentence, verdict_text
 
 
 def differences(sweep: analysis.Sweep, level: str, baseline: str) -> np.ndarray:

@@ -1,8 +1,8 @@
 """A trial's result is the same bits alone and in any pack: the claim on which every sweep rests.
 
 Trials share a pack when they have one rank bucket, one bias mode, and all or none of them DoRA and dropout;
-everything else differs here. Bits are equal where MKL has its strict AVX-512 kernels; elsewhere float32 sums are taken in
-another order, which over these few steps leaves the tolerance below.
+everything else differs here. Bits are equal where MKL has its strict AVX-512 kernels, on Intel; elsewhere float32 sums are
+taken in another order, which over these few steps leaves the tolerance below.
 """
 
 from collections.abc import Sequence

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from sweep.adapters.fold import check_rows_are_independent, linear_layers
+from sweep.adapters.fold import linear_layers
 from sweep.adapters.targets import select
 from sweep.config import Config
 from sweep.errors import ConfigError
 from sweep.models import hugging_face
 from sweep.models.folder import sha256_of
+from sweep.models.model import check_rows_are_independent
 from sweep.resolve import resolve
 from sweep.tasks.causal_lm.options import CausalLMOptions
 from sweep.tasks.causal_lm.task import causal_lm

@@ -1,10 +1,12 @@
 """Digits: turning, inverting and choosing them, and what stands in the domains."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from sweep.errors import ConfigError
 from sweep.tasks.mnist.digits import digits as read_digits
 from sweep.tasks.mnist.task import MEAN, STD, Mnist, mnist, rotate
 from tests.support.builders import NOWHERE, digits, randn
@@ -64,6 +66,30 @@ def test_mnist_single_digit_is_all_of_its_examples_and_no_other() -> None:
     assert task.target.held_out.targets.tolist() == [9] * 100
     nines = task.source.train.targets == 9
     assert torch.equal(task.target.train.inputs, task.source.train.inputs[nines])
+
+
+def test_validation_images_are_of_the_training_part_and_of_every_class() -> None:
+    before, task = mnist(digits(), NOWHERE), mnist(digits(validation=500), NOWHERE)
+    for was, now in ((before.source, task.source), (before.target, task.target)):
+        assert now.validation is not None
+        assert now.validation.targets.bincount().tolist() == [50] * 10
+        assert torch.equal(now.held_out.inputs, was.held_out.inputs)
+        assert len(now.train.inputs) == 3500
+        together = torch.cat([now.train.inputs, now.validation.inputs]).sort(0).values
+        assert torch.equal(together, was.train.inputs.sort(0).values)
+    assert torch.equal(task.source.validation.targets, task.target.validation.targets)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"validation": 4000}, r"must leave some of the 4,000 training images"),
+        ({"validation": 3, "shift": "digit", "digit": 3}, r"none of them shows a 3; give more"),
+    ],
+)
+def test_validation_that_leaves_or_holds_nothing_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^task\.validation = {settings['validation']}: {message}$"):
+        mnist(digits(**settings), NOWHERE)
 
 
 def test_mnist_pixels_are_standardised_by_the_published_mean_and_deviation() -> None:

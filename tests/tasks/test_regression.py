@@ -7,10 +7,12 @@ import torch
 
 from sweep.adapters.fold import fold_full, fold_none
 from sweep.adapters.options import AdapterOptions
+from sweep.tasks.task import Examples
+from sweep.tasks.toy_regression.options import ToyRegressionOptions
 from sweep.tasks.toy_regression.oracle import best_mse, population_risks
 from sweep.tasks.toy_regression.task import ToyRegression, toy_regression
 from sweep.training.evaluate import evaluate
-from tests.support.builders import FULL, NONE, Run, attach, lora, optimizer, regression, run, training
+from tests.support.builders import FULL, NONE, Run, attach, lora, optimizer, regression, run, training, tutorial
 
 
 def train(task: ToyRegression, *adapters: AdapterOptions, steps: int = 600, lr: float = 0.03) -> Run:
@@ -64,6 +66,22 @@ def test_toy_held_out_rows_are_other_rows() -> None:
     task = toy_regression(regression())
     for domain in (task.source, task.target):
         assert torch.cdist(domain.train.inputs, domain.held_out.inputs).min() > 0.1
+
+
+@pytest.mark.parametrize("options", [regression(), tutorial(held_out=32)])
+def test_validation_examples_are_fresh_and_change_no_other_draw(options: ToyRegressionOptions) -> None:
+    before, task = toy_regression(options), toy_regression(options.model_copy(update={"validation": 20}))
+    for was, now in ((before.source, task.source), (before.target, task.target)):
+        assert isinstance(was, Examples)
+        assert isinstance(now, Examples)
+        assert was.validation is None
+        assert now.validation is not None
+        assert len(now.validation.inputs) == len(now.validation.targets) == 20
+        for one, other in zip((*was.train, *was.held_out), (*now.train, *now.held_out), strict=True):
+            assert torch.equal(one, other)
+        assert torch.cdist(now.validation.inputs, torch.cat([now.train.inputs, now.held_out.inputs])).min() > 0.1
+    first = before.teacher.linears[0].weight
+    assert torch.equal(first, task.teacher.linears[0].weight)
 
 
 def test_toy_training_without_noise_reaches_the_oracle_of_every_rank_and_never_goes_below() -> None:

@@ -113,7 +113,9 @@ def test_with_domains_by_hand() -> None:
     end = Metric("eval/regret", "regret", kind="end")
     assert [metric.name for metric in with_domains([ece, end, wrong])] == [
         *("eval/ece", "eval/wrong", "eval/source_ece", "eval/source_wrong"),
-        *("eval/base_ece", "eval/base_source_ece", "eval/regret"),
+        *("eval/base_ece", "eval/base_source_ece"),
+        *("test/ece", "test/wrong", "test/source_ece", "test/source_wrong"),
+        *("test/base_ece", "test/base_source_ece", "eval/regret"),
     ]
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sweep.models.llama import Llama
-from sweep.tasks.next_token import HELD_OUT, windows
+from sweep.tasks.next_token import HELD_OUT, Text, windows
 from sweep.tasks.task import Batch
 from sweep.tasks.transformer.task import transformer
 from tests.support.builders import llama, text
@@ -48,6 +48,28 @@ def test_windows_of_training_never_reach_the_held_out_last_tenth(tmp_path: Path)
         assert torch.equal(batch.targets, batch.inputs + 1)
         seen |= set(batch.inputs.flatten().tolist()) | set(batch.targets.flatten().tolist())
     assert seen == set(range(360))
+
+
+def test_validation_windows_are_of_the_tenth_before_the_held_out_one_and_change_no_other(tmp_path: Path) -> None:
+    content = "".join(chr(0x4E00 + index) for index in range(400))
+    options = text(context=4, **files(tmp_path, content, content))
+    before, task = transformer(options), transformer(options.model_copy(update={"validation": 5}))
+    assert before.target.validation is None
+    for domain in (task.source, task.target):
+        assert isinstance(domain, Text)
+        assert domain.validation is not None
+        assert torch.equal(domain.held_out.inputs, before.target.held_out.inputs)
+        assert domain.train.tolist() == list(range(324))
+        assert domain.validation.inputs[:, 0].tolist() == [324, 331, 339, 347, 355]
+        assert domain.validation.targets[-1].tolist() == [356, 357, 358, 359]
+
+
+@pytest.mark.parametrize(("windows", "clusters"), [(24, 24), (50, 50), (64, 64), (256, 52), (1024, 52)])
+def test_clusters_are_at_least_fifty_stretches_of_neighbouring_windows(windows: int, clusters: int) -> None:
+    domain = Text.of(torch.arange(20_000), 8, windows, validation=0)
+    assert domain.clusters.unique_consecutive().tolist() == list(range(clusters))
+    sizes = domain.clusters.bincount()
+    assert sizes.max() == sizes[0]
 
 
 def test_windows_depend_on_their_generator_alone() -> None:
