@@ -127,7 +127,10 @@ class CheckedLoader(ConfigLoaderImpl):
         result = repo.load_config(default.config_path)
         assert result is not None
         group = default.config_path.rpartition("/")[0].replace("/", ".")
-        if (default.package or "").split(".")[0] == "hydra" and default.package not in (result.header["package"], group):
+        if (default.package or "").split(".")[0] == "hydra" and default.package not in (
+            result.header["package"],
+            group,
+        ):
             raise ConfigError(
                 [f"{default.config_path}@{default.package}: only a file of Hydra's own groups goes there"]
             )

@@ -58,10 +58,7 @@ class SlurmEngine(ClusterEngine):
             _slurm("sinfo", "--version")
         except OSError:
             raise ConfigError(
-                [
-                    "hydra.launcher.engine = 'slurm': sinfo is missing; launch from a machine that has "
-                    "SLURM's commands"
-                ]
+                ["hydra.launcher.engine = 'slurm': sinfo is missing; launch from a machine that has SLURM's commands"]
             ) from None
 
     def places(self, trials: Sequence[ResolvedTrial]) -> int:

@@ -34,7 +34,10 @@ def test_engine_of_this_machine_is_its_processes() -> None:
             LaunchOptions(address="h:1"),
             "hydra.launcher.address = 'h:1': engine=local has no such setting; it belongs to ray",
         ),
-        (LaunchOptions(gpus=1), "hydra.launcher.gpus = 1: engine=local has no such setting; it belongs to ray and slurm"),
+        (
+            LaunchOptions(gpus=1),
+            "hydra.launcher.gpus = 1: engine=local has no such setting; it belongs to ray and slurm",
+        ),
         (
             LaunchOptions(engine="ray", minutes=9),
             "hydra.launcher.minutes = 9: engine=ray has no such setting; it belongs to slurm",
