@@ -197,5 +197,5 @@ def test_select_stops_an_expression_that_backtracks_without_end(adapter: Adapter
 
 @pytest.mark.parametrize("expression", ["(" * 5000 + ")" * 5000, "a{99999999999999}", "(?P<a", "[z-a]"])
 def test_select_refuses_what_is_no_expression(expression: str) -> None:
-    with pytest.raises(ConfigError, match="not a valid regular expression"):
+    with pytest.raises(ConfigError, match=r"adapter\.targets = "):
         select(options(targets=expression), ["layer"], {})

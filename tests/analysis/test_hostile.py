@@ -109,9 +109,9 @@ def replaced(**values: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     ("change", "says"),
     [
         (replaced(format=2), "is not a record of format 1"),
-        (replaced(result={"eval/loss": True}), "result['eval/loss'] is not a finite number"),
-        (replaced(result={"eval/loss": float("nan")}), "result['eval/loss'] is not a finite number"),
-        (replaced(result={"eval/loss": 10**400}), "result['eval/loss'] is not a finite number"),
+        (replaced(result={"eval/loss": True}), "result['eval/loss'] is not"),
+        (replaced(result={"eval/loss": float("nan")}), "result['eval/loss'] is not"),
+        (replaced(result={"eval/loss": 10**400}), "result['eval/loss'] is not"),
         (replaced(result={"adapter.rank": 3}), "result['adapter.rank'] is not"),
         (replaced(params={"trainable": -1}), "params['trainable'] = -1 is negative"),
         (replaced(params={"trainable_ratio": 2.0}), "params['trainable_ratio'] = 2.0 is above 1"),
