@@ -13,6 +13,8 @@ from sweep.errors import ConfigError
 from sweep.registry import INITS
 from sweep.tasks.task import Task
 from tests.support.builders import (
+    OUTPUTS,
+    TRACE,
     InOrder,
     attach,
     bits,
@@ -28,10 +30,6 @@ from tests.support.builders import (
     tokens,
     training,
 )
-
-OUTPUTS = 1e-6  # relative to the largest output: the same products in float32, summed in another order
-TRACE = 1e-5  # relative, over 20 steps of AdamW
-
 
 CASES = [
     (mlp(12, 20, 8), ["layers.0", "layers.1"], squared_error(), InOrder(pairs(12, 8, rows=8, batches=20))),

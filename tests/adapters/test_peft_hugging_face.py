@@ -13,13 +13,12 @@ from sweep.adapters.peft import export
 from sweep.adapters.peft.import_ import check_start, start
 from sweep.adapters.peft.placement import placement_note
 from sweep.models.hugging_face import FromConv1D, as_model, without_dropout
-from tests.adapters.test_peft import TRACE, their_trace
-from tests.support.builders import FULL, attach, lora, next_token, optimizer, run, tokens, training
+from tests.adapters.test_peft import their_trace
+from tests.support.builders import FULL, OUTPUTS, TRACE, attach, lora, next_token, optimizer, run, tokens, training
 from tests.support.hugging_face import CONFIGS, VOCABULARY, network
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # PEFT asks transformers
 
-OUTPUTS = 1e-6  # relative to the largest logit: the same products in float32, some in another order
 FAMILIES = sorted(CONFIGS)
 BATCHES = tokens(20, VOCABULARY)
 TOKENS = BATCHES.held_out.inputs
