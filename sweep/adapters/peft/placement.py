@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from safetensors.torch import load
@@ -30,10 +31,11 @@ def placement_note(files: Mapping[str, bytes], network: nn.Module) -> str:
             warnings.simplefilter("ignore")
             model = peft.get_peft_model(network, peft.LoraConfig(**json.loads(files[CONFIG_FILE])))
             named = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-            unplaced = peft.set_peft_model_state_dict(model, named).unexpected_keys
+            result: Any = peft.set_peft_model_state_dict(model, named)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         return f"PEFT {peft.__version__} cannot load adapter/: {reason}"
+    unplaced = result.unexpected_keys
     if not unplaced:
         return ""
     return (
