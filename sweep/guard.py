@@ -1,4 +1,4 @@
-"""Run a plug-in's code so that nothing of ours is changed by it, and so that its faults carry its name."""
+"""Run a plug-in's code so that it changes no global state, and so that its errors carry its name."""
 
 import random
 import sys
@@ -14,7 +14,7 @@ from sweep.registry import Plugin
 
 @contextmanager
 def guarded(plugin: Plugin | None, doing: str) -> Iterator[None]:
-    """Run the block, which calls ``plugin``; of ours (None) nothing is checked.
+    """Run the block, which calls ``plugin``; None stands for our own code, which is not checked.
 
     Raises PluginError where it raises, or leaves another global state, which is put back: the generators of Python,
     NumPy and torch (those of CUDA, too, once it is in use), torch's default type, its gradient mode and its number of threads. A ConfigError is passed on as it is.

@@ -27,7 +27,7 @@ LARGEST = 1e100
 """Numbers above count as infinite: the statistics square them and add them up."""
 LARGEST_RECORD = 16 << 20
 LARGEST_HISTORY = 256 << 20
-"""Largest files that are read, in bytes; a record has some KB, a row of a history some hundred bytes."""
+"""Largest files that are read, in bytes; a record has a few KB, a row of a history some hundred bytes."""
 MOST_KEYS = 1000
 DEEPEST = 50
 """Keys and levels of a record; those of ours have about 100 and 6."""
@@ -193,7 +193,7 @@ def _wrong_types(record: Record) -> Iterator[str]:
 
 
 def wrong_settings(trial: Mapping[str, Any]) -> Iterator[str]:
-    """What no trial can have in its settings, given with dotted keys."""
+    """Faults in the settings of a trial, which are given with dotted keys."""
     for key, value in trial.items():
         items = value if isinstance(value, list | tuple) else [value]
         if key in NUMBERS and not (value is None or _is_plain_number(value)):
@@ -240,7 +240,7 @@ def _wrong_metrics(record: Record) -> Iterator[str]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is a number up to ``LARGEST``, and no truth value."""
+    """Whether ``value`` is a number up to ``LARGEST``, not a boolean."""
     return _is_plain_number(value) and -LARGEST <= value <= LARGEST
 
 

@@ -146,7 +146,7 @@ def meta_model(options: TaskOptions, cache_folder: Path) -> Model:
 
 @cache
 def _layers(options: TaskOptions, cache_folder: Path) -> tuple[dict[str, tuple[int, int]], list[str], targets.Presets]:
-    """Of the linear layers the shapes (out, in), the names of all modules with parameters, and the presets."""
+    """The shapes (out, in) of the linear layers, the names of all modules with parameters, and the presets."""
     model = meta_model(options, cache_folder)
     shapes = {name: (layer.out_features, layer.in_features) for name, layer in linear_layers(model).items()}
     modules = [name for name, module in model.named_modules() if name and any(True for _ in module.parameters())]

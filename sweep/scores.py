@@ -18,7 +18,7 @@ SCORES_FILE = "scores.safetensors"
 EVALUATED_FILE = "scores.evaluated.safetensors"
 """What ``python -m sweep evaluate`` writes beside the first: the same trial on more examples."""
 LARGEST_SCORES = 256 << 20
-"""Bytes; a metric of 10,000 examples has 40,000."""
+"""Largest file, in bytes; a metric of 10,000 examples takes 40,000."""
 
 Domain = Literal["target", "source"]
 TYPES = {"example": np.uint64, "cluster": np.int32, "weight": np.float32}

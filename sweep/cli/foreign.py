@@ -11,11 +11,11 @@ from sweep.errors import ConfigError
 from sweep.files import read_foreign
 
 LARGEST = 256 * 1024
-"""Bytes of a file; ours have three thousand."""
+"""Largest file, in bytes; ours have three thousand."""
 DEEPEST = 50
-"""Levels of nesting in a file; ours have five."""
+"""Deepest nesting in a file; ours have five levels."""
 MOST_VALUES = 5_000
-"""Values and interpolations in a file; ours have sixty."""
+"""Most values and interpolations in a file; ours have sixty."""
 MODES = ("RUN", "MULTIRUN")
 DIRECTIONS = ("minimize", "maximize")
 NUMBERS = {
@@ -38,20 +38,20 @@ NUMBERS = {
     "sweeper": {"n_trials", "n_jobs", "max_failure_rate", "max_batch_size"},
     "sampler": {"seed", "n_startup_trials", "n_ei_candidates", "population_size", "multivariate"},
 }
-"""Settings of Hydra's launchers, sweepers and samplers that take a number and reach nothing but the amount of work."""
+"""Settings of Hydra's launchers, sweepers and samplers that take a number and affect only the amount of work."""
 SWEPT = re.compile(r"(?!(?:hydra|tracker|cache)\b)[a-z_]\w*(?:[./]\w+)*")
-"""Keys that a file's sweep may go over: the trial's own, less what uploads it or where its cache lies."""
+"""Keys that a file's sweep may go over: the trial's own, except where it uploads and where its cache is."""
 FILES = ("task.source_text", "task.target_text", "task.data", "task.model", "adapter.peft")
 """Keys that may name a file or a folder to read."""
 OUTSIDE = re.compile(r"(?:^|[^\w.-])/|\.\.|\$\{")
 _KEY = r"\$\{(?!\.*hydra\b)\.*\w[\w.]*\}"
 REFERENCE = re.compile(rf"{_KEY}|\$\{{times:(?:[\w.,+ -]|{_KEY})*\}}|\$\{{oc\.env:WANDB_PROJECT(?:,[\w.-]*)?\}}")
-"""Interpolations that a file may hold: a key of the trial, a product of keys, the one variable that ours read."""
+"""Interpolations that a file may hold: a key of the trial, a product of keys, and the one environment variable that our own files use."""
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_config(path: Path) -> str:
-    """The text of a YAML file of bounded size and depth that holds nothing but plain nested values.
+    """The text of a YAML file of bounded size and depth that holds only plain nested values.
 
     An alias can stand for its own parent, or, nine times nine times nine, for more values than memory holds.
     Raises ConfigError with the file and the reason.

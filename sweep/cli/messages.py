@@ -15,7 +15,7 @@ from sweep.registry import TASKS
 from sweep.text import masked, printable
 
 EXTRAS = ("optuna",)
-"""Choices that an optional installation brings."""
+"""Choices that need an optional extra."""
 LONGEST = 1000
 """Longest line, in characters; longer ones repeat the content of a file."""
 

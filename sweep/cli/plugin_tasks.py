@@ -15,7 +15,7 @@ FOLDER = Path("conf", "task")
 
 
 def offer_tasks() -> None:
-    """Let Hydra choose among the tasks of plug-ins too; of a package, no other file is read, and nothing is imported.
+    """Let Hydra choose among the tasks of plug-ins too; no other file of their packages is read, and nothing is imported.
 
     A file that cannot be read is not offered; ``refusal`` says why.
     """

@@ -240,7 +240,7 @@ def _check_hydra(config: DictConfig) -> None:
 
 
 def _targets(store: Any) -> set[str]:
-    """The code that installed launchers, or sweepers and their samplers, have said is theirs."""
+    """The ``_target_`` of every installed launcher, or sweeper and sampler."""
     if isinstance(store, dict):
         return set().union(*map(_targets, store.values()))
     return {str(store.node.get("_target_"))}

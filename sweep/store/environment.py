@@ -33,7 +33,7 @@ def environment(device: torch.device, base: str) -> dict[str, Any]:
 
 @cache
 def _code() -> str:
-    """The hash of every source file of the harness: a change is seen where no version was raised."""
+    """The hash of every source file of the harness: it shows changes that raised no version."""
     folder = Path(sweep.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
