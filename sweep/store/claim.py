@@ -46,7 +46,7 @@ def wait_for(folder: Path, trial_ids: Iterable[str]) -> None:
 
 
 def claimed(folder: Path, trial_ids: Iterable[str]) -> set[str]:
-    """Those of ``trial_ids`` that another process is training now."""
+    """The ``trial_ids`` that another process is training now."""
     try:
         with open_foreign(folder / LOCK_FILE, LARGEST_LOCK, links=False) as file:
             fcntl.lockf(file, fcntl.LOCK_SH, 1, _TURN)

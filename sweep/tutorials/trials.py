@@ -49,7 +49,7 @@ class Trials:
         return len(self.trained)
 
     def where(self, levels: Mapping[str, Any]) -> "Trials":
-        """Those at these levels, of which there must be some."""
+        """The trials at these levels, at least one."""
         chosen = [one for one in self.trained if all(one.value(key) == level for key, level in levels.items())]
         if not chosen:
             raise ConfigError([f"no finished trial has {dict(levels)}"])
@@ -65,7 +65,7 @@ class Trials:
         return f"{mean(values):.{decimals}f} ± {stdev(values) if len(values) > 1 else 0.0:.{decimals}f}"
 
     def tuned(self, key: str = "eval/loss") -> "Trials":
-        """Those at the learning rate whose mean of ``key`` is the lowest."""
+        """The trials at the learning rate with the lowest mean of ``key``."""
         rates = {one.value("optimizer.lr") for one in self}
         return min((self.where({"optimizer.lr": rate}) for rate in rates), key=lambda trials: trials.mean(key))
 

@@ -42,7 +42,7 @@ PEFT_INITS: dict[Any, str] = {
 OTHERS_THAT_MOVE_THE_BASE = ("corda", "loftq", "lora_ga")
 """PEFT's initialisations that rewrite the base and that we do not have; its ``lora_ga`` is not ours."""
 LARGEST_CONFIG = 2**20
-"""Bytes of an adapter_config.json."""
+"""Largest adapter_config.json, in bytes."""
 LARGEST_WEIGHTS = 2**34
 """Bytes of the weights of an adapter."""
 LARGEST_NUMBER = 10**9
