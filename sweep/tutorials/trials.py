@@ -49,7 +49,7 @@ class Trials:
         return len(self.trained)
 
     def where(self, levels: Mapping[str, Any]) -> "Trials":
-        """The trials at these levels, at least one."""
+        """The trials at these levels. Raises ConfigError where there are none."""
         chosen = [one for one in self.trained if all(one.value(key) == level for key, level in levels.items())]
         if not chosen:
             raise ConfigError([f"no finished trial has {dict(levels)}"])

@@ -44,7 +44,7 @@ OTHERS_THAT_MOVE_THE_BASE = ("corda", "loftq", "lora_ga")
 LARGEST_CONFIG = 2**20
 """Largest adapter_config.json, in bytes."""
 LARGEST_WEIGHTS = 2**34
-"""Bytes of the weights of an adapter."""
+"""Largest weights of an adapter, in bytes."""
 LARGEST_NUMBER = 10**9
 FLOATING = ("F64", "F32", "F16", "BF16")
 NUMBERS = ("r", "lora_alpha", "lora_dropout")
