@@ -47,10 +47,10 @@ def write(
         raise BadRequestError("; ".join(silent))
     answers = []
     for question in asked:
-        found = answer(sweep, replace(question, generalise=generalise, margin=margin))
-        found.gaps += silent
-        _write_parts(found, target, f"{file_stem(question.task)}_" if len(asked) > 1 else "")
-        answers.append(found)
+        reply = answer(sweep, replace(question, generalise=generalise, margin=margin))
+        reply.gaps += silent
+        _write_parts(reply, target, f"{file_stem(question.task)}_" if len(asked) > 1 else "")
+        answers.append(reply)
     hashes = sources(sweep)
     replace_file(target / "sources.json", json.dumps(hashes, indent=1, sort_keys=True).encode() + b"\n")
     html = page.render(sweep, answers, combined(hashes), target, refresh)
@@ -58,14 +58,14 @@ def write(
     return target / "index.html"
 
 
-def _write_parts(found: Answer, target: Path, prefix: str) -> None:
+def _write_parts(reply: Answer, target: Path, prefix: str) -> None:
     """Write the tables and figures of one answer."""
-    for table in found.tables:
+    for table in reply.tables:
         stem = prefix + "_by_".join([file_stem(table.metric.name), file_stem(table.rows.name)])
         stem += f"_and_{file_stem(table.columns.name)}" if table.columns else ""
         for style in ("md", "tex", "csv"):
             replace_file(target / "tables" / f"{stem}.{style}", render(table, style).encode())
-    for drawing in found.drawings:
+    for drawing in reply.drawings:
         replace_file(target / "figures" / f"{prefix}{drawing.name}.svg", drawing.svg)
         replace_file(target / "figures" / f"{prefix}{drawing.name}.png", drawing.png)
 

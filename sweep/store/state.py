@@ -12,7 +12,7 @@ State = Literal["finished", "pruned", "diverged", "failed", "damaged", "training
 
 @dataclass(frozen=True)
 class Found:
-    """A trial as its folder shows it: its state, what else there is to say, and its record where it has one."""
+    """A trial as its folder shows it: its state, a detail, and its record where it has one."""
 
     folder: Path
     state: State
