@@ -31,7 +31,16 @@ SWEEP = [
     {"metrics", "files", "text", "errors"},
 ]
 """The rooms of the harness, top to bottom: a room uses those below it and its own, none above and none beside it."""
-ANALYSIS = [{"__main__"}, {"report"}, {"figures"}, {"tables"}, {"statistics"}, {"sources"}, {"columns", "errors"}]
+ANALYSIS = [
+    {"__main__"},
+    {"results"},
+    {"report"},
+    {"figures"},
+    {"tables"},
+    {"statistics"},
+    {"sources"},
+    {"columns", "errors"},
+]
 GROUND = {f"sweep.{name}" for name in ("record", "metrics", "files", "scores", "text", "errors", "wandb_log")}
 """All that ``analysis`` may use of ``sweep``; ``scores`` needs numpy, the others the standard library alone."""
 LONGEST_FILE = 400

@@ -105,10 +105,8 @@ def questions(sweep: Sweep) -> tuple[list[Question], list[str]]:
 
 def _question(task: str, trials: pd.DataFrame, metrics: Mapping[str, Metric]) -> Question:
     names = measured(trials[trials["status"] == "finished"], metrics)
-    if not any(not name.startswith((COST, SIZE)) for name in names):
-        raise BadRequestError(f"no finished trial of {task} has a metric; {len(trials)} trials did not finish")
     own = [name for name in names if not name.startswith((WHILE_TRAINING, COST, SIZE, OF_BASE))]
-    decides = primary(own or [name for name in names if not name.startswith((COST, SIZE))], metrics)
+    decides = decisive(trials, metrics, task)
     costs = [name for name in names if name.startswith(COST) and describe(name, metrics).better]
     varied = swept(trials)
     factors = [name for name in varied if name != LEARNING_RATE] or varied
@@ -119,6 +117,16 @@ def _question(task: str, trials: pd.DataFrame, metrics: Mapping[str, Metric]) ->
         raise BadRequestError(f"the trials of {task} carry no configuration, so there is nothing to compare")
     secondary = tuple(name for name in (*own, *costs) if name != decides)
     return Question(task, trials, tuple(factors), decides, secondary, tuple(ordered(labels(trials, SEED))), metrics)
+
+
+def decisive(trials: pd.DataFrame, metrics: Mapping[str, Metric], task: str) -> str:
+    """The metric that decides what ``trials`` are about. Raises BadRequestError where no finished one has any."""
+    names = measured(trials[trials["status"] == "finished"], metrics)
+    results = [name for name in names if not name.startswith((COST, SIZE))]
+    if not results:
+        raise BadRequestError(f"no finished trial of {task} has a metric; {len(trials)} trials did not finish")
+    own = [name for name in results if not name.startswith((WHILE_TRAINING, OF_BASE))]
+    return primary(own or results, metrics)
 
 
 def measured(trials: pd.DataFrame, metrics: Mapping[str, Metric]) -> list[str]:
