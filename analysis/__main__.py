@@ -4,10 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, get_args
 
 from analysis import Results, load
 from analysis.errors import BadRequestError
-from analysis.statistics.confidence import INTERVAL_NAME
+from analysis.statistics.confidence import INTERVAL_NAME, Generalise
 from sweep.files import make_folder, replace_file
 from sweep.text import run_command, say
 
@@ -52,11 +53,28 @@ def parser() -> argparse.ArgumentParser:
             nargs="+",
             help="outputs/NAME, a folder of .wandb files, wandb:entity/project[/group], or results of another program",
         )
-        sub.add_argument("--metric", help="what is compared (default: the one that decides, such as eval/loss)")
+        sub.add_argument(
+            "--metric", help="what is compared (default: test/loss, eval/loss where trials were not tested)"
+        )
         of_others(sub)
         return sub
 
+    def verdicts(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--generalise",
+            default="both",
+            choices=get_args(Generalise),
+            help="what verdicts should hold for: new seeds, new test examples, or both (default)",
+        )
+        sub.add_argument(
+            "--margin",
+            type=float,
+            metavar="X",
+            help="call cells equivalent that differ by less than X, as far as shown",
+        )
+
     def question(sub: argparse.ArgumentParser) -> None:
+        verdicts(sub)
         sub.add_argument(
             "--where",
             action="append",
@@ -67,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
 
     report = command("report", "write report/index.html beside the trials: answer, tables, figures, explorer")
     report.add_argument("--out", type=Path, help="the report's folder (default: SOURCE/report)")
+    verdicts(report)
     report.add_argument("--watch", type=float, metavar="SECONDS", help="write it again whenever a record changes")
 
     table = command("table", f"one metric over rows × columns: mean ± {INTERVAL_NAME} with n".replace("%", "%%"))
@@ -124,14 +143,21 @@ def loaded(options: argparse.Namespace) -> Results:
     )
 
 
+def question_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What a table and a comparison are both asked."""
+    asked = {"metric": options.metric, "where": conditions(options.where)}
+    return asked | {"generalise": options.generalise, "margin": options.margin}
+
+
 def run_report(options: argparse.Namespace) -> None:
     """Write the report and print its path; with --watch, again whenever the trials change, until interrupted."""
+    asked = {"generalise": options.generalise, "margin": options.margin}
     if options.watch is None:
-        say(str(loaded(options).report(options.out)))
+        say(str(loaded(options).report(options.out, **asked)))
         return
     from analysis.report.watch import watch
 
-    watch(options.source, options.out, options.watch)
+    watch(options.source, options.out, options.watch, **asked)
 
 
 def run_table(options: argparse.Namespace) -> None:
@@ -142,8 +168,7 @@ def run_table(options: argparse.Namespace) -> None:
     baseline = tuple(item.strip() for item in options.baseline.split(",") if item.strip())
     if len(baseline) > (2 if options.columns else 1):
         raise BadRequestError(f"--baseline {options.baseline!r}: give a row level, or a row and a column level")
-    where = conditions(options.where)
-    shown = results.table(options.rows, options.columns, options.metric, where, baseline)
+    shown = results.table(options.rows, options.columns, baseline=baseline, **question_of(options))
     say(shown.render(options.format).removesuffix("\n"))
     if results.folder is not None:
         table = shown.table
@@ -157,16 +182,7 @@ def run_table(options: argparse.Namespace) -> None:
 
 def run_compare(options: argparse.Namespace) -> None:
     """Print the verdict of each level against the baseline."""
-    from analysis.statistics.cells import observe
-    from analysis.statistics.compare import against, compare
-    from analysis.statistics.levels import select
-    from analysis.tables.wording import verdict_text
-
-    sweep = loaded(options)
-    trials = select(sweep.trials, conditions(options.where))
-    observations = observe(trials, (options.factor,), options.metric, sweep.metrics)
-    baseline = (options.baseline,)
-    say(verdict_text(observations, baseline, compare(observations, against(observations, baseline))))
+    say(str(loaded(options).compare(options.factor, options.baseline, **question_of(options))))
 
 
 def run_export(options: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from analysis.sources.frames import assemble
 from analysis.sources.load import load as read
 from analysis.sources.sweep import Sweep
 from analysis.sources.tabular import read_frame
+from analysis.statistics.confidence import Generalise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,14 +88,18 @@ class Results(Sweep):
         self,
         rows: str,
         columns: str | None = None,
+        *,
         metric: str | None = None,
         where: Where | None = None,
         baseline: Level | Iterable[Level] = (),
+        generalise: Generalise = "both",
+        margin: float | None = None,
     ) -> Shown:
         """One metric over rows × columns: mean with interval and n, and what a reader must know.
 
         ``metric`` is the one that decides unless it is named. ``where`` keeps some trials. ``baseline`` is a level of
-        ``rows``, or a row and a column level; cells that differ from it are marked.
+        ``rows``, or a row and a column level; cells that differ from it are marked. ``generalise`` is what verdicts should
+        hold for besides what was tried; ``margin`` the largest difference that does not matter, for *equivalent*.
         Raises BadRequestError for unknown names and for questions that the trials cannot answer.
 
         >>> results.table(rows="adapter.rank", baseline=4).frame[["adapter.rank", "n", "verdict"]]
@@ -109,8 +114,17 @@ class Results(Sweep):
         from analysis.tables.shown import Shown
         from analysis.tables.table import build
 
-        by = None if columns is None else self._factor(columns)
-        table = build(self, self._factor(rows), by, self._metric(metric), levels(baseline), self._conditions(where))
+        only = self._conditions(where)
+        table = build(
+            self,
+            full_name(rows, self.trials),
+            self._name(columns),
+            self._name(metric),
+            levels(baseline),
+            only,
+            generalise,
+            margin,
+        )
         shown = Shown(table, "", table_frame(table))
         return replace(shown, text=shown.markdown.removesuffix("\n"))
 
@@ -138,7 +152,9 @@ class Results(Sweep):
         out = [names.isin(trials) for names in given.values()]
         return self._of(self.trials.index[~sum(out[1:], out[0])])
 
-    def report(self, target: str | Path | None = None) -> Path:
+    def report(
+        self, target: str | Path | None = None, *, generalise: Generalise = "both", margin: float | None = None
+    ) -> Path:
         """Write the report into ``target`` (default: ``report/`` beside the trials) and return the path of its page.
 
         >>> results.report(place / "report").name
@@ -146,7 +162,8 @@ class Results(Sweep):
         """
         from analysis.report import report
 
-        return report.write(self, None if target is None else Path(target))
+        folder = None if target is None else Path(target)
+        return report.write(self, folder, generalise=generalise, margin=margin)
 
     def _of(self, index: object) -> Self:
         trials = self.trials.loc[index].reset_index(drop=True)  # type: ignore[call-overload]
@@ -155,16 +172,11 @@ class Results(Sweep):
         history = self.history[self.history["trial_id"].isin(trials["trial_id"])].reset_index(drop=True)
         return replace(self, trials=trials, history=history)
 
-    def _factor(self, name: str) -> str:
-        return full_name(name, self.trials)
-
-    def _metric(self, name: str | None) -> str:
-        from analysis.statistics.questions import decisive
-
-        return decisive(self.trials, self.metrics, self.name) if name is None else full_name(name, self.trials)
+    def _name(self, asked: str | None) -> str | None:
+        return None if asked is None else full_name(asked, self.trials)
 
     def _conditions(self, where: Where | None) -> dict[str, tuple[str, ...]]:
-        return {self._factor(name): levels(wanted) for name, wanted in (where or {}).items()}
+        return {full_name(name, self.trials): levels(wanted) for name, wanted in (where or {}).items()}
 
 
 def levels(wanted: Level | Iterable[Level]) -> tuple[str, ...]:

@@ -5,10 +5,8 @@ from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from sweep.adapters import targets
-from sweep.adapters.fold import check_rows_are_independent, linear_layers
+from sweep.adapters.fold import linear_layers
 from sweep.adapters.inits.check import check_ranks
 from sweep.adapters.peft import import_
 from sweep.adapters.rank import bucket, widest
@@ -18,7 +16,7 @@ from sweep.errors import ConfigError
 from sweep.guard import guarded
 from sweep.hardware import device_of
 from sweep.metrics import OF_EVERY_TRIAL, Metric, with_domains
-from sweep.models.model import Model
+from sweep.models.model import Model, check_rows_are_independent
 from sweep.registry import TASKS
 from sweep.tasks.check import check_task
 from sweep.tasks.options import TaskOptions
@@ -140,9 +138,8 @@ _try_once = cache(check_task)
 @cache
 def meta_model(options: TaskOptions, cache_folder: Path) -> Model:
     """The model of a task on the meta device: its shapes without its numbers, built once."""
-    task, rng = options.build(cache_folder), torch.Generator()
-    with guarded(TASKS.plugin(options.name), "making its model on the meta device"), torch.device("meta"):
-        model = task.new_model(rng)
+    with guarded(TASKS.plugin(options.name), "making its model on the meta device"):
+        model = options.build(cache_folder).outline()
     check_rows_are_independent(model)
     return model
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,10 @@ TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "voca
 TEMPLATE = "chat_template.jinja"
 GGUF_HASH = "gguf.sha256"
 """In a folder that was made of a GGUF file, the SHA-256 of that file."""
+MISSING = (
+    "task.name = 'causal_lm': needs Hugging Face's transformers; install it with: pip install 'transformers>=5' "
+    "(the extra [hf])"
+)
 QUERY_AND_VALUE = {"q_proj", "v_proj", "q_lin", "v_lin", "query", "value"}
 
 
@@ -141,16 +146,19 @@ def import_transformers() -> Any:
     try:
         import transformers
     except ImportError:
-        raise ConfigError(
-            [
-                "task.name = 'causal_lm': needs Hugging Face's transformers; install it with: pip "
-                "install 'transformers>=5' (the extra [hf])"
-            ]
-        ) from None
+        raise ConfigError([MISSING]) from None
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     return transformers
+
+
+def transformers_version() -> str:
+    """The version of the library, which is not imported. Raises ConfigError where it is not installed."""
+    try:
+        return version("transformers")
+    except PackageNotFoundError:
+        raise ConfigError([MISSING]) from None
 
 
 @contextmanager
