@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SWEEP = [
-    {"__main__", "tutorials"},
+    {"__main__", "tutorials", "child"},
     {"cli"},
     {"launch"},
     {"engines"},
