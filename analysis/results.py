@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -70,13 +70,14 @@ def from_frame(
     >>> ours = from_frame(pd.DataFrame(rows, columns=["r", "seed", "loss"]), metric="loss")
     >>> ours.table(rows="r", baseline=1).frame[["r", "mean", "n", "verdict"]].round(3)
        r   mean  n verdict
-    0  1  0.620  5     NaN
+    0  1  0.621  5     NaN
     1  4  0.545  5  better
     """
     roles = Roles(metric, seed, factors, lower_is_better, example)
     return Results(**vars(assemble("frame", read_frame(frame, roles, "frame"), None)))
 
 
+@dataclass(frozen=True, repr=False)
 class Results(Sweep):
     """The trials of a sweep, and what can be asked about them.
 
@@ -164,6 +165,10 @@ class Results(Sweep):
 
         folder = None if target is None else Path(target)
         return report.write(self, folder, generalise=generalise, margin=margin)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {status}" for status, count in self.counts.items() if count)
+        return f"{self.name}: {len(self.trials)} trials, {counts}; .trials and .history are pandas frames"
 
     def _of(self, index: object) -> Self:
         trials = self.trials.loc[index].reset_index(drop=True)  # type: ignore[call-overload]

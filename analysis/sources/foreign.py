@@ -16,7 +16,6 @@ from analysis.errors import unknown
 from analysis.sources import cache
 from analysis.sources.frames import flat_row
 from analysis.sources.sweep import Raw
-from sweep import scores
 from sweep.metrics import OURS, Better, Metric
 from sweep.record import LARGEST, Status, is_number
 from sweep.text import named
@@ -154,6 +153,8 @@ def _seeds(settings: pd.DataFrame, roles: Roles) -> pd.Series | None:
 def _keep_scores(raw: Raw, run: Run) -> str | None:
     """Write the scores of a run where the analysis looks for them, in the user's cache; the folder that holds them."""
     import numpy as np
+
+    from sweep import scores
 
     shared = sorted(set.intersection(*(set(values) for values in run.scores.values())))
     ids = [int.from_bytes(hashlib.sha256(example.encode()).digest()[:8]) for example in shared]

@@ -59,7 +59,7 @@ def test_filter_keeps_the_history_of_what_it_keeps(results: analysis.Results) ->
 def test_without_takes_out_trials_by_name(results: analysis.Results) -> None:
     gone = results.without("trial_00003", "ranks-trial_00004")
     assert set(results.trials["trial_id"]) - set(gone.trials["trial_id"]) == {"ranks-trial_00003", "ranks-trial_00004"}
-    with pytest.raises(BadRequestError, match="did you mean trial_00003"):
+    with pytest.raises(BadRequestError, match="unknown trial 'trial_0003'; did you mean trial_000"):
         results.without("trial_0003")
 
 
