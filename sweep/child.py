@@ -74,7 +74,7 @@ def _text(value: Value) -> str:
     text = str(value)
     if not isinstance(value, str) or (PLAIN.fullmatch(text) and text):
         return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text) + "'"
 
 
 def _followed(line: list[str], folder: Path, errors: IO[str]) -> int:
