@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from analysis import load
 from analysis.errors import BadRequestError
 from analysis.report import report
 from analysis.sources import cache
+from analysis.sources.load import load
 from analysis.statistics.confidence import Generalise
 from sweep.text import say
 
