@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SWEEP = [
-    {"__main__", "tutorials"},
+    {"__main__", "tutorials", "child"},
     {"cli"},
     {"launch"},
     {"engines"},
@@ -32,7 +32,16 @@ SWEEP = [
     {"metrics", "files", "text", "errors"},
 ]
 """The rooms of the harness, top to bottom: a room uses those below it and its own, none above and none beside it."""
-ANALYSIS = [{"__main__"}, {"report"}, {"figures"}, {"tables"}, {"statistics"}, {"sources"}, {"columns", "errors"}]
+ANALYSIS = [
+    {"__main__"},
+    {"results"},
+    {"report"},
+    {"figures"},
+    {"tables"},
+    {"statistics"},
+    {"sources"},
+    {"columns", "errors"},
+]
 GROUND = {
     f"sweep.{name}"
     for name in ("record", "metrics", "files", "scores", "text", "errors", "wandb_log", "state", "claim", "planned")

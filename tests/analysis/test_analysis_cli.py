@@ -28,7 +28,9 @@ def test_analysis_never_imports_torch(rank_sweep: Path):
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    ground = "sweep sweep.files sweep.metrics sweep.record sweep.text sweep.wandb_log"
+    ground = (
+        "sweep sweep.child sweep.errors sweep.files sweep.metrics sweep.record sweep.scores sweep.text sweep.wandb_log"
+    )
     assert done.stdout.splitlines()[-1] == ground
 
 
