@@ -119,7 +119,7 @@ def _train(pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | No
             with blaming(plugin, "training"):
                 records, folded, samples = run_pack(pack, task, base, record_of, rows.log, stepped)
             for position, trial in enumerate(pack):
-                store.save_samples(trial, [sample._asdict() for sample in samples[position]])
+                rows.save_samples(position, samples[position])
                 if trial.config.save_adapter:
                     store.save_adapter(trial, export.files(folded, position, trial.adapter, task.peft_base))
         except (KeyboardInterrupt, UnwritableError):

@@ -15,11 +15,11 @@ from sweep.files import read_foreign, replace_file
 from sweep.metrics import to_plain
 from sweep.record import Record, Status
 from sweep.resolve import ResolvedTrial
+from sweep.samples import SAMPLES_FILE, Sample, write
 from sweep.store import claim
 
 MEASURED_BY = "metric_plugins"
 """Where a record's environment holds the plug-ins, by metric, that its trained layers were measured by."""
-SAMPLES_FILE = "samples.jsonl"
 _UNWRITTEN = ".records-"
 """Begins the name of the file that holds the records of a pack until each is in its trial's folder."""
 _LARGEST_UNWRITTEN = 256 << 20
@@ -128,12 +128,11 @@ class Store:
                 self._adapter(trial).mkdir(exist_ok=True)
                 replace_file(self._adapter(trial) / name, content)
 
-    def save_samples(self, trial: ResolvedTrial, samples: Sequence[Mapping[str, str]]) -> None:
+    def save_samples(self, trial: ResolvedTrial, samples: Sequence[Sample]) -> None:
         """Keep what the trained model wrote in ``samples.jsonl``, where it wrote anything."""
         if samples:
             with writing(self.folder):
-                lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
-                replace_file(self.trial_folder(trial) / SAMPLES_FILE, "".join(lines).encode())
+                write(samples, self.trial_folder(trial) / SAMPLES_FILE)
 
     def _write_missing(self, records: Sequence[Record]) -> None:
         with writing(self.folder):
