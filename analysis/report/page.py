@@ -11,6 +11,7 @@ from pathlib import Path
 from analysis.columns import describe
 from analysis.report import explorer, paragraphs
 from analysis.report.answer import Answer
+from analysis.report.samples import samples
 from analysis.sources.sweep import Sweep
 from analysis.statistics.effects import Effects
 from analysis.tables.html import html
@@ -73,6 +74,7 @@ def _answer(answer: Answer, titled: bool) -> list[str]:
         parts += [f"<pre>{escape(text)}</pre>" for text in answer.verdicts]
     if answer.effects is not None:
         parts.append(_effects(answer.effects))
+    parts.append(samples(question))
     if answer.drawings:
         parts.append('<h3>Figures</h3>\n<div class="figures">')
         for drawing in answer.drawings:

@@ -126,7 +126,7 @@ def _train(pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | No
                 records, folded, samples, scores = run_pack(pack, task, base, record_of, rows.log, stepped)
             store.save_scores([pack[position] for position in scores], scores.values())
             for position, trial in enumerate(pack):
-                store.save_samples(trial, [sample._asdict() for sample in samples[position]])
+                rows.save_samples(position, samples[position])
                 if trial.config.save_adapter:
                     files = export.files(folded, position, trial.adapter, task.peft_base)
                     store.save_adapter(trial, files)
