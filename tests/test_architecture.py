@@ -27,7 +27,8 @@ SWEEP = [
     {"trackers"},
     {"guard"},
     {"rng", "hardware", "options", "registry"},
-    {"record", "scores", "wandb_log"},
+    {"state"},
+    {"record", "scores", "wandb_log", "claim", "planned"},
     {"metrics", "files", "text", "errors"},
 ]
 """The rooms of the harness, top to bottom: a room uses those below it and its own, none above and none beside it."""
@@ -41,7 +42,10 @@ ANALYSIS = [
     {"sources"},
     {"columns", "errors"},
 ]
-GROUND = {f"sweep.{name}" for name in ("record", "metrics", "files", "scores", "text", "errors", "wandb_log")}
+GROUND = {
+    f"sweep.{name}"
+    for name in ("record", "metrics", "files", "scores", "text", "errors", "wandb_log", "state", "claim", "planned")
+}
 """All that ``analysis`` may use of ``sweep``; ``scores`` needs numpy, the others the standard library alone."""
 LONGEST_FILE = 400
 HEAVY = {"torch", "wandb", "pandas", "numpy", "scipy", "statsmodels", "matplotlib", "bokeh", "mlxtend", "transformers"}

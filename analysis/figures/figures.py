@@ -1,4 +1,4 @@
-"""The figures of a report: which plots a question deserves, drawn and written as SVG and PNG."""
+"""The figures of a report: which plots a question deserves, drawn and written as SVG, PDF and PNG."""
 
 from __future__ import annotations
 
@@ -28,16 +28,21 @@ from sweep.metrics import TRAIN_LOSS, Metric, of_source, validation_name
 
 OVER_SEEDS = f"Points and bands are means with a {INTERVAL_NAME} over seeds; each seed is drawn faintly."
 OF_CELLS = f"{OVER_SEEDS} A cross counts the trials that diverged there, at whatever learning rate."
+FOREST = "forest_"
+"""Begins the names of the figures of differences from a baseline."""
 WIDE = (6.4, 3.8)
+FORMATS = {"svg": ("Date", "Creator"), "pdf": ("CreationDate", "Creator", "Producer"), "png": ("Software",)}
+"""The formats of a figure, with the metadata that would make two equal drawings differ."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure: a file name without ending, a caption that names its intervals, and both formats' bytes."""
+    """One figure: a file name without ending, a caption that names its intervals, and its bytes in each format."""
 
     name: str
     caption: str
     svg: bytes
+    pdf: bytes
     png: bytes
 
 
@@ -50,10 +55,10 @@ def draw(name: str, caption: str, size: tuple[float, float], paint: Callable[...
         figure = Figure(figsize=size)
         FigureCanvasAgg(figure)
         paint(figure.add_subplot(), *given)
-        svg, png = io.BytesIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
-        figure.savefig(png, format="png", metadata={"Software": None}, bbox_inches="tight")
-    return Drawing(name, caption, svg.getvalue(), png.getvalue())
+        written = [io.BytesIO() for _ in FORMATS]
+        for file, (style, metadata) in zip(written, FORMATS.items(), strict=True):
+            figure.savefig(file, format=style, metadata=dict.fromkeys(metadata), bbox_inches="tight")
+    return Drawing(name, caption, *(file.getvalue() for file in written))
 
 
 def figures(question: Question, history: pd.DataFrame, comparisons: dict[str, list[Comparison]]) -> list[Drawing]:
@@ -94,7 +99,7 @@ def _of_differences(question: Question, comparisons: dict[str, list[Comparison]]
                 "n.d. (≥ x): not distinguishable, though a difference of x could have been seen."
             )
             size = (5.2, 1.1 + 0.34 * min(25, len(compared)))
-            name = f"forest_{factor.split('.')[-1]}"
+            name = f"{FOREST}{factor.split('.')[-1]}"
             drawings.append(draw(name, caption, size, plots.forest, compared, question.column(question.primary)))
     return drawings
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sweep import record
+from sweep import claim, record
 from sweep.adapters.peft.export import WEIGHTS_FILE
 from sweep.errors import ConfigError
 from sweep.files import read_foreign, replace_file
@@ -17,7 +17,6 @@ from sweep.metrics import to_plain
 from sweep.record import Record, Status
 from sweep.resolve import ResolvedTrial
 from sweep.scores import SCORES_FILE, Domain, Scores, write
-from sweep.store import claim
 
 MEASURED_BY = "metric_plugins"
 """Where a record's environment holds the plug-ins, by metric, that its trained layers were measured by."""

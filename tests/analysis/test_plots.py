@@ -77,7 +77,7 @@ def test_place_labels_lets_none_cover_another(factors: dict, tmp_path: Path, mon
             FigureCanvasAgg(drawn[name])
             paint(drawn[name].add_subplot(), *given)
             assert overlapping(drawn[name]) == [], name
-        return figures.Drawing(name, caption, b"", b"")
+        return figures.Drawing(name, caption, b"", b"", b"")
 
     monkeypatch.setattr(figures, "draw", keep)
     sweep = analysis.load(write_sweep(tmp_path / "s", grid(seeds=range(3), **factors), np.random.default_rng(0)))

@@ -11,9 +11,9 @@ import pytest
 from analysis.sources.wandb_files import read_runs
 from sweep.trackers.upload import marker, messages, run_files
 from sweep.wandb_log import framed
-from tests.store.test_claim import holding
 from tests.support.commands import TOY, command, history, records, sweep
 from tests.support.loopback_wandb import LoopbackWandb
+from tests.test_claim import holding
 
 
 def uploadable(study: Path) -> list[Path]:
