@@ -136,7 +136,7 @@ def _by(table: Table) -> str:
 
 
 def _figure(answer: Answer, drawing: Drawing) -> str:
-    data, caption = base64.b64encode(drawing.svg).decode(), escape(drawing.caption)
+    data, caption = base64.b64encode(drawing.files["svg"]).decode(), escape(drawing.caption)
     shown = escape(drawing.caption.split(". ")[0])
     return (
         f'<figure><img alt="{shown}" src="data:image/svg+xml;base64,{data}">'

@@ -28,7 +28,6 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from analysis import load
 from analysis.errors import BadRequestError
 from analysis.report import live_pages, report
 from analysis.report.assets import ASSETS
@@ -36,6 +35,7 @@ from analysis.report.live import Live, counts
 from analysis.report.sections import preliminary
 from analysis.sources import cache
 from analysis.sources.follow import Follower
+from analysis.sources.load import load
 from sweep.record import NOT_TRIALS, trial_folders
 from sweep.text import say
 
