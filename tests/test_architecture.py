@@ -185,6 +185,16 @@ def test_analysis_uses_the_ground_of_the_harness_and_nothing_else() -> None:
     assert not {name for name in names if name.split(".")[0] in ("torch", "hydra", "omegaconf", "tests", "benchmarks")}
 
 
+def test_analysis_is_asked_by_what_starts_a_sweep_from_python_alone() -> None:
+    users = {
+        module
+        for module, source in modules("sweep").items()
+        for name in imports(source, module)
+        if name.split(".")[0] == "analysis"
+    }
+    assert users == {"sweep.child"}
+
+
 def test_hydra_is_seen_by_the_command_line_alone() -> None:
     users = {
         module
