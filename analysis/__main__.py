@@ -12,7 +12,7 @@ from analysis.statistics.confidence import INTERVAL_NAME, Generalise
 from sweep.files import make_folder, replace_file
 from sweep.text import run_command, say
 
-COMMANDS = ("report", "table", "compare", "export", "workspace")
+COMMANDS = ("report", "table", "compare", "export", "workspace", "serve")
 
 
 def run() -> None:
@@ -106,6 +106,16 @@ def parser() -> argparse.ArgumentParser:
     workspace = command("workspace", "a saved W&B workspace for the sweep (needs wandb-workspaces)")
     workspace.add_argument("--project", required=True, metavar="ENTITY/PROJECT", help="where the runs are")
     workspace.add_argument("--save", action="store_true", help="save it there; otherwise print it as JSON")
+
+    server = commands.add_parser(
+        "serve", help="a live dashboard of all sweeps, on this machine alone (needs lora-sweep[serve])"
+    )
+    server.add_argument(
+        "outputs", nargs="?", type=Path, default=Path("outputs"), help="the folder of the sweeps (default: outputs)"
+    )
+    server.add_argument(
+        "--port", type=int, default=8765, help="where it answers: http://127.0.0.1:PORT (default: %(default)s)"
+    )
     return top
 
 
@@ -182,21 +192,7 @@ def run_table(options: argparse.Namespace) -> None:
 
 def run_compare(options: argparse.Namespace) -> None:
     """Print the verdict of each level against the baseline."""
-    from analysis.statistics.cells import observe
-    from analysis.statistics.compare import against, compare
-    from analysis.statistics.earlier import with_earlier
-    from analysis.statistics.levels import select
-    from analysis.statistics.questions import deciding
-    from analysis.tables.wording import verdict_text
-
-    sweep = loaded(options)
-    trials = select(sweep.trials, conditions(options.where))
-    metric = options.metric or deciding(trials, sweep.metrics)
-    observations = observe(trials, (options.factor,), metric, sweep.metrics, options.generalise)
-    observations = with_earlier(observations, trials, sweep.history)
-    baseline = (options.baseline,)
-    compared = compare(observations, against(observations, baseline), options.margin)
-    say(verdict_text(observations, baseline, compared))
+    say(str(loaded(options).compare(options.factor, options.baseline, **question_of(options))))
 
 
 def run_export(options: argparse.Namespace) -> None:
@@ -230,6 +226,17 @@ def run_workspace(options: argparse.Namespace) -> None:
     say(workspace.save(view) if options.save else workspace.serialised(view))
 
 
+def run_serve(options: argparse.Namespace) -> None:
+    """Answer on the loopback until interrupted."""
+    try:
+        from analysis.report.serve import serve
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn", "anyio"):
+            raise
+        raise BadRequestError(f"the dashboard needs {error.name}: pip install 'lora-sweep[serve]'") from None
+    serve(options.outputs, options.port)
+
+
 def conditions(given: Sequence[str]) -> dict[str, list[str]]:
     """``["adapter.init=kaiming,pissa"]`` to ``{"adapter.init": ["kaiming", "pissa"]}``."""
     levels: dict[str, list[str]] = {}
@@ -255,6 +262,7 @@ COMMAND = {
     "compare": run_compare,
     "export": run_export,
     "workspace": run_workspace,
+    "serve": run_serve,
 }
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ SWEEP = [
     {"trackers"},
     {"guard"},
     {"rng", "hardware", "options", "registry"},
-    {"record", "samples", "scores", "wandb_log"},
+    {"state"},
+    {"record", "samples", "scores", "wandb_log", "claim", "planned"},
     {"metrics", "files", "text", "errors"},
 ]
 """The rooms of the harness, top to bottom: a room uses those below it and its own, none above and none beside it."""
@@ -42,7 +43,20 @@ ANALYSIS = [
     {"columns", "errors"},
 ]
 GROUND = {
-    f"sweep.{name}" for name in ("record", "metrics", "files", "samples", "scores", "text", "errors", "wandb_log")
+    f"sweep.{name}"
+    for name in (
+        "record",
+        "metrics",
+        "files",
+        "samples",
+        "scores",
+        "text",
+        "errors",
+        "wandb_log",
+        "state",
+        "claim",
+        "planned",
+    )
 }
 """All that ``analysis`` may use of ``sweep``; ``scores`` needs numpy, the others the standard library alone."""
 LONGEST_FILE = 400
@@ -181,6 +195,16 @@ def test_analysis_uses_the_ground_of_the_harness_and_nothing_else() -> None:
     names = {name for module, source in sources.items() for name in imports(source, module)}
     assert {part(name) for name in names if name.split(".")[0] == "sweep"} <= GROUND
     assert not {name for name in names if name.split(".")[0] in ("torch", "hydra", "omegaconf", "tests", "benchmarks")}
+
+
+def test_analysis_is_asked_by_what_starts_a_sweep_from_python_alone() -> None:
+    users = {
+        module
+        for module, source in modules("sweep").items()
+        for name in imports(source, module)
+        if name.split(".")[0] == "analysis"
+    }
+    assert users == {"sweep.child"}
 
 
 def test_hydra_is_seen_by_the_command_line_alone() -> None:

@@ -69,7 +69,8 @@ def _table(cells: dict[str, dict[str, Sample]]) -> str:
     more = f", the first {len(rows)} of {len(expected)} prompts" if len(expected) > len(rows) else ""
     caption = f"Of each cell the trial with the lowest seed{more}; all answers are in the trials' {SAMPLES_FILE}."
     return (
-        f'<h3>Answers to held-out prompts</h3>\n<div class="scroll"><table class="samples"><caption>{caption}</caption>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Answers to held-out prompts">'
+        f'<table class="samples"><caption>{caption}</caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 

@@ -79,12 +79,16 @@ def read_history(path: Path) -> tuple[list[dict[str, Any]], int]:
 
     Raises OSError for a file that is there and cannot be read.
     """
+    try:
+        return parse_rows(read_foreign(path, record.LARGEST_HISTORY, links=False))
+    except FileNotFoundError:
+        return [], 0
+
+
+def parse_rows(content: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The rows in a part of a ``history.jsonl``, and how many of its lines are none."""
     rows: list[dict[str, Any]] = []
     bad = 0
-    try:
-        content = read_foreign(path, record.LARGEST_HISTORY, links=False)
-    except FileNotFoundError:
-        return rows, bad
     for line in content.splitlines():
         try:
             row = orjson.loads(line)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 
+from sweep.claim import LOCK_FILE
 from sweep.engines.cluster import ClusterEngine
 from sweep.engines.parcel import Parcel, parcel_of, train_parcel
 from sweep.errors import ConfigError
@@ -21,7 +22,6 @@ from sweep.packs.pack import Pack
 from sweep.packs.train_pack import record_claimed_failure
 from sweep.record import RECORD_FILE, Record
 from sweep.resolve import ResolvedTrial
-from sweep.store.claim import LOCK_FILE
 from sweep.store.skip import decide
 from sweep.store.store import Store, writing
 

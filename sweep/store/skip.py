@@ -7,7 +7,7 @@ from typing import Literal
 from sweep.errors import ConfigError
 from sweep.record import Record
 from sweep.resolve import ResolvedTrial
-from sweep.store.state import look
+from sweep.state import look
 from sweep.store.store import Store
 
 Why = Literal["exact duplicate", "already finished", "already pruned", "failed before", "trained by another launch"]

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sweep import record, samples, scores
+from sweep import claim, record, samples, scores
 from sweep.adapters.peft.export import WEIGHTS_FILE
 from sweep.errors import ConfigError
 from sweep.files import read_foreign, replace_file
@@ -18,7 +18,6 @@ from sweep.record import Record, Status
 from sweep.resolve import ResolvedTrial
 from sweep.samples import SAMPLES_FILE, Sample
 from sweep.scores import SCORES_FILE, Domain, Scores
-from sweep.store import claim
 
 MEASURED_BY = "metric_plugins"
 """Key of a record's environment: the plug-ins that measured its trained layers, by metric."""

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from sweep.cli.status import find, main
+from sweep.cli.status import main
 from sweep.engines.options import LaunchOptions
 from sweep.launch.launch import run
+from sweep.state import find
 from sweep.store.store import Store
-from tests.store.test_claim import holding
 from tests.support.commands import resolved
+from tests.test_claim import holding
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 
 from sweep.trackers.upload import marker, messages, run_files
 from sweep.wandb_log import framed
-from tests.store.test_claim import holding
 from tests.support.commands import TOY, command, history, records, sweep, wandb_runs
 from tests.support.loopback_wandb import LoopbackWandb
+from tests.test_claim import holding
 
 
 def uploadable(study: Path) -> list[Path]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sweep.claim import claim, claimed, wait_for
 from sweep.engines.options import LaunchOptions
 from sweep.launch.launch import run
-from sweep.store.claim import claim, claimed, wait_for
 from sweep.store.store import Store
 from tests.support.commands import ROOT, history, resolved, untimed
 from tests.support.sweeps import launched
@@ -21,7 +21,7 @@ A, B, C = "a" * 16, "b" * 16, "0123456789abcdef"
 HOLDER = """
 import sys, time
 from pathlib import Path
-from sweep.store.claim import claim
+from sweep.claim import claim
 with claim(Path(sys.argv[1]), sys.argv[2:]) as ours:
     print(*sorted(ours), flush=True)
     sys.stdin.readline()
@@ -55,7 +55,7 @@ def test_claim_has_one_owner_until_that_is_killed(tmp_path: Path) -> None:
 def test_wait_for_ends_when_the_owner_does(tmp_path: Path) -> None:
     with holding(tmp_path, A) as other:
         waiter = (
-            "import sys; from pathlib import Path; from sweep.store.claim import wait_for; "
+            "import sys; from pathlib import Path; from sweep.claim import wait_for; "
             "wait_for(Path(sys.argv[1]), sys.argv[2:])"
         )
         with subprocess.Popen([sys.executable, "-c", waiter, str(tmp_path), A], cwd=ROOT) as waiting:
@@ -129,7 +129,7 @@ def test_launch_awaits_or_takes_over_what_another_trains(dies: bool, tmp_path: P
 
 def test_claim_made_twice_at_once_is_not_split(tmp_path: Path) -> None:
     slow = (
-        "import sys, time; from pathlib import Path; from sweep.store.claim import claim\nids = "
+        "import sys, time; from pathlib import Path; from sweep.claim import claim\nids = "
         "(time.sleep(0.5) or print(one, flush=True) or one for one in sys.argv[2:])\nwith "
         "claim(Path(sys.argv[1]), ids) as ours: sys.stdin.readline()"
     )
