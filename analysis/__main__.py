@@ -4,10 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from analysis import load
 from analysis.errors import BadRequestError
-from analysis.statistics.confidence import INTERVAL_NAME
+from analysis.statistics.confidence import INTERVAL_NAME, Generalise
 from sweep.files import make_folder, replace_file
 from sweep.text import run_command, say
 
@@ -54,8 +55,25 @@ def parser() -> argparse.ArgumentParser:
         )
         return sub
 
-    def question(sub: argparse.ArgumentParser, metric: str | None) -> None:
-        sub.add_argument("--metric", default=metric, help="what is compared (default: %(default)s)")
+    def verdicts(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--generalise",
+            default="both",
+            choices=get_args(Generalise),
+            help="what verdicts should hold for: new seeds, new test examples, or both (default)",
+        )
+        sub.add_argument(
+            "--margin",
+            type=float,
+            metavar="X",
+            help="call cells equivalent that differ by less than X, as far as shown",
+        )
+
+    def question(sub: argparse.ArgumentParser) -> None:
+        verdicts(sub)
+        sub.add_argument(
+            "--metric", help="what is compared (default: test/loss, eval/loss where trials were not tested)"
+        )
         sub.add_argument(
             "--where",
             action="append",
@@ -66,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
 
     report = command("report", "write report/index.html beside the trials: answer, tables, figures, explorer")
     report.add_argument("--out", type=Path, help="the report's folder (default: SOURCE/report)")
+    verdicts(report)
     report.add_argument("--watch", type=float, metavar="SECONDS", help="write it again whenever a record changes")
 
     table = command("table", f"one metric over rows × columns: mean ± {INTERVAL_NAME} with n".replace("%", "%%"))
@@ -73,12 +92,12 @@ def parser() -> argparse.ArgumentParser:
     table.add_argument("--columns", help="a second factor, e.g. adapter.targets")
     table.add_argument("--baseline", default="", metavar="ROW[,COLUMN]", help="mark cells that differ from it")
     table.add_argument("--format", default="md", choices=("md", "tex", "csv", "html"))
-    question(table, "eval/loss")
+    question(table)
 
     versus = command("compare", "paired comparison of the levels of one factor with a baseline, in words")
     versus.add_argument("--factor", required=True, help="e.g. adapter.init")
     versus.add_argument("--baseline", required=True, help="the level that the others are compared with")
-    question(versus, "eval/loss")
+    question(versus)
 
     export = command("export", "all trials as one table for other tools")
     export.add_argument("--to", type=Path, help="a .parquet or .csv file (default: report/trials.parquet)")
@@ -93,12 +112,13 @@ def run_report(options: argparse.Namespace) -> None:
     """Write the report and print its path; with --watch, again whenever the trials change, until interrupted."""
     from analysis.report import report
 
+    asked = {"generalise": options.generalise, "margin": options.margin}
     if options.watch is None:
-        say(str(report.write(load(options.source), options.out)))
+        say(str(report.write(load(options.source), options.out, **asked)))
         return
     from analysis.report.watch import watch
 
-    watch(options.source, options.out, options.watch)
+    watch(options.source, options.out, options.watch, **asked)
 
 
 def run_table(options: argparse.Namespace) -> None:
@@ -111,10 +131,19 @@ def run_table(options: argparse.Namespace) -> None:
     baseline = tuple(item.strip() for item in options.baseline.split(",") if item.strip())
     if len(baseline) > (2 if options.columns else 1):
         raise BadRequestError(f"--baseline {options.baseline!r}: give a row level, or a row and a column level")
-    table = build(sweep, options.rows, options.columns, options.metric, baseline, conditions(options.where))
+    table = build(
+        sweep,
+        options.rows,
+        options.columns,
+        options.metric,
+        baseline,
+        conditions(options.where),
+        options.generalise,
+        options.margin,
+    )
     say(render(table, options.format).removesuffix("\n"))
     if sweep.folder is not None:
-        parts = ["table", options.metric, options.rows, *([options.columns] if options.columns else [])]
+        parts = ["table", table.metric.name, options.rows, *([options.columns] if options.columns else [])]
         stem = file_stem(*parts)
         written = [
             write(sweep.folder, f"{stem}.{style}", render(table, style))
@@ -127,14 +156,19 @@ def run_compare(options: argparse.Namespace) -> None:
     """Print the verdict of each level against the baseline."""
     from analysis.statistics.cells import observe
     from analysis.statistics.compare import against, compare
+    from analysis.statistics.earlier import with_earlier
     from analysis.statistics.levels import select
+    from analysis.statistics.questions import deciding
     from analysis.tables.wording import verdict_text
 
     sweep = load(options.source)
     trials = select(sweep.trials, conditions(options.where))
-    observations = observe(trials, (options.factor,), options.metric, sweep.metrics)
+    metric = options.metric or deciding(trials, sweep.metrics)
+    observations = observe(trials, (options.factor,), metric, sweep.metrics, options.generalise)
+    observations = with_earlier(observations, trials, sweep.history)
     baseline = (options.baseline,)
-    say(verdict_text(observations, baseline, compare(observations, against(observations, baseline))))
+    compared = compare(observations, against(observations, baseline), options.margin)
+    say(verdict_text(observations, baseline, compared))
 
 
 def run_export(options: argparse.Namespace) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from sweep.metrics import OURS, Better, Kind, Metric
 
 SEED = "seed"
+TRIAL = "trial"
+"""In frames of values: the place of a trial in the frame of trials."""
 LEARNING_RATE = "optimizer.lr"
 TASK = "task.name"
 KIND = "adapter.kind"

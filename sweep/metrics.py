@@ -69,15 +69,15 @@ OF_EVERY_TRIAL = (
 
 
 def of_source(metric: Metric) -> Metric:
-    """The same metric on the domain of pre-training, ``eval/source_…``: what is forgotten."""
+    """The same metric on the domain of pre-training, ``eval/source_…`` or ``test/source_…``: what is forgotten."""
     label = f"source {metric.label.removeprefix('eval ')} (forgetting)"
-    return replace(metric, name=metric.name.replace("eval/", "eval/source_", 1), label=label, tuned_on=LOSS.name)
+    return replace(metric, name=metric.name.replace("/", "/source_", 1), label=label, tuned_on=LOSS.name)
 
 
 def of_base(metric: Metric) -> Metric:
-    """The same metric of the untouched base, ``eval/base_…``."""
+    """The same metric of the untouched base, ``eval/base_…`` or ``test/base_…``."""
     label = f"{metric.label.removesuffix(' (forgetting)')} of the untouched base"
-    return replace(metric, name=metric.name.replace("eval/", "eval/base_", 1), label=label, tuned_on=LOSS.name)
+    return replace(metric, name=metric.name.replace("/", "/base_", 1), label=label, tuned_on=LOSS.name)
 
 
 def of_test(metric: Metric) -> Metric:
@@ -86,16 +86,22 @@ def of_test(metric: Metric) -> Metric:
     return replace(metric, name=metric.name.replace("eval/", "test/", 1), label=label)
 
 
+def validation_name(name: str) -> str:
+    """The name of the same metric while training, on validation examples: ``eval/loss`` of ``test/loss``."""
+    return name.replace("test/", "eval/", 1) if name.startswith("test/") else name
+
+
 def with_domains(metrics: Iterable[Metric]) -> list[Metric]:
     """``metrics`` of the target domain, the same on the source domain, and the averages of the untouched base.
 
-    Figures taken at a trial's end stand once, after the others.
+    After them each of these on the test examples, and once the figures taken at a trial's end.
     """
     declared = list(metrics)
     target = [metric for metric in declared if metric.kind != "end"]
     both = [*target, *map(of_source, target)]
     bases = [of_base(metric) for metric in both if metric.kind == "mean"]
-    return [*both, *bases, *(metric for metric in declared if metric.kind == "end")]
+    evaluated = [*both, *bases]
+    return [*evaluated, *map(of_test, evaluated), *(metric for metric in declared if metric.kind == "end")]
 
 
 OURS = {

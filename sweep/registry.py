@@ -149,15 +149,13 @@ def installed() -> tuple[Plugin, ...]:
     """Every plug-in of every installed distribution, by package and name; read once in a process."""
     found: dict[tuple[str, str, str], Plugin] = {}
     for distribution in distributions():
-        for plugin in _plugins_of(distribution):
+        text = distribution.read_text("entry_points.txt") or ""
+        for plugin in _plugins_of(distribution, text) if "lora_sweep." in text else ():
             found.setdefault((plugin.package, plugin.kind, plugin.name), plugin)  # the first on the path is imported
     return tuple(found[key] for key in sorted(found))
 
 
-def _plugins_of(distribution: Distribution) -> Iterator[Plugin]:
-    text = distribution.read_text("entry_points.txt") or ""
-    if "lora_sweep." not in text:
-        return
+def _plugins_of(distribution: Distribution, text: str) -> Iterator[Plugin]:
     kinds = {group: kind for kind, group in GROUPS.items()}
     try:
         package, version = re.sub(r"[-_.]+", "-", distribution.name).lower(), distribution.version

@@ -15,6 +15,8 @@ from safetensors.numpy import load, save
 from sweep.files import read_foreign, replace_file
 
 SCORES_FILE = "scores.safetensors"
+EVALUATED_FILE = "scores.evaluated.safetensors"
+"""What ``python -m sweep evaluate`` writes beside the first: the same trial on more examples."""
 LARGEST_SCORES = 256 << 20
 """Bytes; a metric of 10,000 examples has 40,000."""
 

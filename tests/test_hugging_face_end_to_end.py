@@ -14,7 +14,7 @@ hugging_face = pytest.importorskip("tests.support.hugging_face")
 SCRIPT = ROOT / "tests" / "support" / "scripts" / "loss_with_peft.py"
 
 
-def test_a_sweeps_adapters_have_the_same_loss_in_a_process_that_knows_peft_alone(tmp_path: Path) -> None:
+def test_saved_adapters_have_the_same_loss_in_a_process_that_knows_peft_alone(tmp_path: Path) -> None:
     task = hugging_face.causal_lm("llama", tmp_path)
     settings = [
         f"task.{key}={value}" for key, value in task.model_dump(exclude={"name", "generate"}, exclude_none=True).items()

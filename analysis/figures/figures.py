@@ -23,8 +23,8 @@ from analysis.statistics.curves import learning_curves
 from analysis.statistics.levels import REFERENCES
 from analysis.statistics.observations import Observations
 from analysis.statistics.questions import Question
-from analysis.tables import wording
-from sweep.metrics import TRAIN_LOSS, Metric, of_source
+from analysis.tables.sentences import caveat
+from sweep.metrics import TRAIN_LOSS, Metric, of_source, validation_name
 
 OVER_SEEDS = f"Points and bands are means with a {INTERVAL_NAME} over seeds; each seed is drawn faintly."
 OF_CELLS = f"{OVER_SEEDS} A cross counts the trials that diverged there, at whatever learning rate."
@@ -103,7 +103,7 @@ def _of_training(question: Question, history: pd.DataFrame) -> list[Drawing]:
     drawings = []
     tuned = at_chosen_rates(question.trials, question.observe((question.rows,)))
     rows = history[history["trial_id"].isin(tuned["trial_id"])]
-    for metric in dict.fromkeys((question.primary, TRAIN_LOSS.name)):
+    for metric in dict.fromkeys((validation_name(question.primary), TRAIN_LOSS.name)):
         if metric in rows and rows[metric].notna().any():
             caption = f"{metric} while training, by {describe(question.rows).label}. {OVER_SEEDS}"
             name = f"curves_{metric.replace('/', '-')}"
@@ -138,7 +138,7 @@ def _of_cost(question: Question) -> list[Drawing]:
         measured = question.observe(question.shown, metric)
         if measured.metric.better != "lower":
             continue
-        packs = " ".join(wording.caveat(note) for note in measured.notes if note.kind == "pack sizes")
+        packs = " ".join(caveat(note) for note in measured.notes if note.kind == "pack sizes")
         size = (6.0, 1.0 + 0.25 * min(20, len(measured.filled)))
         caption = f"{measured.metric.title} by cell. {packs}".strip()
         drawings.append(draw(metric.replace("/", "_"), caption, size, plots.bars, measured))

@@ -52,7 +52,8 @@ def answer(sweep: Sweep, question: Question) -> Answer:
     part = replace(sweep, trials=question.trials)
     baseline = (question.baseline(question.rows),)
     for rows, columns, metric in _tables(question):
-        table = result.attempt(_table, part, rows, columns, metric, baseline if rows == question.rows else ())
+        given = (part, question, rows, columns, metric, baseline if rows == question.rows else ())
+        table = result.attempt(_table, *given)
         if table is not None:
             result.tables.append(table)
     for factor in question.factors:
@@ -80,12 +81,15 @@ def _compare(result: Answer, factor: str) -> None:
     baseline = (result.question.baseline(factor),)
     pairs = result.attempt(against, observations, baseline)
     if pairs:
-        result.comparisons[factor] = compare(observations, pairs)
+        result.comparisons[factor] = compare(observations, pairs, result.question.margin)
         result.verdicts.append(verdict_text(observations, baseline, result.comparisons[factor]))
 
 
-def _table(part: Sweep, rows: str, columns: str | None, metric: str, baseline: tuple[str, ...]) -> Table:
+def _table(
+    part: Sweep, question: Question, rows: str, columns: str | None, metric: str, baseline: tuple[str, ...]
+) -> Table:
+    asked = {"generalise": question.generalise, "margin": question.margin}
     try:
-        return build(part, rows, columns, metric, baseline)
+        return build(part, rows, columns, metric, baseline, **asked)
     except BadRequestError:
-        return build(part, rows, columns, metric)
+        return build(part, rows, columns, metric, **asked)

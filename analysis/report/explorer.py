@@ -22,7 +22,8 @@ from analysis.sources.sweep import Sweep
 from analysis.statistics.confidence import INTERVAL_NAME
 from analysis.statistics.intervals import quantile
 from analysis.statistics.levels import labels, ordered, swept
-from analysis.statistics.questions import OF_BASE, measured, primary
+from analysis.statistics.questions import OF_BASE, deciding, measured
+from sweep.metrics import validation_name
 
 MOST_STEPS = 64
 MOST_CURVES = 6
@@ -93,10 +94,10 @@ def _packed(content: bytes) -> str:
 def _metrics(sweep: Sweep) -> list[str]:
     """The metrics that a reader may choose, the one that decides first."""
     names = measured(sweep.trials, sweep.metrics)
-    results = [name for name in names if not name.startswith((SIZE, COST, OF_BASE))]
+    results = [name for name in names if not name.startswith((SIZE, COST, *OF_BASE))]
     costs = [name for name in names if name.startswith(COST) and describe(name, sweep.metrics).better]
     chosen = [*results, *costs] or names[:1]
-    first = primary(results, sweep.metrics) if results else chosen[0]
+    first = deciding(sweep.trials, sweep.metrics) if results else chosen[0]
     return list(dict.fromkeys([first, *chosen]))[:MOST_METRICS]
 
 
@@ -133,7 +134,8 @@ def _number_column(sweep: Sweep, name: str) -> dict[str, Any]:
     values = [float(f"{value:.7g}") if math.isfinite(value) else None for value in sweep.trials[name].astype(float)]
     whole = all(value is None or value.is_integer() for value in values)
     shown = [int(value) if value is not None else None for value in values] if whole else values
-    return {"name": name, "label": column.title, "better": column.better, "values": shown}
+    curve = validation_name(name)
+    return {"name": name, "label": column.title, "better": column.better, "curve": curve, "values": shown}
 
 
 def _curves(sweep: Sweep, metrics: list[str]) -> tuple[list[dict[str, Any]], bytes]:

@@ -15,8 +15,9 @@ from analysis.report.samples import samples
 from analysis.sources.sweep import Sweep
 from analysis.statistics.effects import Effects
 from analysis.tables.html import html
+from analysis.tables.numbers import number
+from analysis.tables.sentences import note_text
 from analysis.tables.table import Table
-from analysis.tables.wording import note_text, number
 
 
 def render(sweep: Sweep, answers: Sequence[Answer], digest: str, target: Path, refresh: int | None) -> str:

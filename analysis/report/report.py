@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from analysis.errors import BadRequestError
 from analysis.report import page
 from analysis.report.answer import Answer, answer
 from analysis.sources.sweep import Sweep
+from analysis.statistics.confidence import Generalise
 from analysis.statistics.questions import questions
 from analysis.tables.layout import file_stem
 from analysis.tables.render import render
@@ -19,11 +21,18 @@ from sweep import record
 from sweep.files import make_folder, read_foreign, replace_file
 
 
-def write(sweep: Sweep, target: Path | None = None, refresh: int | None = None) -> Path:
+def write(
+    sweep: Sweep,
+    target: Path | None = None,
+    refresh: int | None = None,
+    generalise: Generalise = "both",
+    margin: float | None = None,
+) -> Path:
     """Write the report and return the path of its page.
 
     ``target`` is the report's folder (default: ``report/`` in the sweep's folder). ``refresh`` makes the page
-    reload itself every so many seconds. The same records give the same bytes.
+    reload itself every so many seconds. ``generalise`` and ``margin`` are those of ``analysis.tables.table.build``. The
+    same records give the same bytes.
     Raises BadRequestError when no trial of any task has a metric.
     """
     if target is None:
@@ -38,7 +47,7 @@ def write(sweep: Sweep, target: Path | None = None, refresh: int | None = None) 
         raise BadRequestError("; ".join(silent))
     answers = []
     for question in asked:
-        found = answer(sweep, question)
+        found = answer(sweep, replace(question, generalise=generalise, margin=margin))
         found.gaps += silent
         _write_parts(found, target, f"{file_stem(question.task)}_" if len(asked) > 1 else "")
         answers.append(found)

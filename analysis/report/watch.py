@@ -9,6 +9,7 @@ from analysis import load
 from analysis.errors import BadRequestError
 from analysis.report import report
 from analysis.sources import cache
+from analysis.statistics.confidence import Generalise
 from sweep.text import say
 
 
@@ -17,10 +18,12 @@ def watch(
     target: Path | None,
     seconds: float,
     go_on: Callable[[], bool] = lambda: True,
+    generalise: Generalise = "both",
+    margin: float | None = None,
 ) -> None:
     """Write the report whenever a record or a history changes, looking every ``seconds``, until interrupted.
 
-    The page reloads itself and keeps its filters. A sweep without any finished trial yet is waited for.
+    ``generalise`` and ``margin`` are those of the report. The page reloads itself and keeps its filters. A sweep without any finished trial yet is waited for.
     Raises BadRequestError for a source that is no folder.
     """
     if seconds <= 0:
@@ -35,7 +38,7 @@ def watch(
         if now != last:
             last = now
             try:
-                path = report.write(load(sources), target, max(2, round(seconds)))
+                path = report.write(load(sources), target, max(2, round(seconds)), generalise, margin)
                 say(f"{time.strftime('%H:%M:%S')} wrote {path}")
             except BadRequestError as error:
                 say(f"{time.strftime('%H:%M:%S')} waiting: {error}")

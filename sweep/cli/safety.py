@@ -14,10 +14,13 @@ from hydra._internal.core_plugins.importlib_resources_config_source import Impor
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import ResultDefault
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from sweep.cli.foreign import check_values, read_config, shown
+from sweep.cli.sweep_size import check_sweep_size
 from sweep.errors import ConfigError
 
 LARGEST_RESOLVED = 200_000
@@ -106,15 +109,17 @@ class CheckedLoader(ConfigLoaderImpl):
         self._foreign: list[Path] = []
 
     def load_configuration(
-        self, config_name: str | None, overrides: list[str], *given: Any, **named: Any
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode, *given: Any, **named: Any
     ) -> DictConfig:
         """The configuration of a launch or a job. Raises ConfigError for what it may not do."""
         self._foreign = []
-        config = super().load_configuration(config_name, overrides, *given, **named)
+        config = super().load_configuration(config_name, overrides, run_mode, *given, **named)
         if self._foreign:
             _check_size(config)
             _check_choices(config, overrides, self._foreign[-1])
         _check_hydra(config)
+        if run_mode == RunMode.MULTIRUN:
+            check_sweep_size(config, OverridesParser.create(config_loader=self))
         return config
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
@@ -205,7 +210,7 @@ def _check_hydra(config: DictConfig) -> None:
     if raw.get("callbacks"):
         raise ConfigError(["hydra.callbacks: a configuration names no code to run; leave it out"])
     for part in ("job_logging", "hydra_logging"):
-        for _, key, value in _leaves(raw.get(part)):
+        for _, key, value in _keys(raw.get(part)):
             if (
                 key == "()"
                 or (key == "class" and value not in LOG_HANDLERS)
@@ -214,7 +219,7 @@ def _check_hydra(config: DictConfig) -> None:
                 raise ConfigError([f"hydra.{part}: choose one of Hydra's, as in hydra/{part}=stdout"])
     for part in ("launcher", "sweeper"):
         installed = _targets(ConfigStore.instance().repo["hydra"][part])
-        for depth, key, value in _leaves(OmegaConf.to_container(config.hydra.get(part), resolve=True)):
+        for depth, key, value in _keys(OmegaConf.to_container(config.hydra.get(part), resolve=True)):
             if key == "_target_" and (value not in installed or depth > (part == "sweeper")):
                 raise ConfigError(
                     [f"hydra.{part}: {value!r} is code, which a configuration cannot name; choose as in hydra/{part}=…"]
@@ -238,12 +243,13 @@ def _targets(store: Any) -> set[str]:
     return {str(store.node.get("_target_"))}
 
 
-def _leaves(value: Any, depth: int = 0) -> Iterator[tuple[int, str, Any]]:
-    """Every key of nested mappings and lists with its depth and its value."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield depth, str(key), item
-            yield from _leaves(item, depth + 1)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _leaves(item, depth + 1)
+def _keys(value: Any) -> list[tuple[int, str, Any]]:
+    """Every key of nested mappings and lists with its depth, counted in mappings, and its value."""
+    keys: list[tuple[int, str, Any]] = []
+    containers = [(0, value)] if isinstance(value, dict | list) else []
+    for depth, container in containers:
+        for key, item in container.items() if isinstance(container, dict) else enumerate(container):
+            keys.append((depth, str(key), item))
+            if isinstance(item, dict | list):
+                containers.append((depth + isinstance(container, dict), item))
+    return keys

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import submitit
 
-from sweep.engines.engine import requested_gb, room_on_node
-from sweep.engines.options import LaunchOptions
+from sweep.engines.cluster import ClusterEngine
 from sweep.engines.parcel import Parcel, parcel_of, train_parcel
 from sweep.errors import ConfigError
 from sweep.packs.pack import Pack
@@ -48,16 +47,10 @@ class JobLostError(RuntimeError):
         )
 
 
-class SlurmEngine:
+class SlurmEngine(ClusterEngine):
     """Packs as jobs of the SLURM cluster whose ``sbatch`` is on the path."""
 
     start_s = 20.0
-    least_work_s = 0.0
-    assumed_places = 16
-
-    def __init__(self, options: LaunchOptions):
-        self._options = options
-        self.room = room_on_node(options)
 
     def connect(self) -> None:
         """See that SLURM's commands are here; raises ConfigError where they are not."""
@@ -74,10 +67,6 @@ class SlurmEngine:
     def places(self, trials: Sequence[ResolvedTrial]) -> int:
         """A modest number: how many jobs a user may run is the site's business."""
         return self.assumed_places
-
-    def max_pack(self, trials: Sequence[ResolvedTrial]) -> int:
-        """As many as the user allows."""
-        return self._options.max_pack
 
     def run(
         self, packs: Sequence[Pack], store: Store, mode: "Mode | None", workers: int, on_steps: Callable[[int], None]
@@ -120,7 +109,7 @@ class SlurmEngine:
         """Submit the packs, those that ask for the same in one array; returns the jobs by their ids."""
         alike: dict[tuple[int, int], list[Pack]] = defaultdict(list)
         for pack in packs:
-            alike[self._minutes(pack), _rounded(requested_gb(self._options, pack))].append(pack)
+            alike[self._minutes(pack), _rounded(self.requested_gb(pack))].append(pack)
         jobs: dict[str, tuple[Any, Pack]] = {}
         for (minutes, memory_gb), group in alike.items():
             executor = submitit.AutoExecutor(store.folder.absolute() / "slurm", cluster="slurm")

@@ -9,7 +9,7 @@ from sweep.packs.plugin_trackers import plugin_trackers
 from sweep.record import Record
 from sweep.resolve import ResolvedTrial
 from sweep.samples import Sample
-from sweep.store.store import Store, writing
+from sweep.store.store import WRITERS, Store, writing
 from sweep.trackers.local import LocalTracker
 from sweep.trackers.tracker import Tracker
 from sweep.training.loop import Rows
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from sweep.trackers.wandb import Mode, WandbSweep
 
 FLUSH_EVERY_S = 0.5
-WRITERS = 16
 MIRRORED_ROWS = 25
 """Training losses that W&B gets of a trial, besides every evaluation; the local history has all of them."""
 
@@ -110,7 +109,7 @@ class PackRows:
         with (
             self._store.write_records_atomically(records),
             ThreadPoolExecutor(WRITERS) as pool,
-        ):  # a disk confirms many files at a time
+        ):
             list(pool.map(LocalTracker.finish, self._local, records))
 
     def abandon(self) -> None:

@@ -117,7 +117,8 @@ def _train(pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | No
                 rows.note(position, _beginning(trial, len(pack), base_hash))
             record_of = partial(store.record_of, environment=environment(device, base_hash))
             with blaming(plugin, "training"):
-                records, folded, samples = run_pack(pack, task, base, record_of, rows.log, stepped)
+                records, folded, samples, scores = run_pack(pack, task, base, record_of, rows.log, stepped)
+            store.save_scores([pack[position] for position in scores], scores.values())
             for position, trial in enumerate(pack):
                 rows.save_samples(position, samples[position])
                 if trial.config.save_adapter:

@@ -3,23 +3,29 @@
 import errno
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from sweep import record
+from sweep import samples as samples_file
+from sweep import scores as scores_file
 from sweep.adapters.peft.export import WEIGHTS_FILE
 from sweep.errors import ConfigError
 from sweep.files import read_foreign, replace_file
 from sweep.metrics import to_plain
 from sweep.record import Record, Status
 from sweep.resolve import ResolvedTrial
-from sweep.samples import SAMPLES_FILE, Sample, write
+from sweep.samples import SAMPLES_FILE, Sample
+from sweep.scores import SCORES_FILE, Domain, Scores
 from sweep.store import claim
 
 MEASURED_BY = "metric_plugins"
 """Where a record's environment holds the plug-ins, by metric, that its trained layers were measured by."""
+WRITERS = 16
+"""Files that are written at once: a disk confirms many at a time."""
 _UNWRITTEN = ".records-"
 """Begins the name of the file that holds the records of a pack until each is in its trial's folder."""
 _LARGEST_UNWRITTEN = 256 << 20
@@ -55,7 +61,8 @@ class Store:
     def count_other_trials(self, trials: Sequence[ResolvedTrial]) -> int:
         """How many trials have a record here and are neither among ``trials`` nor asked for by an earlier call."""
         self._asked |= {trial.label for trial in trials}
-        return sum(path.parent.name not in self._asked for path in self.folder.glob(f"*/{record.RECORD_FILE}"))
+        here = record.trial_folders(self.folder) if self.folder.exists() else []
+        return sum(path.name not in self._asked and (path / record.RECORD_FILE).exists() for path in here)
 
     @contextmanager
     def claim(self, trials: Sequence[ResolvedTrial]) -> Iterator[list[ResolvedTrial]]:
@@ -128,11 +135,16 @@ class Store:
                 self._adapter(trial).mkdir(exist_ok=True)
                 replace_file(self._adapter(trial) / name, content)
 
+    def save_scores(self, trials: Sequence[ResolvedTrial], scores: Iterable[Mapping[Domain, Scores]]) -> None:
+        """Keep what each of these trials scored on each test example in ``scores.safetensors``."""
+        with writing(self.folder), ThreadPoolExecutor(WRITERS) as pool:
+            list(pool.map(scores_file.write, scores, [self.trial_folder(trial) / SCORES_FILE for trial in trials]))
+
     def save_samples(self, trial: ResolvedTrial, samples: Sequence[Sample]) -> None:
         """Keep what the trained model wrote in ``samples.jsonl``, where it wrote anything."""
         if samples:
             with writing(self.folder):
-                write(samples, self.trial_folder(trial) / SAMPLES_FILE)
+                samples_file.write(samples, self.trial_folder(trial) / SAMPLES_FILE)
 
     def _write_missing(self, records: Sequence[Record]) -> None:
         with writing(self.folder):

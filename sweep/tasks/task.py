@@ -34,11 +34,16 @@ class Batch(NamedTuple):
 
 
 class Domain(Protocol):
-    """One data distribution: batches to train on and held-out rows to evaluate on."""
+    """One data distribution: batches to train on, and rows that training never sees.
+
+    It may have two more: ``validation``, a batch of rows that training never sees either and that are evaluated while a
+    trial trains, in the place of the test examples; and ``clusters`` (E,), a number for each test example that those have
+    in common that belong together, such as the verses of a chapter.
+    """
 
     @property
     def held_out(self) -> Batch:
-        """Rows that training never sees."""
+        """The test examples: what a trial is judged by, once, at its end."""
 
     @property
     def positions(self) -> int:
@@ -59,6 +64,7 @@ class Examples:
     train: Batch
     held_out: Batch
     positions: int = 1
+    validation: Batch | None = None
 
     @property
     def epoch_rows(self) -> int:
@@ -141,6 +147,18 @@ class Task(ABC):
     def closing(self, folded: Folded, adapters: Sequence[AdapterOptions]) -> list[dict[str, float]]:
         """Metrics of kind ``end`` of each trial, taken once, after its last step."""
         return [{} for _ in range(folded.trials)]
+
+
+def validation_of(domain: Domain) -> Batch | None:
+    """The rows that are evaluated while a trial trains; None of a domain that has none, whose test examples serve."""
+    validation: Batch | None = getattr(domain, "validation", None)
+    return validation
+
+
+def clusters_of(domain: Domain) -> Tensor:
+    """The cluster (E,) of each test example; its own, where the domain says nothing else."""
+    clusters: Tensor | None = getattr(domain, "clusters", None)
+    return torch.arange(len(domain.held_out.targets)) if clusters is None else clusters
 
 
 def require_declared(task: Task, names: Iterable[str], *kinds: Kind) -> None:

@@ -68,7 +68,7 @@ def overlapping(figure: Figure) -> list[tuple[str, str]]:
     ],
     ids=["two factors", "forty levels", "long names", "twelve words"],
 )
-def test_no_label_covers_another(factors: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_place_labels_lets_none_cover_another(factors: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     drawn: dict[str, Figure] = {}
 
     def keep(name: str, caption: str, size: tuple[float, float], paint, *given) -> figures.Drawing:
@@ -114,13 +114,13 @@ def test_forest_fills_only_what_is_significant(axis, tmp_path: Path):
     assert [tick.get_text() for tick in axis.get_yticklabels()] == ["gaussian", "pissa", "full"]
 
 
-def test_the_front_is_what_nothing_beats_in_both():
+def test_front_is_what_nothing_beats_in_both():
     points = {("a",): (1.0, 5.0), ("b",): (2.0, 6.0), ("c",): (3.0, 2.0), ("d",): (3.0, 1.0), ("e",): (9.0, 1.0)}
     assert plots._front(points, 1.0) == [("a",), ("d",)]
     assert plots._front(points, -1.0) == [("a",), ("b",)]
 
 
-def test_a_far_base_does_not_set_the_scale(axis, rank_sweep: Path):
+def test_reference_lines_do_not_set_the_scale(axis, rank_sweep: Path):
     plots.response(axis, observe(analysis.load(rank_sweep).trials, ("adapter.rank", "adapter.targets"), "eval/loss"))
     assert axis.get_ylim()[1] < 1.8
     assert any(name.endswith("(off the scale)") for name in axis.get_legend_handles_labels()[1])

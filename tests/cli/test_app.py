@@ -21,7 +21,9 @@ def no_hydra_is_left() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("launcher", ["packed", "basic"])
-def test_each_trial_is_parsed_and_resolved_once(launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_application_parses_and_resolves_each_trial_once(
+    launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = {"parse": 0, "resolve": 0}
 
     def counted(name: str, own: object) -> object:

