@@ -31,15 +31,16 @@ def test_answers_of_one_word_are_learnt_by_heart(tmp_path: Path) -> None:
         "task": "causal_lm",
         "task.model": model,
         "task.context": 32,
+        "task.validation": 0,
         "task.target_text": tmp_path / "rows.jsonl",
         "task.test_text": tmp_path / "rows.jsonl",
         "task.generate.prompts": len(rows),
         "task.generate.tokens": 12,
         "tracker": "none",
         "adapter.rank": 16,
-        "training.steps": 120,
+        "training.steps": 160,
         "training.batch_size": 6,
-        "training.eval_every": 120,
+        "training.eval_every": 160,
         "optimizer.lr": 1e-2,
     }
     trials = [
