@@ -192,21 +192,7 @@ def run_table(options: argparse.Namespace) -> None:
 
 def run_compare(options: argparse.Namespace) -> None:
     """Print the verdict of each level against the baseline."""
-    from analysis.statistics.cells import observe
-    from analysis.statistics.compare import against, compare
-    from analysis.statistics.earlier import with_earlier
-    from analysis.statistics.levels import select
-    from analysis.statistics.questions import deciding
-    from analysis.tables.wording import verdict_text
-
-    sweep = loaded(options)
-    trials = select(sweep.trials, conditions(options.where))
-    metric = options.metric or deciding(trials, sweep.metrics)
-    observations = observe(trials, (options.factor,), metric, sweep.metrics, options.generalise)
-    observations = with_earlier(observations, trials, sweep.history)
-    baseline = (options.baseline,)
-    compared = compare(observations, against(observations, baseline), options.margin)
-    say(verdict_text(observations, baseline, compared))
+    say(str(loaded(options).compare(options.factor, options.baseline, **question_of(options))))
 
 
 def run_export(options: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ from analysis.statistics.confidence import Generalise
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from analysis.tables.shown import Shown
 
@@ -128,6 +129,93 @@ class Results(Sweep):
         )
         shown = Shown(table, "", table_frame(table))
         return replace(shown, text=shown.markdown.removesuffix("\n"))
+
+    def compare(
+        self,
+        factor: str,
+        baseline: Level,
+        *,
+        metric: str | None = None,
+        where: Where | None = None,
+        generalise: Generalise = "both",
+        margin: float | None = None,
+    ) -> Shown:
+        """Each level of ``factor`` against ``baseline``, paired by seed, with a verdict; arguments as of ``table``.
+
+        >>> results.compare("adapter.rank", baseline=4).frame[["adapter.rank", "n", "verdict"]]
+          adapter.rank  n verdict
+        0            1  5   worse
+        1            2  5   worse
+        2         full  5  better
+        3         none  5   worse
+        """
+        from analysis.statistics.cells import observe
+        from analysis.statistics.compare import against, compare
+        from analysis.statistics.earlier import with_earlier
+        from analysis.statistics.levels import select
+        from analysis.statistics.questions import deciding
+        from analysis.tables.comparisons import comparison_listing
+        from analysis.tables.frame import comparison_frame
+        from analysis.tables.shown import Shown
+        from analysis.tables.wording import verdict_text
+
+        trials = select(self.trials, self._conditions(where))
+        asked = self._name(metric) or deciding(trials, self.metrics)
+        observations = observe(trials, (full_name(factor, self.trials),), asked, self.metrics, generalise)
+        observations = with_earlier(observations, trials, self.history)
+        base = levels(baseline)
+        compared = compare(observations, against(observations, base), margin)
+        text = verdict_text(observations, base, compared)
+        return Shown(comparison_listing(observations, base, compared), text, comparison_frame(observations, compared))
+
+    def effects(self, metric: str | None = None, factors: Sequence[str] | None = None) -> Shown:
+        """What share of the variance of ``metric`` each factor explains, and each pair of them.
+
+        >>> results.effects(factors=["adapter.rank", "adapter.init"]).frame["source"].to_list()
+        ['adapter.rank', 'adapter.init', 'adapter.rank × adapter.init']
+        """
+        from analysis.statistics.effects import effects
+        from analysis.statistics.questions import deciding
+        from analysis.tables.comparisons import effects_listing
+        from analysis.tables.frame import effects_frame
+        from analysis.tables.shown import Shown
+
+        asked = self._name(metric) or deciding(self.trials, self.metrics)
+        names = None if factors is None else [full_name(factor, self.trials) for factor in factors]
+        found = effects(self.trials, asked, names)
+        shown = Shown(effects_listing(found), "", effects_frame(found))
+        return replace(shown, text=shown.markdown.removesuffix("\n"))
+
+    def plot(
+        self, kind: str, *, rows: str | None = None, columns: str | None = None, metric: str | None = None
+    ) -> Figure:
+        """A figure of the report, such as ``response``, ``heat``, ``forest_init``, ``curves_eval-loss`` or ``pareto``.
+
+        ``rows`` and ``columns`` are the factors that are shown, by default those that were swept.
+        Raises BadRequestError, with all kinds that there are, for another one, and where the trials are of several tasks.
+
+        >>> [axis.get_xlabel() for axis in results.plot("response").axes]
+        ['rank']
+        """
+        from analysis.figures.figures import figures
+        from analysis.report.answer import Answer, add_comparison
+        from analysis.statistics.questions import questions
+
+        asked, silent = questions(self)
+        if len(asked) > 1:
+            tasks = ", ".join(question.task for question in asked)
+            raise BadRequestError(f"one plot is of one task, not of {tasks}: filter({{'task.name': …}}) first")
+        if not asked:
+            raise BadRequestError("; ".join(silent))
+        shown = tuple(full_name(name, self.trials) for name in (rows, columns) if name is not None)
+        question = replace(asked[0], factors=shown or asked[0].factors, primary=self._name(metric) or asked[0].primary)
+        answer = Answer(question)
+        for factor in question.factors:
+            add_comparison(answer, factor)
+        drawings = {drawing.name: drawing for drawing in figures(question, self.history, answer.comparisons)}
+        if kind not in drawings:
+            raise unknown("kind of plot", kind, drawings)
+        return drawings[kind].figure()
 
     def filter(self, where: Where) -> Self:
         """The results of the trials at these levels alone.

@@ -28,7 +28,7 @@ SWEEP = [
     {"guard"},
     {"rng", "hardware", "options", "registry"},
     {"state"},
-    {"record", "scores", "wandb_log", "claim", "planned"},
+    {"record", "samples", "scores", "wandb_log", "claim", "planned"},
     {"metrics", "files", "text", "errors"},
 ]
 """The rooms of the harness, top to bottom: a room uses those below it and its own, none above and none beside it."""
@@ -44,7 +44,19 @@ ANALYSIS = [
 ]
 GROUND = {
     f"sweep.{name}"
-    for name in ("record", "metrics", "files", "scores", "text", "errors", "wandb_log", "state", "claim", "planned")
+    for name in (
+        "record",
+        "metrics",
+        "files",
+        "samples",
+        "scores",
+        "text",
+        "errors",
+        "wandb_log",
+        "state",
+        "claim",
+        "planned",
+    )
 }
 """All that ``analysis`` may use of ``sweep``; ``scores`` needs numpy, the others the standard library alone."""
 LONGEST_FILE = 400
@@ -183,6 +195,16 @@ def test_analysis_uses_the_ground_of_the_harness_and_nothing_else() -> None:
     names = {name for module, source in sources.items() for name in imports(source, module)}
     assert {part(name) for name in names if name.split(".")[0] == "sweep"} <= GROUND
     assert not {name for name in names if name.split(".")[0] in ("torch", "hydra", "omegaconf", "tests", "benchmarks")}
+
+
+def test_analysis_is_asked_by_what_starts_a_sweep_from_python_alone() -> None:
+    users = {
+        module
+        for module, source in modules("sweep").items()
+        for name in imports(source, module)
+        if name.split(".")[0] == "analysis"
+    }
+    assert users == {"sweep.child"}
 
 
 def test_hydra_is_seen_by_the_command_line_alone() -> None:

@@ -63,9 +63,7 @@ class Answer:
         """What is written beside the page, by its path there: tables for papers and spreadsheets, and figures."""
         every = [*self.tables, *self.listings, *([effects_listing(self.effects)] if self.effects else [])]
         tables = {f"tables/{self.stem(one)}.{style}": render(one, style).encode() for one in every for style in STYLES}
-        figures = {
-            f"figures/{self.stem(one)}.{style}": getattr(one, style) for one in self.drawings for style in FORMATS
-        }
+        figures = {f"figures/{self.stem(one)}.{style}": one.files[style] for one in self.drawings for style in FORMATS}
         return tables | figures
 
     def attempt(self, make: Callable[..., T], *given: Any) -> T | None:
@@ -89,7 +87,7 @@ def answer(sweep: Sweep, question: Question, prefix: str = "") -> Answer:
         if table is not None:
             result.tables.append(table)
     for factor in question.factors:
-        _compare(result, factor)
+        add_comparison(result, factor)
     if result.comparisons:
         result.effects = result.attempt(effects, question.trials, question.primary)
     return result
@@ -110,7 +108,7 @@ def _tables(question: Question) -> list[tuple[str, str | None, str]]:
     return tables
 
 
-def _compare(result: Answer, factor: str) -> None:
+def add_comparison(result: Answer, factor: str) -> None:
     """Add the comparison of the levels of ``factor`` with their baseline, where there are two to compare."""
     observations = result.attempt(result.question.observe, (factor,))
     if observations is None or len(observations.filled) < 2:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
 from analysis.columns import own_name
 from analysis.statistics.compare import Comparison
+from analysis.statistics.effects import Effects
+from analysis.statistics.observations import Observations
 from analysis.tables.table import Table
-
-UNKNOWN_RATE = {"": None, "nan": None}
-"""A cell whose learning rate was not chosen has none."""
+from analysis.tables.wording import sentence
 
 
 def table_frame(table: Table) -> pd.DataFrame:
@@ -39,12 +40,51 @@ def table_frame(table: Table) -> pd.DataFrame:
                 "trials": entry.trials,
                 "lost": entry.lost,
                 "trainable_ratio": entry.ratio,
-                "lr": UNKNOWN_RATE.get(entry.rate, entry.rate),
+                "lr": entry.rate or None,
                 "best": entry.best,
                 **_tested(item),
             }
         )
     return tidy(rows, [*factors, "lr"])
+
+
+def comparison_frame(observations: Observations, comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """One row a comparison: the cell's level and ``mean``, the paired ``difference`` with its interval, ``p``, ``verdict``.
+
+    ``low``, ``high``, ``std`` and ``effect`` (Cohen's d_z) are of the difference, ``p`` is Holm-corrected, ``detectable`` is
+    the difference that would have been seen, and ``words`` is the verdict as a sentence.
+    """
+    rows = []
+    for item in comparisons:
+        difference = item.difference
+        rows.append(
+            {
+                **levels_of(observations.factors, item.cell),
+                "baseline": "/".join(item.baseline),
+                "metric": own_name(observations.metric.name),
+                "n": difference.n,
+                "mean": observations.summary(item.cell).mean,
+                "difference": difference.mean,
+                "std": difference.std,
+                "low": difference.low,
+                "high": difference.high,
+                "lr": observations.rates.get(item.cell),
+                "p": item.p_holm,
+                "effect": difference.effect,
+                "detectable": item.detectable,
+                "verdict": item.verdict,
+                "words": sentence(item, observations.metric.unit),
+            }
+        )
+    return tidy(rows, [*observations.factors, "baseline", "lr"])
+
+
+def effects_frame(effects: Effects) -> pd.DataFrame:
+    """One row a factor or interaction: degrees of ``freedom``, ``share`` of the variance, ``partial`` η², ``f``, both p."""
+    rows = [
+        asdict(effect) | {"source": " × ".join(map(own_name, effect.source.split(" × ")))} for effect in effects.effects
+    ]
+    return pd.DataFrame(rows)
 
 
 def levels_of(factors: Sequence[str], levels: Sequence[str]) -> dict[Hashable, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from analysis.tables.listing import Listing
 from analysis.tables.render import render
 from analysis.tables.table import Table
 
@@ -14,7 +15,7 @@ from analysis.tables.table import Table
 class Shown:
     """An answer. ``print`` shows ``text``, a notebook the same as HTML; ``frame`` has its numbers, one row a cell."""
 
-    table: Table
+    table: Table | Listing
     text: str
     frame: pd.DataFrame
 
