@@ -23,7 +23,7 @@ class Live:
     """One page's view of one sweep, with the curves of one metric; None: the metric that decides."""
 
     def __init__(self, folder: Path, metric: str | None = None):
-        self._folder, self._asked = folder, metric
+        self.name, self._folder, self._asked = folder.name, folder, metric
         self._begin()
 
     def _begin(self) -> None:
@@ -49,7 +49,7 @@ class Live:
             self._factors = _factors(self._follower.trials)
         if not changed and not begins:
             return None
-        told: dict[str, Any] = {"sweep": printable(self._folder.name), "whole": begins}
+        told: dict[str, Any] = {"sweep": self.name, "whole": begins}
         if begins:
             known = [{"name": name, "label": describe(name, OURS).title} for name in self._metrics]
             factors = [{key: factor[key] for key in ("name", "label", "levels")} for factor in self._factors]
