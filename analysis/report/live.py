@@ -17,6 +17,8 @@ from sweep.text import printable
 
 MOST_POINTS = 200
 """Points of a curve that a page gets when it opens; those that come later, it gets all."""
+MOST_POINTS_OF_ALL = 500_000
+"""Of all curves together; a page of more draws too slowly."""
 
 
 class Live:
@@ -76,8 +78,9 @@ class Live:
         again = self._attempts.get(name, trial.attempt) != trial.attempt
         self._attempts[name] = trial.attempt
         points = [(row["step"], row[self._metric]) for row in trial.rows if self._metric in row]
-        if begins and len(points) > MOST_POINTS:
-            points = [points[round(i * (len(points) - 1) / (MOST_POINTS - 1))] for i in range(MOST_POINTS)]
+        most = max(2, min(MOST_POINTS, MOST_POINTS_OF_ALL // len(self._follower.trials)))
+        if begins and len(points) > most:
+            points = [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
         if not points and not again:
             return None
         return {"again": again, "steps": [step for step, _ in points], "values": [value for _, value in points]}

@@ -73,4 +73,5 @@ def _document(title: str, sections: Sequence[Section], scripts: Sequence[str], h
         f'<div class="{layout}">{parts}</div>\n</main>'
     )
     loaded = "".join(f'<script src="/assets/{name}" defer></script>' for name in scripts)
-    return document(f"{title} · LoRA sweeps", f'<link rel="stylesheet" href="/assets/page.css">{loaded}', body)
+    style = '<link rel="icon" href="data:,"><link rel="stylesheet" href="/assets/page.css">'
+    return document(f"{title} · LoRA sweeps", style + loaded, body)

@@ -7,7 +7,6 @@ machine and no page of another site can ask. Pages are told what is new by serve
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
+import orjson
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -138,7 +138,7 @@ class _House:
                 except OSError as error:
                     told = {"sweep": view.name, "gone": error.strerror}
                 if told is not None:
-                    yield f"data: {json.dumps(told)}\n\n"
+                    yield f"data: {orjson.dumps(told).decode()}\n\n"
             took = time.monotonic() - began
             yield ": still here\n\n"
             await asyncio.sleep(max(SHORTEST_PAUSE_S, took * (1 / LARGEST_SHARE - 1)))
