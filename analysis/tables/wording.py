@@ -12,6 +12,7 @@ from analysis.statistics.intervals import ALPHA, ENOUGH_SEEDS, Summary, smallest
 from analysis.statistics.notes import Kind, Note
 from analysis.statistics.observations import Cell, Observations
 from analysis.statistics.settings import Difference, Together
+from sweep.metrics import instead_of_pack
 from sweep.text import named
 
 TINY, HUGE = 1e-4, 1e7
@@ -340,10 +341,9 @@ def _few_seeds(seeds: int, enough: int) -> str:
     return f"{few} in the smallest cell; with fewer than {enough} nothing can be concluded."
 
 
-def _pack_sizes(sizes: Sequence[str]) -> str:
-    how = "trained alone" if list(sizes) == ["1"] else f"measured in packs of {named(sizes)} trials"
-    mixed = "; cells of different pack size are not comparable" if len(sizes) > 1 else ""
-    return f"Speed and memory are {how}{mixed}."
+def _of_packs(metric: str, sizes: Sequence[str]) -> str:
+    which = f" of {named(sizes)} trials" if sizes else ""
+    return f"this is of the packs{which} in which the trials trained, so it compares none of them; see {instead_of_pack(metric)}."
 
 
 _SENTENCES: Mapping[Kind, Callable[..., str]] = {
@@ -360,7 +360,7 @@ _SENTENCES: Mapping[Kind, Callable[..., str]] = {
     "combinations left out": lambda values, factors: (
         f"{values} values are left out: not every cell has their {', '.join(factors)}."
     ),
-    "seeds left out": lambda seeds: f"{seeds} seeds are left out of their cell: some of their trials did not finish.",
+    "seeds left out": lambda seeds: f"{seeds} seeds are left out of their cell: some of their trials have no value.",
     "few seeds": _few_seeds,
     "lost": lambda diverged, failed, trials: (
         f"{diverged} diverged and {failed} failed trials of {trials} have no value; the mean is over the rest."
@@ -369,7 +369,7 @@ _SENTENCES: Mapping[Kind, Callable[..., str]] = {
         f"{trials} trials were pruned early, against the others of their pack; they and their replicates have no value."
     ),
     "without a value": lambda trials, metric: f"{trials} finished trials have no {metric} and are left out.",
-    "pack sizes": _pack_sizes,
+    "of packs": _of_packs,
     "no direction": lambda metric: (
         f"Whether a low or a high {metric} is better is not known: no cell is in bold, and no learning rate is tuned."
     ),

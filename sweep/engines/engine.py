@@ -30,6 +30,8 @@ class Engine(Protocol):
     """Seconds of work below which packs run one after the other."""
     assumed_places: int
     """Packs at once that a dry run reckons with: it asks nobody."""
+    is_here: bool
+    """Whether packs train on this machine, so that a speed measured here is theirs."""
     room: float | None
     """Bytes that the trials of one pack may fill; None shares this machine's memory among the packs at once."""
 

@@ -43,6 +43,7 @@ class RayEngine:
     """Packs on the Ray cluster at ``address``, or on the one that RAY_ADDRESS names."""
 
     start_s = 5.0
+    is_here = False
     least_work_s = 0.0
     assumed_places = 16
 

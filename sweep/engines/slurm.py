@@ -52,6 +52,7 @@ class SlurmEngine:
     """Packs as jobs of the SLURM cluster whose ``sbatch`` is on the path."""
 
     start_s = 20.0
+    is_here = False
     least_work_s = 0.0
     assumed_places = 16
 

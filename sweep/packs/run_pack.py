@@ -70,7 +70,8 @@ def run_pack(
             measured, left_out = trial.layer_metrics.measure(folded, position)
             figures["result"] |= measured
             notes += left_out
-        records.append(record_of(trial, status=status, notes=notes, params=params, perf=trained.perf, **figures))
+        perf = {**trained.perf, **trial.alone}
+        records.append(record_of(trial, status=status, notes=notes, params=params, perf=perf, **figures))
     return records, folded, samples
 
 
