@@ -154,7 +154,7 @@ def _measured(rounds: Mapping[int, Mapping[Kind, ResolvedTrial]], packs: Sequenc
     first = {kind: trial for kinds in rounds.values() for kind, trial in kinds.items()}
     updates = sum(pack.steps * len(pack.trials) for pack in packs) / workers
     benches = _benches(first) if SHARE * updates >= (OTHER_UPDATES + LEAST_UPDATES) * len(first) else {}
-    planned_s = math.fsum(_work(pack, benches) for pack in packs) / workers
+    planned_s = math.fsum(_seconds(pack, benches) for pack in packs) / workers
     usable = {seed: [kind for kind in kinds if kind in benches] for seed, kinds in rounds.items()}
     done = timed_rounds({seed: kinds for seed, kinds in usable.items() if kinds}, benches, began + SHARE * planned_s)
     measured = sum(map(bool, done.values()))
@@ -168,12 +168,12 @@ def _measured(rounds: Mapping[int, Mapping[Kind, ResolvedTrial]], packs: Sequenc
     }
 
 
-def _work(pack: Pack, benches: Mapping[Kind, Bench]) -> float:
-    """The planned work of a pack in seconds; one that the planner did not measure trains its trials one by one."""
+def _seconds(pack: Pack, benches: Mapping[Kind, Bench]) -> float:
+    """The planned training of a pack; one that the planner did not measure trains its trials one by one."""
     if math.isfinite(pack.seconds):
-        return pack.work
+        return pack.seconds
     known = (benches.get(kind_of(trial)) for trial in pack.trials)
-    return pack.work + math.fsum(pack.steps * bench.update_s for bench in known if bench)
+    return math.fsum(pack.steps * bench.update_s for bench in known if bench)
 
 
 def _benches(trials: Mapping[Kind, ResolvedTrial]) -> dict[Kind, Bench]:

@@ -83,7 +83,9 @@ def test_no_label_covers_another(factors: dict, tmp_path: Path, monkeypatch: pyt
     sweep = analysis.load(write_sweep(tmp_path / "s", grid(seeds=range(3), **factors), np.random.default_rng(0)))
     [question], _ = questions(sweep)
     answer(sweep, question)
-    assert {"response", "curves_eval-loss", "forgetting", "perf_step_ms"} <= set(drawn)
+    assert {"response", "curves_eval-loss", "forgetting", "perf_alone_step_ms", "pareto_time", "pareto_memory"} <= set(
+        drawn
+    )
 
 
 def test_curves_are_means_and_intervals_over_seeds(axis, rank_sweep: Path):
