@@ -54,7 +54,7 @@ class LaunchOptions:
         unknown = [f"hydra.launcher.speed = {self.speed!r}: must be {' or '.join(SPEEDS)}"] * (self.speed not in SPEEDS)
         elsewhere = [
             f"hydra.launcher.{name} = {getattr(self, name)!r}: "
-            f"engine={self.engine} has no such setting; it is of {' and '.join(engines)}"
+            f"engine={self.engine} has no such setting; it belongs to {' and '.join(engines)}"
             for name, engines in ONLY_OF.items()
             if self.engine not in engines and getattr(self, name) != getattr(plain, name)
         ]
