@@ -23,10 +23,11 @@ class LaunchOptions:
 
     ``dry_run`` plans and trains nothing. At most ``max_pack`` trials train together, and ``workers`` packs at once (None
     lets the work and the engine decide). More than ``max_failures`` failed trials end the launch; ``retry_failed``
-    trains again what failed in an earlier one. ``speed`` is ``alone`` to measure how fast each kind of trial is alone
-    before they train, where a tenth of the training suffices for it, or ``off``. ``engine`` is where packs run: ``local``, ``ray`` (a cluster at
-    ``address``) or ``slurm``. On a cluster a pack gets ``cpus``, ``gpus``, ``memory_gb`` and, on SLURM, ``minutes``
-    (None: what the plan estimates) and sbatch's own options in ``slurm``, such as ``partition``.
+    trains again what failed in an earlier one. ``speed`` is ``alone`` to measure, before they train, how fast each kind
+    of trial is alone (where a tenth of the training is time enough), or ``off``. ``engine`` is where packs run:
+    ``local``, ``ray`` (a cluster at ``address``) or ``slurm``. On a cluster a pack gets ``cpus``, ``gpus``,
+    ``memory_gb`` and, on SLURM, ``minutes`` (None: what the plan estimates) and sbatch's own options in ``slurm``, such
+    as ``partition``.
     """
 
     dry_run: bool = False
@@ -44,7 +45,7 @@ class LaunchOptions:
     slurm: dict[str, Any] = field(default_factory=dict)
 
     def faults(self) -> list[str]:
-        """One line for each value that is none and each setting that the engine does not have."""
+        """One line for each value that is not allowed and each setting that the engine does not have."""
         plain = LaunchOptions()
         too_small = [
             f"hydra.launcher.{name} = {value}: must be {least} or more"

@@ -335,14 +335,12 @@ def timed(record: dict) -> dict:
 def test_figures_of_packs_are_shown_and_never_tested(metric: str, tmp_path: Path):
     sweep = simulated(tmp_path, grid(range(5), (), rank=[1, 2, 4]), timed)
     instead = metric.replace("perf/", "perf/alone_")
-    for_no_test = (
-        f"{metric} is of the packs in which trials trained, and no trials are compared by it; ask for {instead}"
-    )
-    with pytest.raises(BadRequestError, match=re.escape(for_no_test)):
+    refusal = f"{metric} describes the packs in which trials trained, so no trials are compared by it"
+    with pytest.raises(BadRequestError, match=re.escape(f"{refusal}; use --metric {instead}")):
         compared(sweep, "adapter.rank", "1", metric)
     table = render(build(sweep, "adapter.rank", None, metric), "md")
-    assert "WARNING: this is of the packs of 1, 15 trials" in table
-    assert f"see {instead}" in table
+    assert "WARNING: this describes the packs of 1, 15 trials" in table
+    assert f"compare those by {instead}" in table
     assert "of its pack" in table
     assert "**" not in table
 
