@@ -1,7 +1,7 @@
 """What a trial costs, measured or from its shapes: the time of an update, memory, trained numbers."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -11,6 +11,7 @@ from sweep.adapters.fold import Folded, fold, is_within, linear_layers, trains_b
 from sweep.adapters.inits import init_of
 from sweep.adapters.rank import rank_of
 from sweep.hardware import device_of, threads
+from sweep.models.model import Model
 from sweep.resolve import ResolvedTrial, meta_model
 from sweep.tasks.task import Task
 from sweep.training.loop import Callbacks, train
@@ -27,27 +28,44 @@ def update_s(trials: Sequence[ResolvedTrial], task: Task) -> float:
 
     Raises whatever keeps them from being trained.
     """
-    training = trials[0].training.model_copy(update={"steps": PROBE_STEPS})
-    ends: list[float] = []
-    with threads(1):
-        folded = _fold_untrained(trials, task)
-        settings, seeds = [trial.optimizer for trial in trials], [trial.seed for trial in trials]
-        while len(ends) < PROBE_STEPS or (ends[-1] - ends[0] < PROBE_S and len(ends) < 20 * PROBE_STEPS):
-            clock = Callbacks(on_step=lambda _: ends.append(time.perf_counter()))
-            train(folded, task, task.target, settings, training, seeds, clock)
-    return min(end - start for start, end in pairwise(ends))
-
-
-def _fold_untrained(trials: Sequence[ResolvedTrial], task: Task) -> Folded:
-    """The pack's model with adapters, and where need be a base, that start at random: values do not matter for speed."""
     adapters = [
         trial.adapter.model_copy(update={"init": "kaiming"}) if trial.adapter.kind == "lora" else trial.adapter
         for trial in trials
     ]
-    device = device_of(trials[0].config.device)
-    model = (task.base() or task.new_model(torch.Generator())).to(device)
     targets, seeds = [trial.targets for trial in trials], [trial.seed for trial in trials]
-    return fold(model, adapters, targets, seeds, trials[0].padded_rank, saved=trials[0].saved)
+    times: list[float] = []
+    with threads(1):
+        folded = fold(
+            untrained(trials[0], task), adapters, targets, seeds, trials[0].padded_rank, saved=trials[0].saved
+        )
+        while len(times) < PROBE_STEPS - 1 or (sum(times) < PROBE_S and len(times) < 20 * PROBE_STEPS):
+            times += update_times(folded, trials, task, PROBE_STEPS - 1)
+    return min(times)
+
+
+def untrained(trial: ResolvedTrial, task: Task) -> Model:
+    """The base of ``trial``, but one that would be pre-trained starts at random: values do not matter for speed."""
+    return (task.base() or task.new_model(torch.Generator())).to(device_of(trial.config.device))
+
+
+def update_times(folded: Folded, trials: Sequence[ResolvedTrial], task: Task, count: int) -> list[float]:
+    """Seconds of each of ``count`` updates of ``trials``, which are folded; one before them is not timed."""
+    ends: list[float] = []
+    train_briefly(folded, trials, task, count + 1, lambda step: ends.append(time.perf_counter()))
+    return [end - start for start, end in pairwise(ends)]
+
+
+def train_briefly(
+    folded: Folded,
+    trials: Sequence[ResolvedTrial],
+    task: Task,
+    steps: int,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> None:
+    """Train ``trials``, which are folded, for a few steps and evaluate nothing."""
+    training = trials[0].training.model_copy(update={"steps": steps, "log_every": steps})
+    settings, seeds = [trial.optimizer for trial in trials], [trial.seed for trial in trials]
+    train(folded, task, task.target, settings, training, seeds, Callbacks(on_step=on_step))
 
 
 def trainable_of(trial: ResolvedTrial) -> int:

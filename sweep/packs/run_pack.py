@@ -93,7 +93,8 @@ def run_pack(
             measured, left_out = trial.layer_metrics.measure(folded, position)
             figures["result"] |= measured
             notes += left_out
-        records.append(record_of(trial, status=status, notes=notes, params=params, perf=trained.perf, **figures))
+        perf = {**trained.perf, **trial.alone}
+        records.append(record_of(trial, status=status, notes=notes, params=params, perf=perf, **figures))
     finished = {position: scores[position] for position, one in enumerate(records) if one.finished}
     return Outcome(records, folded, samples, finished)
 
