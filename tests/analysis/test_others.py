@@ -96,6 +96,12 @@ def test_from_frame_names_what_is_wrong_in_one_message(
         analysis.from_frame(change(frame), **asked)
 
 
+def test_table_frame_keeps_a_column_of_theirs_apart_from_ours(frame: pd.DataFrame) -> None:
+    theirs = analysis.from_frame(frame.rename(columns={"r": "mean"}), metric="loss").table("mean").frame
+    assert list(theirs["config.mean"]) == [1, 4]
+    assert theirs["mean"].between(0.5, 0.7).all()
+
+
 def test_from_frame_counts_repeated_rows_once(frame: pd.DataFrame) -> None:
     results = analysis.from_frame(pd.concat([frame, frame]), metric="loss")
     assert len(results.trials) == len(frame)
