@@ -124,10 +124,10 @@ def to_plain(metrics: Iterable[Metric]) -> dict[str, dict[str, Any]]:
 
 def of_plain(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
     """From what a record holds. Raises TypeError or ValueError for what is not a metric."""
-    found = {name: Metric(name, **fields) for name, fields in values.items()}
-    for metric in found.values():
+    metrics = {name: Metric(name, **fields) for name, fields in values.items()}
+    for metric in metrics.values():
         texts = (metric.label, metric.unit, "" if metric.tuned_on is None else metric.tuned_on)
         known = metric.better in (None, *get_args(Better)) and metric.kind in get_args(Kind)
         if not known or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"{metric.name!r} is not a metric")
-    return found
+    return metrics

@@ -125,11 +125,11 @@ def _fingerprint(options: TaskOptions, cache_folder: Path) -> str:
     if plugin is None:
         return options.fingerprint(cache_folder)
     with guarded(plugin, "taking the fingerprint of its data"):
-        found = options.fingerprint(cache_folder)
-    if not isinstance(found, str):
-        raise plugin.error(f"its fingerprint is {type(found).__name__}, and must be text")
+        fingerprint = options.fingerprint(cache_folder)
+    if not isinstance(fingerprint, str):
+        raise plugin.error(f"its fingerprint is {type(fingerprint).__name__}, and must be text")
     _try_once(plugin, options, cache_folder)
-    return found
+    return fingerprint
 
 
 _try_once = cache(check_task)
@@ -146,7 +146,7 @@ def meta_model(options: TaskOptions, cache_folder: Path) -> Model:
 
 @cache
 def _layers(options: TaskOptions, cache_folder: Path) -> tuple[dict[str, tuple[int, int]], list[str], targets.Presets]:
-    """Of the linear layers the shapes (out, in), the names of all modules with parameters, and the presets."""
+    """The shapes (out, in) of the linear layers, the names of all modules with parameters, and the presets."""
     model = meta_model(options, cache_folder)
     shapes = {name: (layer.out_features, layer.in_features) for name, layer in linear_layers(model).items()}
     modules = [name for name, module in model.named_modules() if name and any(True for _ in module.parameters())]

@@ -22,7 +22,7 @@ _PHASES: dict[State, Phase] = {
 
 @dataclass(frozen=True)
 class Found:
-    """A trial as its folder shows it: its state, what else there is to say, and its record where it has one."""
+    """A trial as its folder shows it: its state, a detail, and its record where it has one."""
 
     folder: Path
     state: State

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from analysis.sources.wandb_files import read_runs
 from sweep.record import Record
 from tests.support.builders import EXACT, TOLERANCE
-from tests.support.commands import TOY, command, history, records, sweep, tree, untimed
+from tests.support.commands import TOY, command, history, records, sweep, tree, untimed, wandb_runs
 
 SOURCE = "the quick brown fox jumps over the lazy dog. " * 40
 TARGET = "ye quikke broun foxe lepeth ouer ye slowe hounde. " * 40
@@ -158,7 +157,7 @@ def test_study_sizes_are_what_the_layers_say(packed: Study) -> None:
 @pytest.mark.parametrize("launcher", ["basic", "packed"])
 def test_study_wandb_files_agree_with_the_records(launcher: str, request: pytest.FixtureRequest) -> None:
     study: Study = request.getfixturevalue(launcher)
-    runs = {run.name: run for run in read_runs(study.folder / "wandb")}
+    runs = {run.name: run for run in wandb_runs(study.folder / "wandb")}
     assert runs.keys() == study.records.keys()
     for label, one in study.records.items():
         run = runs[label]
@@ -217,7 +216,7 @@ def test_study_goes_on_with_what_is_missing_alone(packed: Study) -> None:
     assert "16 of 16 trials finished" in said
     assert {label: untimed(one) for label, one in packed.records.items()} == before
     assert {label for label, when in modified(packed).items() if when != written[label]} == {lost}
-    runs = [run.name for run in read_runs(packed.folder / "wandb")]
+    runs = [run.name for run in wandb_runs(packed.folder / "wandb")]
     assert sorted(runs) == sorted(before)  # the earlier attempt's run is set aside
 
 
@@ -264,6 +263,6 @@ def test_study_of_worker_processes_is_the_same(tmp_path: Path) -> None:
         more = (f"hydra.launcher.workers={workers}", "hydra.launcher.max_pack=2", "tracker=wandb")
         sweep("-m", *TOY, "name=w", "hydra/launcher=packed", "adapter.rank=2,4", "seed=0,1,2", *more, cwd=folder)
         left.append({label: untimed(one) for label, one in records(folder / "outputs/w").items()})
-        assert len(read_runs(folder / "outputs/w/wandb")) == 6
+        assert len(wandb_runs(folder / "outputs/w/wandb")) == 6
     assert len(left[0]) == 6
     assert left[0] == left[1]

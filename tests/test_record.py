@@ -60,11 +60,11 @@ def test_read_names_a_damaged_record_and_the_way_out(content: bytes, tmp_path: P
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"result": {"ece": 0.1}}, "result['ece'] is no metric, as eval/loss is one"),
+    ({"result": {"ece": 0.1}}, "result['ece'] is not the name of a metric, such as eval/loss"),
     ({"result": {"eval/loss": True}}, "result['eval/loss'] is not a finite number"),
     ({"perf": {"step_ms": -1.0}}, "perf['step_ms'] = -1.0 is negative"),
     ({"params": {"trainable_ratio": 2.0}}, "params['trainable_ratio'] = 2.0 is above 1"),
-    ({"trial": {}}, "its trial's task is no mapping"),
+    ({"trial": {}}, "its trial's task is not a mapping"),
     ({"name": None}, "name is not a string"),
     ({"trial_id": "\ud800"}, "trial_id has characters that cannot be printed"),
     ({"result": {}}, "it finished without a result"),
@@ -75,8 +75,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"trial": {**TRIAL, "task": {"hidden": [10**400]}}}, "task.hidden is not a finite number of at most 64 bits"),
     ({"status": "lost"}, "status 'lost' is none of finished, pruned, diverged, failed"),
     ({"notes": (1,)}, "ablation or a note is not a string"),
-    ({"error": {"message": 1}}, "error is no mapping of texts"),
-    ({"metrics": []}, "metrics is no mapping"),
+    ({"error": {"message": 1}}, "error is not a mapping of strings"),
+    ({"metrics": []}, "metrics is not a mapping"),
     ({"metrics": {"ece": {"label": "ECE"}}}, "metrics: metric 'ece': must be a full name, such as eval/ece"),
     ({"metrics": {"eval/ece": {"label": "ECE", "better": "up"}}}, "metrics: 'eval/ece' is not a metric"),
     ({"metrics": {"eval/ece": {"label": "ECE", "kind": "median"}}}, "metrics: 'eval/ece' is not a metric"),

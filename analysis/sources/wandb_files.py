@@ -38,11 +38,6 @@ class WandbRun:
     truncated: bool = False
 
 
-def read_runs(folder: Path) -> list[WandbRun]:
-    """Read every run below ``folder``, in the order of their files' names."""
-    return [read_run(path) for path in run_files(folder)]
-
-
 def run_files(folder: Path) -> list[Path]:
     """The ``.wandb`` files below ``folder``, in the order of their names, without set-aside attempts (``superseded/``)."""
     return files_below(folder, lambda name: name.endswith(".wandb"), wandb_log.SUPERSEDED)

@@ -109,5 +109,5 @@ def _fault(status: Any, texts: Iterable[Any], settings: Mapping[str, Any], resul
     if status == "finished" and not result:
         return "it finished without a result"
     if wrong := [name for name in result if not is_metric(name)]:
-        return f"result[{wrong[0]!r}] is no metric, as eval/loss is one"
+        return f"result[{wrong[0]!r}] is not the name of a metric, such as eval/loss"
     return next(wrong_settings(settings), "")

@@ -84,7 +84,7 @@ class Calibration:
             for (inputs, targets), own in zip(batches, weights_of, strict=True):
                 outputs = functional_call(self._model, weights, (inputs,), tie_weights=False)
                 loss = (self._objective.loss(outputs, targets) * own).sum() / own.sum() / (total_weight / own.sum())
-                found = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
-                for total, gradient in zip(totals, found, strict=True):
+                gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
+                for total, gradient in zip(totals, gradients, strict=True):
                     total += gradient
         return dict(zip(self._layers, totals, strict=True))

@@ -11,9 +11,9 @@ from sweep.errors import ConfigError
 from sweep.text import printable
 
 MOST_TRIALS = 100_000
-"""Trials of one launch. Larger grids are split by a factor (docs/scale.md)."""
+"""Most trials of one launch. Split larger grids by a factor (docs/scale.md)."""
 UNCOUNTED = 10**15
-"""Values of a range from which on they are not told apart."""
+"""Counts stop here."""
 
 
 def check_sweep_size(config: DictConfig, parser: OverridesParser) -> None:

@@ -1,4 +1,4 @@
-"""What the engines of a cluster share: many places, and memory that is asked for by the pack."""
+"""What the engines of clusters share: many places, and memory requested for each pack."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ from sweep.packs.pack import Pack
 from sweep.resolve import ResolvedTrial
 
 START_GB = 1.0
-"""What a process takes before it trains anything."""
+"""Memory of a process before it trains anything."""
 SPARE_MEMORY = 2.0
-"""How many times its estimated memory a pack asks for."""
+"""A pack asks for this many times its estimated memory."""
 
 
 class ClusterEngine:

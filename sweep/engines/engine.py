@@ -16,11 +16,11 @@ class Engine(Protocol):
     """Places packs, runs them again when their node is lost, and gives their records back."""
 
     start_s: float
-    """Seconds that a pack takes to start: smaller packs than that are not worth a place of their own."""
+    """Seconds that a pack takes to start: shorter work is not worth a place of its own."""
     least_work_s: float
-    """Seconds of work below which packs run one after the other."""
+    """Seconds of work below which packs run one after another."""
     assumed_places: int
-    """Packs at once that a dry run reckons with: it asks nobody."""
+    """Packs at once that a dry run assumes, since it contacts no cluster."""
     room: float | None
     """Bytes that the trials of one pack may fill; None shares this machine's memory among the packs at once."""
 

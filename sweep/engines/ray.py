@@ -122,18 +122,18 @@ def check_reachable(address: str | None) -> None:
 def inputs_of(trial: ResolvedTrial) -> dict[str, Path]:
     """The files that the trials of ``trial``'s task read: by the place that they get on a node, where they are here."""
     options, cache_folder = trial.task, trial.cache_folder
-    found = {}
+    inputs = {}
     if (base := base_file(options, trial.data, cache_folder)).exists():
-        found["cache/bases/" + base.name] = base
-    found |= {f"cache/{path.relative_to(cache_folder)}": path for path in options.cached_files(cache_folder)}
+        inputs["cache/bases/" + base.name] = base
+    inputs |= {f"cache/{path.relative_to(cache_folder)}": path for path in options.cached_files(cache_folder)}
     for name in sorted(options.own_paths()):
         own = Path(getattr(options, name))
         files = sorted(path for path in own.rglob("*") if path.is_file()) if own.is_dir() else [own]
-        found |= {
+        inputs |= {
             f"{name}/{own.name}/{path.relative_to(own)}" if own.is_dir() else f"{name}/{own.name}": path
             for path in files
         }
-    return found
+    return inputs
 
 
 def _on_node(parcel: Parcel, places: Sequence[str], *contents: bytes) -> Left:

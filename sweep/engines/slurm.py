@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MARGIN_MINUTES = 10
 SPARE_TIME = 4.0
-"""A job asks for this many times the estimated training time, and the margin for starting and evaluating."""
+"""A job asks for this many times the estimated training time, plus the margin for starting and evaluating."""
 UNMEASURED_MINUTES = 240
 ARRAY_SIZE = 1000
 """Jobs in one array; SLURM's own limit is 1,001 by default."""
@@ -33,7 +33,7 @@ FIRST_POLL_S, LAST_POLL_S, SLOWER = 0.5, 15.0, 1.2
 LAG_S = 10.0
 """How much later than the end of a job its files may be seen through a network file system."""
 FINAL = ("CANCELLED", "TIMEOUT", "DEADLINE")
-"""Ends that somebody wanted, or that half a pack would come to as well."""
+"""Final states that were asked for, or that half a pack would reach as well."""
 
 
 class JobLostError(RuntimeError):
@@ -53,15 +53,12 @@ class SlurmEngine(ClusterEngine):
     start_s = 20.0
 
     def connect(self) -> None:
-        """See that SLURM's commands are here; raises ConfigError where they are not."""
+        """Raise ConfigError where SLURM's commands are missing."""
         try:
             _slurm("sinfo", "--version")
         except OSError:
             raise ConfigError(
-                [
-                    "hydra.launcher.engine = 'slurm': there is no sinfo here; launch from a machine where "
-                    "SLURM's commands are"
-                ]
+                ["hydra.launcher.engine = 'slurm': sinfo is missing; launch from a machine that has SLURM's commands"]
             ) from None
 
     def places(self, trials: Sequence[ResolvedTrial]) -> int:

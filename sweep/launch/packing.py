@@ -165,7 +165,7 @@ class _Sizing:
         while size < limit and not math.isnan(each_s):
             bigger = min(4 * size, limit)
             bigger_each_s = self._update_s(trials[:bigger]) / bigger
-            if not bigger_each_s <= LARGEST_SHARE_OF_TIME * each_s:  # NaN is no gain
+            if not bigger_each_s <= LARGEST_SHARE_OF_TIME * each_s:  # NaN gains nothing
                 break
             size, each_s = bigger, bigger_each_s
         return size, each_s

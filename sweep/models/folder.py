@@ -14,7 +14,7 @@ from sweep.models.hugging_face import CONFIG_FILE, GGUF_HASH, TEMPLATE, TOKENIZE
 WEIGHTS = "*.safetensors"
 READ = (CONFIG_FILE, WEIGHTS, "*.safetensors.index.json", *TOKENIZER)
 LARGEST_CONFIG, LARGEST_TOKENIZER, LARGEST_WEIGHTS = 2**20, 2**28, 2**40
-"""Bytes of a model's configuration, of a file of its tokenizer and of its weights."""
+"""Largest configuration of a model, file of its tokenizer and file of its weights, in bytes."""
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
 SIZES = (
     *LAYERS,

@@ -62,12 +62,20 @@ def without_dropout(config: Any) -> tuple[str, ...]:
     return tuple(f"{name}={rate:g}" for name, rate in rates.items())
 
 
-def skeleton(folder: Path) -> Model:
-    """The architecture with new weights, on torch's default device."""
+def unmodified(folder: Path) -> nn.Module:
+    """The architecture as transformers makes it, with new weights, on torch's default device."""
     transformers = import_transformers()
     config, _ = configuration(folder)
     with readable(name_of(folder)):
-        return as_model(transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32))
+        network: nn.Module = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return network
+
+
+def skeleton(folder: Path) -> Model:
+    """The architecture with new weights, on torch's default device."""
+    network = unmodified(folder)
+    with readable(name_of(folder)):
+        return as_model(network)
 
 
 @cache
@@ -229,7 +237,7 @@ def check_independence(model: Model, name: str) -> None:
             [f"task.model = {name!r}: the rows of a batch change each other, so trials could not be told apart"]
         )
     if (alone[0, 0] - before_others).abs().max() > tolerance:
-        raise ConfigError([f"task.model = {name!r}: sees the tokens that it is to predict; it is no causal model"])
+        raise ConfigError([f"task.model = {name!r}: is not causal: later tokens change earlier predictions"])
 
 
 @torch.no_grad()

@@ -19,12 +19,12 @@ from sweep.resolve import ResolvedTrial
 from sweep.scores import SCORES_FILE, Domain, Scores, write
 
 MEASURED_BY = "metric_plugins"
-"""Where a record's environment holds the plug-ins, by metric, that its trained layers were measured by."""
+"""Key of a record's environment: the plug-ins that measured its trained layers, by metric."""
 SAMPLES_FILE = "samples.jsonl"
 WRITERS = 16
 """Files that are written at once: a disk confirms many at a time."""
 _UNWRITTEN = ".records-"
-"""Begins the name of the file that holds the records of a pack until each is in its trial's folder."""
+"""Prefix of the file that holds a pack's records until each is in its trial's folder."""
 _LARGEST_UNWRITTEN = 256 << 20
 
 
@@ -77,7 +77,7 @@ class Store:
 
     @contextmanager
     def write_records_atomically(self, records: Sequence[Record]) -> Iterator[None]:
-        """The block writes these records of one pack; if the process is killed in it, ``recover_records`` does the rest.
+        """Let the block write these records of one pack; if it is killed, ``recover_records`` writes the rest.
 
         Pruning compares the trials of a pack, so they must not be trained again without the others.
         """
@@ -156,9 +156,9 @@ class Store:
         weights = WEIGHTS_FILE.get(trial.adapter.kind)
         return bool(trial.config.save_adapter and weights and not (self._adapter(trial) / weights).exists())
 
-    def lacks_metrics(self, trial: ResolvedTrial, found: Record) -> bool:
+    def lacks_metrics(self, trial: ResolvedTrial, left: Record) -> bool:
         """Whether a metric of a plug-in, as it is installed now, has not been taken of the trial with this record."""
-        measured_by = found.environment.get(MEASURED_BY, {})
+        measured_by = left.environment.get(MEASURED_BY, {})
         return any(measured_by.get(name) != identity for name, identity in trial.layer_metrics.identities.items())
 
     def _adapter(self, trial: ResolvedTrial) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from sweep.adapters.fold import Folded
 from sweep.adapters.options import AdapterOptions
@@ -113,6 +113,10 @@ class Task(ABC):
     def peft_base(self) -> dict[str, str]:
         """What a PEFT configuration says of the base, such as ``task_type``; nothing of a model of ours."""
         return {}
+
+    def unmodified(self) -> nn.Module | None:
+        """The model as its own library makes it, on the meta device; None for a model of ours."""
+        return None
 
     @abstractmethod
     def new_model(self, rng: Generator) -> Model:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import wandb
 
-from analysis.sources.wandb_files import WandbRun, read_run, read_runs
+from analysis.sources.wandb_files import WandbRun, read_run
+from tests.support.commands import wandb_runs
 
 ROWS = [{"step": step, "train/loss": 1.0 / (1 + step)} for step in range(40)]
 LONG = "spans blocks of 32 KiB " * 5000
@@ -116,16 +117,16 @@ def test_run_files_have_each_run_of_a_folder_once(write: Write, tmp_path: Path) 
     assert (tmp_path / "wandb" / "latest-run").is_symlink()
     (tmp_path / "wandb" / "superseded").mkdir()
     old.rename(tmp_path / "wandb" / "superseded" / old.name)
-    assert sorted(run.id for run in read_runs(tmp_path)) == ["a", "b"]
+    assert sorted(run.id for run in wandb_runs(tmp_path)) == ["a", "b"]
 
 
 def test_run_files_of_a_folder_without_runs_are_none(tmp_path: Path) -> None:
-    assert read_runs(tmp_path) == []
+    assert wandb_runs(tmp_path) == []
 
 
 def test_read_run_of_an_empty_file_knows_nothing(tmp_path: Path) -> None:
     (tmp_path / "run-killed.wandb").touch()
-    assert read_runs(tmp_path) == [WandbRun(id="killed", truncated=True)]
+    assert wandb_runs(tmp_path) == [WandbRun(id="killed", truncated=True)]
 
 
 def test_read_run_is_imported_without_wandb() -> None:

@@ -37,6 +37,7 @@ def test_application_parses_and_resolves_each_trial_once(
     monkeypatch.setattr(app, "parse", counted("parse", app.parse))
     monkeypatch.setattr(resolve_module, "resolve", counted("resolve", resolve_module.resolve))
     monkeypatch.setattr(sys, "argv", ["sweep", *SWEEP, f"hydra/launcher={launcher}"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # as it is afterwards, too
     run.run()
     assert len(list(tmp_path.glob("outputs/*/*/record.json"))) == 8
     assert calls == {"parse": 8, "resolve": 8}

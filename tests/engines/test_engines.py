@@ -32,16 +32,19 @@ def test_engine_of_this_machine_is_its_processes() -> None:
         (LaunchOptions(engine="dask"), "hydra.launcher.engine = 'dask': must be one of local, ray, slurm"),
         (
             LaunchOptions(address="h:1"),
-            "hydra.launcher.address = 'h:1': engine=local has no such setting; it is of ray",
+            "hydra.launcher.address = 'h:1': engine=local has no such setting; it belongs to ray",
         ),
-        (LaunchOptions(gpus=1), "hydra.launcher.gpus = 1: engine=local has no such setting; it is of ray and slurm"),
+        (
+            LaunchOptions(gpus=1),
+            "hydra.launcher.gpus = 1: engine=local has no such setting; it belongs to ray and slurm",
+        ),
         (
             LaunchOptions(engine="ray", minutes=9),
-            "hydra.launcher.minutes = 9: engine=ray has no such setting; it is of slurm",
+            "hydra.launcher.minutes = 9: engine=ray has no such setting; it belongs to slurm",
         ),
         (
             LaunchOptions(engine="slurm", address="h:1"),
-            "hydra.launcher.address = 'h:1': engine=slurm has no such setting; it is of ray",
+            "hydra.launcher.address = 'h:1': engine=slurm has no such setting; it belongs to ray",
         ),
     ],
 )
@@ -54,7 +57,7 @@ def test_engine_refuses_a_setting_that_it_does_not_have(cluster: LaunchOptions, 
 def test_slurm_engine_is_refused_where_its_commands_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("submitit", reason="pip install lora-sweep[slurm]")
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(ConfigError, match="there is no sinfo here"):
+    with pytest.raises(ConfigError, match="sinfo is missing"):
         engine_of(LaunchOptions(engine="slurm")).connect()
 
 

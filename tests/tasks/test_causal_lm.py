@@ -191,7 +191,7 @@ def test_model_that_is_not_causal_is_refused(tmp_path: Path, llama: CausalLMOpti
     tiny.transformers.BertLMHeadModel(tiny.network("bert").config).save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
     says = refused(llama.model_copy(update={"model": str(tmp_path)}))
-    assert says.endswith("sees the tokens that it is to predict; it is no causal model")
+    assert says.endswith("is not causal: later tokens change earlier predictions")
 
 
 class Wrong(nn.Module):

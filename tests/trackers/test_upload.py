@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.sources.wandb_files import read_runs
 from sweep.trackers.upload import marker, messages, run_files
 from sweep.wandb_log import framed
-from tests.support.commands import TOY, command, history, records, sweep
+from tests.support.commands import TOY, command, history, records, sweep, wandb_runs
 from tests.support.loopback_wandb import LoopbackWandb
 from tests.test_claim import holding
 
@@ -75,7 +74,7 @@ def test_upload_sends_every_run_once(study: Path, server: LoopbackWandb) -> None
 def test_upload_sends_the_rows_of_a_killed_process_once(lost: int, study: Path, server: LoopbackWandb) -> None:
     file = uploadable(study)[0]
     os.truncate(file, file.stat().st_size - lost)
-    [cut] = [run for run in read_runs(study) if run.truncated]
+    [cut] = [run for run in wandb_runs(study) if run.truncated]
     for _ in range(2):
         assert sync(study, server).returncode == 0
         assert [run.history for run in server.runs.values() if run.id == cut.id] == [cut.history]

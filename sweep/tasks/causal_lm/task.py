@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from sweep.adapters.fold import Folded
 from sweep.errors import ConfigError
@@ -69,6 +70,11 @@ class CausalLM(NextToken):
         is_on_hub = not self.options.is_local and self.options.model != SMOLLM2
         named = {"base_model_name_or_path": self.options.model} if is_on_hub else {}
         return {"task_type": "CAUSAL_LM", **named}
+
+    def unmodified(self) -> nn.Module:
+        """The model's own class, on the meta device."""
+        with torch.device("meta"):
+            return hugging_face.unmodified(self.folder)
 
     def new_model(self, rng: Generator) -> Model:
         """The architecture that the model's files describe."""
