@@ -8,6 +8,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
+BLOCK = 1 << 16
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFCHR: "a device",
@@ -55,11 +56,15 @@ def open_foreign(path: Path, largest: int, *, links: bool = True) -> BufferedRea
 
 def read_foreign(path: Path, largest: int, *, links: bool = True) -> bytes:
     """The content of an untrusted regular file; arguments and errors are those of ``open_foreign``."""
+    blocks, size = [], 0
     with open_foreign(path, largest, links=links) as file:
-        content = file.read(largest + 1)  # a file may grow, and those of /proc have no size
-    if len(content) > largest:
+        # a file may grow, and those of /proc have no size; reading ``largest`` at once takes that much memory first
+        while size <= largest and (block := file.read(BLOCK)):
+            blocks.append(block)
+            size += len(block)
+    if size > largest:
         raise OSError(errno.EFBIG, f"has more than {largest:,} bytes", str(path))
-    return content
+    return b"".join(blocks)
 
 
 def append_to(path: Path, *, create: bool = False) -> BinaryIO:

@@ -28,7 +28,7 @@ SWEEP = [
     {"guard"},
     {"rng", "hardware", "options", "registry"},
     {"state"},
-    {"record", "scores", "wandb_log", "claim", "planned"},
+    {"record", "samples", "scores", "wandb_log", "claim", "planned"},
     {"metrics", "files", "text", "errors"},
 ]
 """The rooms of the harness, top to bottom: a room uses those below it and its own, none above and none beside it."""
@@ -44,7 +44,19 @@ ANALYSIS = [
 ]
 GROUND = {
     f"sweep.{name}"
-    for name in ("record", "metrics", "files", "scores", "text", "errors", "wandb_log", "state", "claim", "planned")
+    for name in (
+        "record",
+        "metrics",
+        "files",
+        "samples",
+        "scores",
+        "text",
+        "errors",
+        "wandb_log",
+        "state",
+        "claim",
+        "planned",
+    )
 }
 """All that ``analysis`` may use of ``sweep``; ``scores`` needs numpy, the others the standard library alone."""
 LONGEST_FILE = 400

@@ -10,6 +10,7 @@ from html import escape
 from analysis.figures.figures import Drawing
 from analysis.report import paragraphs
 from analysis.report.answer import STYLES, Answer
+from analysis.report.samples import samples
 from analysis.tables.comparisons import effects_listing
 from analysis.tables.html import html
 from analysis.tables.layout import file_stem
@@ -44,6 +45,7 @@ def answer_sections(answer: Answer, titled: bool) -> list[Section]:
         ("Verdict", _verdict(answer, _shown(answer, lead, said))),
         ("Comparisons", _shown(answer, answer.listings, said)),
         ("Variance", _shown(answer, [effects_listing(answer.effects)], said) if answer.effects else ""),
+        ("Answers to held-out prompts", samples(answer.question)),
         ("Other tables", _folded(answer, others, said)),
         (
             "Figures",

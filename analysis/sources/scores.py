@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from analysis.sources import cache
 from sweep import scores
 from sweep.scores import EVALUATED_FILE, SCORES_FILE, Scores
 
@@ -44,14 +45,31 @@ def read(folders: Sequence[Path], metric: str) -> tuple[Sheet | None, list[str]]
     if not folders:
         return None, []
     evaluated = all((folder / EVALUATED_FILE).is_file() for folder in folders)
+    paths = [folder / (EVALUATED_FILE if evaluated else SCORES_FILE) for folder in folders]
+    try:
+        states = np.array([cache.state(path) for path in paths], dtype=np.uint64)
+    except OSError:
+        return None, []
+    name = f"{metric} {paths[0].name}"
+    if kept := cache.fetch_columns(folders[0].parent, name, states):
+        return Sheet(**kept, whole=True, evaluated=evaluated), []
+    found, problems = _read_each(paths, metric)
+    if found is None or problems:
+        return None, problems
+    sheet, problems = _joined(found, metric, evaluated, folders)
+    if sheet is not None and sheet.whole:
+        columns = {"sums": sheet.sums, "weight": sheet.weight, "cluster": sheet.cluster}
+        cache.keep_columns(folders[0].parent, name, states, columns)
+    return sheet, problems
+
+
+def _read_each(paths: Sequence[Path], metric: str) -> tuple[list[Scores] | None, list[str]]:
+    """The domain that has ``metric`` in each file, None where a file has none; and what is wrong with damaged ones."""
     found: list[Scores] = []
     problems: list[str] = []
-    for folder in folders:
-        path = folder / (EVALUATED_FILE if evaluated else SCORES_FILE)
+    for path in paths:
         try:
             domains = scores.read(path).values()
-        except FileNotFoundError:
-            return None, problems
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             problems.append(f"{path} is left out: {reason}")
@@ -62,7 +80,7 @@ def read(folders: Sequence[Path], metric: str) -> tuple[Sheet | None, list[str]]
         if not np.isfinite(own.sums[metric]).all():
             problems.append(f"{path} is left out: {metric} of an example is not a number")
         found.append(own)
-    return (None, problems) if problems else _joined(found, metric, evaluated, folders)
+    return found, problems
 
 
 def _joined(

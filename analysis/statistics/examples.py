@@ -57,21 +57,20 @@ class Scored:
         order = np.argsort(cell, kind="stable")[np.count_nonzero(cell < 0) :]
         counts = np.bincount(cell[order], minlength=len(values))
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        scores = np.add.reduceat(by_unit(self.sheet)[trial[order]], starts) / counts[:, None]
-        return Examples(scores, self.sheet.sums.shape[1])
+        of_trials = self.sheet.sums[trial[order]]
+        sums = np.add.reduceat(of_trials, starts, dtype=float) / counts[:, None]
+        return Examples(by_unit(sums, self.sheet.weight, self.sheet.cluster), self.sheet.sums.shape[1])
 
 
-def by_unit(sheet: Sheet) -> np.ndarray:
-    """The metric of each trial, linearised in its examples or clusters of them (T, m).
+def by_unit(sums: np.ndarray, weight: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """A ratio R = Σ ``sums`` / Σ ``weight`` (N, E) linearised in its examples, or in clusters of them (N, m).
 
-    A trial's value R = Σ z / Σ w is a ratio. Its part in unit e, whose examples are summed first, is
-    R + (z_e − R w_e) / mean(w): the mean over units is R, their spread that of the ratio (linearisation by Taylor, Cochran
-    1977, section 6).
+    The part of unit e, whose examples are summed first, is R + (z_e − R w_e) / mean(w): the mean over units is R, their
+    spread that of the ratio (linearisation by Taylor, Cochran 1977, section 6).
     """
-    _, unit = np.unique(sheet.cluster, return_inverse=True)
+    _, unit = np.unique(cluster, return_inverse=True)
     order = np.argsort(unit, kind="stable")
     starts = np.flatnonzero(np.diff(unit[order], prepend=-1))
-    sums, weight = sheet.sums.astype(float), sheet.weight
     if len(starts) < len(order):
         sums, weight = np.add.reduceat(sums[:, order], starts, axis=1), np.add.reduceat(weight[order], starts)
     ratio = sums.sum(axis=1, keepdims=True) / weight.sum()

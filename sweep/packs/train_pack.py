@@ -37,8 +37,10 @@ _bases: dict[Hashable, Base] = {}
 
 
 def pretrain(trial: ResolvedTrial, on_step: OnStep) -> None:
-    """Make sure that the base of ``trial`` is in the cache; calls ``on_step`` after each step of its training."""
+    """Make sure that a base that is trained is in the cache; calls ``on_step`` after each step of its training."""
     task = trial.task.build(trial.cache_folder)
+    if task.pretraining is None:  # it brings its base, which whoever trains a pack loads
+        return
     with blaming(TASKS.plugin(trial.task.name), "pre-training"):
         pretrained(trial.task, trial.data, task, trial.cache_folder, device_of(trial.config.device), on_step)
 
@@ -126,7 +128,7 @@ def _train(pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | No
                 records, folded, samples, scores = run_pack(pack, task, base, record_of, rows.log, stepped)
             store.save_scores([pack[position] for position in scores], scores.values())
             for position, trial in enumerate(pack):
-                store.save_samples(trial, [sample._asdict() for sample in samples[position]])
+                rows.save_samples(position, samples[position])
                 if trial.config.save_adapter:
                     files = export.files(folded, position, trial.adapter, task.peft_base)
                     store.save_adapter(trial, files)

@@ -9,18 +9,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sweep import claim, record
+from sweep import claim, record, samples, scores
 from sweep.adapters.peft.export import WEIGHTS_FILE
 from sweep.errors import ConfigError
 from sweep.files import read_foreign, replace_file
 from sweep.metrics import to_plain
 from sweep.record import Record, Status
 from sweep.resolve import ResolvedTrial
-from sweep.scores import SCORES_FILE, Domain, Scores, write
+from sweep.samples import SAMPLES_FILE, Sample
+from sweep.scores import SCORES_FILE, Domain, Scores
 
 MEASURED_BY = "metric_plugins"
 """Key of a record's environment: the plug-ins that measured its trained layers, by metric."""
-SAMPLES_FILE = "samples.jsonl"
 WRITERS = 16
 """Files that are written at once: a disk confirms many at a time."""
 _UNWRITTEN = ".records-"
@@ -132,17 +132,16 @@ class Store:
                 self._adapter(trial).mkdir(exist_ok=True)
                 replace_file(self._adapter(trial) / name, content)
 
-    def save_scores(self, trials: Sequence[ResolvedTrial], scores: Iterable[Mapping[Domain, Scores]]) -> None:
+    def save_scores(self, trials: Sequence[ResolvedTrial], scored: Iterable[Mapping[Domain, Scores]]) -> None:
         """Keep what each of these trials scored on each test example in ``scores.safetensors``."""
         with writing(self.folder), ThreadPoolExecutor(WRITERS) as pool:
-            list(pool.map(write, scores, [self.trial_folder(trial) / SCORES_FILE for trial in trials]))
+            list(pool.map(scores.write, scored, [self.trial_folder(trial) / SCORES_FILE for trial in trials]))
 
-    def save_samples(self, trial: ResolvedTrial, samples: Sequence[Mapping[str, str]]) -> None:
+    def save_samples(self, trial: ResolvedTrial, written: Sequence[Sample]) -> None:
         """Keep what the trained model wrote in ``samples.jsonl``, where it wrote anything."""
-        if samples:
+        if written:
             with writing(self.folder):
-                lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
-                replace_file(self.trial_folder(trial) / SAMPLES_FILE, "".join(lines).encode())
+                samples.write(written, self.trial_folder(trial) / SAMPLES_FILE)
 
     def _write_missing(self, records: Sequence[Record]) -> None:
         with writing(self.folder):

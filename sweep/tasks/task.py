@@ -15,6 +15,7 @@ from sweep.adapters.fold import Folded
 from sweep.adapters.options import AdapterOptions
 from sweep.metrics import Kind, Metric
 from sweep.models.model import Model
+from sweep.samples import Sample
 from sweep.tasks.pretraining import PretrainingOptions
 
 GATHERED_BATCHES = 16
@@ -30,14 +31,6 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> "Batch":
         """The same batch on ``device``."""
         return Batch(self.inputs.to(device), self.targets.to(device))
-
-
-class Sample(NamedTuple):
-    """What a trained model writes to a held-out prompt, and what was expected."""
-
-    prompt: str
-    expected: str
-    answer: str
 
 
 class Domain(Protocol):

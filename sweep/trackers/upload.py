@@ -26,7 +26,7 @@ from typing import Any
 import wandb
 
 from sweep.files import read_foreign, replace_file
-from sweep.trackers.wandb import ATTEMPT_BYTES, PROJECT
+from sweep.trackers.wandb import ATTEMPT_BYTES, PROJECT, SAMPLES
 from sweep.wandb_log import TornError, framed, records
 
 OURS = re.compile(rf"run-[0-9a-f]{{16}}-[0-9a-f]{{{2 * ATTEMPT_BYTES}}}\.wandb")
@@ -132,7 +132,7 @@ def upload(files: Sequence[Path], goal: Destination, stalled_s: float = STALLED_
         else:
             runs[file] = content
     begun = [file for file in runs if _begun(file)]
-    fresh = {file: _copy(content, goal, _run_id(file)) for file, content in runs.items() if file not in begun}
+    fresh = {file: copied(content, goal, _run_id(file)) for file, content in runs.items() if file not in begun}
     said += _sync(fresh, stalled_s) if fresh else ""
     for file in begun:
         run = _run_on_server(file, goal)
@@ -142,7 +142,7 @@ def upload(files: Sequence[Path], goal: Destination, stalled_s: float = STALLED_
         if run is not None:
             run.delete()
         attempt = f"{trial_of(file)}-{secrets.token_hex(ATTEMPT_BYTES)}"
-        said += _sync({file: _copy(runs[file], goal, attempt)}, stalled_s)
+        said += _sync({file: copied(runs[file], goal, attempt)}, stalled_s)
     return said
 
 
@@ -163,7 +163,7 @@ def messages(file: Path) -> list[Any]:
     return content
 
 
-def _copy(content: Sequence[Any], goal: Destination, run_id: str) -> bytes:
+def copied(content: Sequence[Any], goal: Destination, run_id: str) -> bytes:
     """The ``.wandb`` file of a run with nothing but what a trial leaves, for this place and under this id."""
     kept = []
     for one in content:
@@ -176,6 +176,11 @@ def _copy(content: Sequence[Any], goal: Destination, run_id: str) -> bytes:
                 if name.name not in OF_RUN:
                     copy.run.ClearField(name.name)
             copy.run.entity, copy.run.project, copy.run.run_id = goal.entity, goal.project, run_id
+        for kind, items in (("history", copy.history.item), ("summary", copy.summary.update)):
+            if copy.HasField(kind):
+                own = [item for item in items if (*item.nested_key, item.key)[0] != SAMPLES]  # its file stays here
+                del items[:]
+                items.extend(own)
         kept.append(copy.SerializeToString())
     return framed(kept)
 

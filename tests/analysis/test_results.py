@@ -52,7 +52,7 @@ def test_filter_keeps_the_history_of_what_it_keeps(results: analysis.Results) ->
     assert set(kept.history["trial_id"]) == set(kept.trials["trial_id"])
     assert set(kept.trials["adapter.rank"]) == {2}
     assert len(results.trials) == 70
-    with pytest.raises(BadRequestError, match="unknown level of adapter"):
+    with pytest.raises(BadRequestError, match=r"unknown level of adapter\.rank"):
         results.filter({"adapter.rank": 3})
 
 

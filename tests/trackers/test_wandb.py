@@ -4,6 +4,7 @@ What concerns a whole process (a login, a kill, a lost server) runs in a process
 session and its service for as long as the process lives.
 """
 
+import json
 import logging
 import os
 import signal
@@ -18,8 +19,11 @@ from typing import Any
 import pytest
 import wandb
 
+from analysis.sources.wandb_files import read_run
 from sweep.metrics import Metric
 from sweep.record import Record
+from sweep.samples import Sample
+from sweep.trackers import upload
 from sweep.trackers.wandb import LEAN, WandbSettings, WandbSweep, WandbTracker, choose_mode, finish_all, set_aside
 from tests.support.loopback_wandb import KEY, LoopbackWandb
 from tests.support.mirror import (
@@ -58,6 +62,26 @@ def test_wandb_offline_run_reads_back_as_logged(tmp_path: Path) -> None:
     assert run.history == LOGGED
     assert run.summary == SUMMARY
     assert (run.exit_code, run.truncated) == (0, False)
+
+
+def test_samples_are_a_table_that_sync_leaves_at_home(tmp_path: Path) -> None:
+    mirror = tracker(tmp_path)
+    log_all(mirror)
+    mirror.log_samples([Sample("Who?", "God", "A man"), Sample("Where?", "Eden", "Eden")])
+    mirror.finish(RECORD)
+    [run] = written(tmp_path / "wandb")
+    assert run.history[:-1] == LOGGED
+    assert run.history[-1]["samples"]["nrows"] == 2
+    [table] = tmp_path.glob(f"wandb/*/files/{run.history[-1]['samples']['path']}")
+    assert json.loads(table.read_text()) == {
+        "columns": ["prompt", "expected", "answer"],
+        "data": [["Who?", "God", "A man"], ["Where?", "Eden", "Eden"]],
+    }
+    [file] = tmp_path.glob("wandb/*/*.wandb")
+    copy = upload.copied(upload.messages(file), upload.Destination("local", "mine"), "t-1")
+    (tmp_path / "copy.wandb").write_bytes(copy)
+    sent = read_run(tmp_path / "copy.wandb")
+    assert (sent.history[:-1], sent.history[-1], sent.summary) == (LOGGED, {}, SUMMARY)
 
 
 @pytest.mark.parametrize("status", ["failed", "diverged"])

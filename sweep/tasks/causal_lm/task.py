@@ -17,12 +17,12 @@ from sweep.models.gguf import SMOLLM2
 from sweep.models.model import Model
 from sweep.models.outline import Outline, outline_of
 from sweep.rng import drawing_from
+from sweep.samples import Sample
 from sweep.tasks.causal_lm.blocks import NO_TARGET, target_values
 from sweep.tasks.causal_lm.data import domain_of, prompts_for, splits
 from sweep.tasks.causal_lm.generate import Prompt, write_answers
 from sweep.tasks.causal_lm.options import CausalLMOptions
 from sweep.tasks.next_token import NextToken
-from sweep.tasks.task import Sample
 
 
 @dataclass(frozen=True)
