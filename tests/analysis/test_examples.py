@@ -182,6 +182,25 @@ def test_examples_leave_a_verdict_that_holds_for_new_ones(tmp_path: Path):
     )
 
 
+def test_dependence_on_a_level_must_hold_for_new_examples(tmp_path: Path):
+    trials = grid(range(5), (), rank=[1, 8], init=["kaiming", "pissa"])
+
+    def verdict(folder: Path, generalise: str) -> str:
+        sweep = analysis.load(folder)
+        seen = observe(sweep.trials, ("adapter.init",), "test/loss", sweep.metrics, generalise)
+        return compare(seen, against(seen, ("kaiming",)))[0].verdict
+
+    of_examples = scored(tmp_path, trials, example_sd=0.3)
+    assert verdict(of_examples, "seeds") == "depends"
+    assert verdict(of_examples, "both") == "not distinguishable"
+
+    def crossing(trial: dict) -> float:
+        adapter = trial["adapter"]
+        return 1.0 + (adapter["init"] == "pissa") * (-0.1 if adapter["rank"] == 1 else 0.1)
+
+    assert verdict(scored(tmp_path / "b", trials, crossing, example_sd=0.05), "both") == "depends"
+
+
 # Sentences
 
 
