@@ -94,13 +94,14 @@ def validation_name(name: str) -> str:
 def with_domains(metrics: Iterable[Metric]) -> list[Metric]:
     """``metrics`` of the target domain, the same on the source domain, and the averages of the untouched base.
 
-    Figures taken at a trial's end stand once, after the others.
+    After them each of these on the test examples, and once the figures taken at a trial's end.
     """
     declared = list(metrics)
     target = [metric for metric in declared if metric.kind != "end"]
     both = [*target, *map(of_source, target)]
     bases = [of_base(metric) for metric in both if metric.kind == "mean"]
-    return [*both, *bases, *(metric for metric in declared if metric.kind == "end")]
+    evaluated = [*both, *bases]
+    return [*evaluated, *map(of_test, evaluated), *(metric for metric in declared if metric.kind == "end")]
 
 
 OURS = {
@@ -123,10 +124,10 @@ def to_plain(metrics: Iterable[Metric]) -> dict[str, dict[str, Any]]:
 
 def of_plain(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
     """From what a record holds. Raises TypeError or ValueError for what is not a metric."""
-    found = {name: Metric(name, **fields) for name, fields in values.items()}
-    for metric in found.values():
+    metrics = {name: Metric(name, **fields) for name, fields in values.items()}
+    for metric in metrics.values():
         texts = (metric.label, metric.unit, "" if metric.tuned_on is None else metric.tuned_on)
         known = metric.better in (None, *get_args(Better)) and metric.kind in get_args(Kind)
         if not known or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"{metric.name!r} is not a metric")
-    return found
+    return metrics

@@ -82,8 +82,7 @@ class Trial:
         science = self.science()
         for name in self.task.own_paths():
             del science["task"][name]
-        unset = self.task.unset.items()
-        science["task"] = {name: value for name, value in science["task"].items() if (name, value) not in unset}
+        science["task"] = self.task.without_unset(science["task"])
         science["training"].pop("epochs", None)  # its steps say the same
         if self.adapter.kind == "none":
             del science["optimizer"], science["training"]

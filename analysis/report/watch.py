@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from analysis import load
 from analysis.errors import BadRequestError
 from analysis.report import report
 from analysis.sources import cache
+from analysis.sources.load import load
 from analysis.statistics.confidence import Generalise
 from sweep.text import say
 
@@ -23,8 +23,8 @@ def watch(
 ) -> None:
     """Write the report whenever a record or a history changes, looking every ``seconds``, until interrupted.
 
-    ``generalise`` and ``margin`` are those of the report. The page reloads itself and keeps its filters. A sweep without any finished trial yet is waited for.
-    Raises BadRequestError for a source that is no folder.
+    ``generalise`` and ``margin`` are those of the report. The page reloads itself and keeps its filters. A sweep
+    without any finished trial yet is waited for. Raises BadRequestError for a source that is not a folder.
     """
     if seconds <= 0:
         raise BadRequestError(f"--watch {seconds:g}: the time between two looks must be above 0 seconds")

@@ -1,6 +1,6 @@
 """A saved W&B workspace for a sweep: the same questions as the report, on a W&B server.
 
-Needs the optional package ``wandb-workspaces``. Building one talks to nobody; saving it needs a key.
+Needs the optional package ``wandb-workspaces``. Building one needs no network; saving it needs a key.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Copies of loaded sweeps and scores in the user's own cache folder: the second load takes a tenth of a second.
 
 The key is the device, inode, time of change and size of every file that the loader reads, so a changed or new record is
-always seen. Nothing is kept in a sweep's folder, which somebody else may have made.
+always seen. Nothing is kept in a sweep's folder, which may come from elsewhere.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def fetch(folder: Path, key: str) -> Sweep | None:
         trials, history = pd.read_parquet(trials_file), pd.read_parquet(history_file)
         if (trials.attrs["key"], history.attrs["key"]) != (key, key):
             return None
-        found = Sweep(
+        sweep = Sweep(
             trials.attrs["name"],
             trials,
             history,
@@ -72,7 +72,7 @@ def fetch(folder: Path, key: str) -> Sweep | None:
     except (OSError, ValueError, KeyError, TypeError, ArrowException):
         return None
     trials.attrs, history.attrs = {}, {}
-    return found
+    return sweep
 
 
 def keep(sweep: Sweep, key: str) -> Sweep:

@@ -26,7 +26,7 @@ USUAL_BASELINE = {
     "adapter.init": "kaiming",
     "adapter.targets": "all_linear",
     "adapter.scaling": "alpha/rank",
-    "adapter.bias": "none",
+    "adapter.bias": "bias none",
     "adapter.kind": "lora",
     "optimizer.name": "adamw",
 }

@@ -80,4 +80,4 @@ def listed(parts: Sequence[str]) -> str:
 def together_text(moves: Together) -> str:
     """``rank together with alpha (alpha = 2·rank)``."""
     asked, follower = describe(moves.asked).label, describe(moves.follower).label
-    return f"{asked} together with {follower} (alpha = {moves.ratio:g}·rank)"
+    return f"{asked} together with {follower} ({describe(moves.alpha).label} = {moves.ratio:g}·{describe(moves.rank).label})"

@@ -44,8 +44,8 @@ class Table:
     """A table before it is written in any format.
 
     ``entries`` maps (row level, column level) to its entry; a table without a column factor has the single
-    column "". ``spanning`` names the rows (full, none) whose one entry holds for every column. ``caveats`` are the
-    notes that weaken the conclusions.
+    column "". ``spanning`` names the rows (full, none) whose one entry holds for every column. ``comparisons`` are
+    those with the baseline, where one was named. ``caveats`` are the notes that weaken the conclusions.
     """
 
     metric: Column
@@ -54,6 +54,7 @@ class Table:
     row_levels: tuple[str, ...]
     column_levels: tuple[str, ...]
     entries: Mapping[tuple[str, str], Entry]
+    comparisons: tuple[Comparison, ...]
     spanning: tuple[str, ...]
     decimals: int
     caption: str
@@ -100,6 +101,7 @@ def build(  # noqa: PLR0913 (what one table is asked)
         row_levels=tuple(observations.levels[rows]),
         column_levels=tuple(level for level in column_levels if not (both and level in REFERENCES)),
         entries=entries,
+        comparisons=tuple(comparisons),
         spanning=tuple(level for level in observations.levels[rows] if both and level in REFERENCES),
         decimals=_decimals([entry.summary for entry in entries.values()]),
         caption=wording.caption(observations.metric, sweep.name, where or {}),

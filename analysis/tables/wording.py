@@ -115,18 +115,21 @@ def verdict_text(observations: Observations, baseline: Cell, comparisons: Sequen
             f"  {'/'.join(item.cell):<{width}}  {number(d.mean, True)}{interval} (n={d.n}{p}): "
             f"{sentence(item, metric.unit)}"
         )
+    return "\n".join([*lines, *how_texts(observations, comparisons)])
+
+
+def how_texts(observations: Observations, comparisons: Sequence[Comparison]) -> list[str]:
+    """How comparisons were made, what would make them sharper, and the notes on what they rest on."""
     n = max((item.difference.n for item in comparisons), default=0)
     tested = sum(item.verdict not in UNTESTED for item in comparisons)
-    lines.append(
-        f"Paired differences at equal seeds with {INTERVAL_NAME}s; d: in standard deviations of the differences.\n"
-        f"{tested_text(comparisons)}, Holm-corrected over "
-        f"{tested} comparison{'s' if tested != 1 else ''}."
-    )
-    if needed := bottleneck_text(observations, comparisons):
-        lines.append(needed)
+    texts = [
+        f"Paired differences at equal seeds with {INTERVAL_NAME}s; d: in standard deviations of the differences.",
+        f"{tested_text(comparisons)}, Holm-corrected over {tested} comparison{'s' if tested != 1 else ''}.",
+        bottleneck_text(observations, comparisons),
+    ]
     if n >= ENOUGH_SEEDS and smallest_rank_p(n) >= ALPHA:
-        lines.append(f"A rank or sign-flip test could not go below p={number(smallest_rank_p(n))} at {n} seeds.")
-    return "\n".join([*lines, *ask_text(comparisons), *map(note_text, observations.notes)])
+        texts.append(f"A rank or sign-flip test could not go below p={number(smallest_rank_p(n))} at {n} seeds.")
+    return [text for text in (*texts, *ask_text(comparisons), *map(note_text, observations.notes)) if text]
 
 
 def tested_text(comparisons: Sequence[Comparison]) -> str:

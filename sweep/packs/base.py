@@ -19,13 +19,21 @@ from sweep.adapters.fold import fold_full, fold_none, linear_layers
 from sweep.adapters.inits import BaseWeight
 from sweep.files import replace_file
 from sweep.hardware import threads
-from sweep.metrics import of_base, with_domains
+from sweep.metrics import of_base, of_source, of_test
 from sweep.models.model import Model
 from sweep.registry import TASKS
 from sweep.rng import generator
 from sweep.tasks.options import TaskOptions
 from sweep.tasks.task import Batch, Task
-from sweep.training.evaluate import POSITIONS_AT_ONCE, evaluate_both
+from sweep.training.evaluate import (
+    POSITIONS_AT_ONCE,
+    Both,
+    evaluate_both,
+    figures_of_both,
+    has_validation,
+    measure_test,
+)
+from sweep.training.examples import Examples, figures_of_test, identify
 from sweep.training.loop import Callbacks, train
 from sweep.training.options import OptimizerOptions, TrainingOptions
 
@@ -39,28 +47,34 @@ PRETRAINING_THREADS = 2
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen pre-trained model, its decomposable weights, the hash of its bits, and what an evaluation gives.
+    """A frozen pre-trained model, its decomposable weights, the hash of its bits, and how good it is.
 
-    ``scores`` are the means among ``metrics`` under their names in a record, such as ``eval/base_source_loss``.
+    ``metrics`` are what an evaluation gives, ``tested`` what it scores on each of the test ``examples``. ``figures`` are
+    the means of both under their names in a record, such as ``eval/base_source_loss`` and ``test/base_loss``.
     """
 
     model: Model
     weights: dict[str, BaseWeight]
     sha256: str
     metrics: dict[str, float]
-    scores: dict[str, float]
+    tested: Both
+    examples: Examples
+    figures: dict[str, float]
 
 
 def load_base(options: TaskOptions, data: str, task: Task, cache_folder: Path, device: torch.device) -> Base:
-    """The base of a task, and what an evaluation of it gives. The arguments are those of ``pretrained``."""
+    """The base of a task, and how good it is. The arguments are those of ``pretrained``."""
     model = pretrained(options, data, task, cache_folder, device).to(device).eval().requires_grad_(False)
     weights = base_weights(model, task)
     alone = fold_none(model, trials=1)
     with threads(1):  # several stall on small products when other processes compete with them
-        [metrics] = evaluate_both(alone, task)
-    means = {metric.name: metric for metric in with_domains(task.metrics) if metric.kind == "mean"}
-    scores = {of_base(means[name]).name: value for name, value in metrics.items() if name in means}
-    return Base(model, weights, _sha256(model), metrics, scores)
+        tested = measure_test(alone, task)
+        [metrics] = evaluate_both(alone, task) if has_validation(task) else figures_of_both(task, *tested)
+    [test_metrics] = figures_of_test(task, tested)
+    means = [one for metric in task.metrics if metric.kind == "mean" for one in (metric, of_source(metric))]
+    figures = {of_base(one).name: metrics[one.name] for one in means if one.name in metrics}
+    figures |= {of_test(of_base(one)).name: test_metrics[of_test(one).name] for one in means if one.name in metrics}
+    return Base(model, weights, _sha256(model), metrics, tested, identify(task), figures)
 
 
 def pretrained(
@@ -105,7 +119,7 @@ def base_weights(model: Model, task: Task) -> dict[str, BaseWeight]:
         drawn = task.target.batches(generator(0, "calibration"), rows)
         return (batch.to(device) for batch in islice(drawn, max(1, CALIBRATION_POSITIONS // (rows * positions))))
 
-    calibration = Calibration(model, layers, task.loss, batches)
+    calibration = Calibration(model, layers, task, batches)
     return {name: BaseWeight(layer.weight, name, calibration) for name, layer in layers.items()}
 
 
@@ -116,6 +130,7 @@ def base_file(options: TaskOptions, data: str, cache_folder: Path) -> Path:
 
 def _key(options: TaskOptions, data: str) -> str:
     science = options.model_dump(mode="json", exclude=set(options.target_only) | options.own_paths())
+    science = options.without_unset(science)
     if plugin := TASKS.plugin(options.name):
         science["plugin"] = plugin.identity
     text = json.dumps({"format": FORMAT, "task": science, "data": data}, sort_keys=True)

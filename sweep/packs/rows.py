@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from sweep.packs.plugin_trackers import plugin_trackers
 from sweep.record import Record
 from sweep.resolve import ResolvedTrial
-from sweep.store.store import Store, writing
+from sweep.samples import Sample
+from sweep.store.store import WRITERS, Store, writing
 from sweep.trackers.local import LocalTracker
 from sweep.trackers.tracker import Tracker
 from sweep.training.loop import Rows
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from sweep.trackers.wandb import Mode, WandbSweep
 
 FLUSH_EVERY_S = 0.5
-WRITERS = 16
 MIRRORED_ROWS = 25
 """Training losses that W&B gets of a trial, besides every evaluation; the local history has all of them."""
 
@@ -59,7 +59,7 @@ class PackRows:
     """Receives what the trials of one pack report, in the pack's order."""
 
     def __init__(self, pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | None"):
-        self._store, self._folder = store, store.folder
+        self._pack, self._store, self._folder = pack, store, store.folder
         with writing(self._folder):
             self._local = [LocalTracker(store.trial_folder(trial)) for trial in pack]
         opened = ((trial.id, trial.label, trial.flat(), trial.metrics) for trial in pack)
@@ -79,6 +79,12 @@ class PackRows:
             for tracker, row in zip(group, rows, strict=False):
                 if row is not None:
                     tracker.log(step, row)
+
+    def save_samples(self, position: int, samples: Sequence[Sample]) -> None:
+        """Keep what one trained model wrote, in its folder and at W&B."""
+        self._store.save_samples(self._pack[position], samples)
+        if self._mirrors and samples:
+            self._mirrors[position].log_samples(samples)
 
     def flush(self) -> None:
         """Write waiting rows to disk, if the last time was long enough ago."""
@@ -103,7 +109,7 @@ class PackRows:
         with (
             self._store.write_records_atomically(records),
             ThreadPoolExecutor(WRITERS) as pool,
-        ):  # a disk confirms many files at a time
+        ):
             list(pool.map(LocalTracker.finish, self._local, records))
 
     def abandon(self) -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from sweep.adapters.fold import Folded, fold
 from sweep.adapters.peft import import_
@@ -11,12 +11,33 @@ from sweep.metrics import EXACT_MATCH
 from sweep.packs.base import Base
 from sweep.record import Record, Status
 from sweep.resolve import ResolvedTrial
-from sweep.tasks.task import Sample, Task, require_declared
-from sweep.training.evaluate import evaluate_both
+from sweep.samples import Sample
+from sweep.tasks.task import Task, require_declared
+from sweep.training.evaluate import (
+    Both,
+    evaluate_both,
+    figures_of_both,
+    has_validation,
+    measure_test,
+    measure_validation,
+)
+from sweep.training.examples import Examples, figures_of_test, scores_of
 from sweep.training.loop import Callbacks, Row, Rows, Trained, train
 from sweep.training.pruning import Pruning
 
 START_TOLERANCE = 1e-3
+
+
+class Outcome(NamedTuple):
+    """What a pack leaves: the record of each trial, the trained model, and what each trial wrote and scored.
+
+    ``scores``, by position, are those of the finished trials.
+    """
+
+    records: list[Record]
+    folded: Folded
+    samples: list[list[Sample]]
+    scores: dict[int, Examples]
 
 
 def run_pack(
@@ -26,7 +47,7 @@ def run_pack(
     record_of: Callable[..., Record],
     on_rows: Callable[[int, Rows], None],
     on_step: Callable[[int], None],
-) -> tuple[list[Record], Folded, list[list[Sample]]]:
+) -> Outcome:
     """Train trials together.
 
     Args:
@@ -36,9 +57,6 @@ def run_pack(
         record_of: makes the record of a trial from its status, notes and figures; see ``Store.record_of``.
         on_rows: receives each row of metrics, as ``training.loop.train`` gives them.
         on_step: called after each update.
-
-    Returns:
-        Their records, the trained model, and the samples of each trial.
 
     """
     folded = _fold(trials, base)
@@ -51,7 +69,11 @@ def run_pack(
 
     start = [dict(base.metrics) for _ in trials] if folded.starts_at_base() else evaluate_both(folded, task)
     remember(0, start)
-    trained = _train(folded, trials, task, base, remember, on_step)
+    evaluate = _Evaluation(task)
+    trained = _train(folded, trials, task, Callbacks(evaluate, remember, on_step, _pruning(trials, base)))
+    ended, tested = _test(folded, task, base, trained, evaluate.last)
+    test_figures = dict(zip(ended, figures_of_test(task, tested), strict=True))
+    scores = dict(zip(ended, scores_of(task, tested, base.examples), strict=True))
     samples = task.samples(folded)
     closing = [
         figures | _exact_match(own)
@@ -60,7 +82,8 @@ def run_pack(
     require_declared(task, (name for figures in closing for name in figures), "end")
     records = []
     for position, trial in enumerate(trials):
-        status, figures, notes = _outcome(trained, position, trial, base.scores | last[position], closing[position])
+        at_end = test_figures.get(position, {}) | closing[position]
+        status, figures, notes = _outcome(trained, position, trial, base.figures | last[position], at_end)
         total = folded.base_params + folded.added_params(position)
         trainable = trained.trainable[position]
         params = {"trainable": trainable, "total": total, "trainable_ratio": trainable / total}
@@ -71,23 +94,42 @@ def run_pack(
             figures["result"] |= measured
             notes += left_out
         records.append(record_of(trial, status=status, notes=notes, params=params, perf=trained.perf, **figures))
-    return records, folded, samples
+    finished = {position: scores[position] for position, one in enumerate(records) if one.finished}
+    return Outcome(records, folded, samples, finished)
 
 
-def _train(
-    folded: Folded,
-    trials: Sequence[ResolvedTrial],
-    task: Task,
-    base: Base,
-    on_rows: Callable[[int, Rows], None],
-    on_step: Callable[[int], None],
-) -> Trained:
+class _Evaluation:
+    """Evaluates trials while they train; ``last`` is what they scored the last time."""
+
+    def __init__(self, task: Task):
+        self._task = task
+        self.last: Both | None = None
+
+    def __call__(self, folded: Folded) -> list[Row]:
+        self.last = measure_validation(folded, self._task)
+        return figures_of_both(self._task, *self.last)
+
+
+def _train(folded: Folded, trials: Sequence[ResolvedTrial], task: Task, callbacks: Callbacks) -> Trained:
     if not folded.parameters:
         never: list[int | None] = [None] * len(trials)
         return Trained([0] * len(trials), never, never, {"pack_size": len(trials)})
     settings, seeds = [trial.optimizer for trial in trials], [trial.seed for trial in trials]
-    callbacks = Callbacks(lambda folded: evaluate_both(folded, task), on_rows, on_step, _pruning(trials, base))
     return train(folded, task, task.target, settings, trials[0].training, seeds, callbacks)
+
+
+def _test(folded: Folded, task: Task, base: Base, trained: Trained, last: Both | None) -> tuple[Sequence[int], Both]:
+    """Those of the trials that were tested at their end, and what they scored.
+
+    Without a validation they have just been: ``last`` is the evaluation after the last step.
+    """
+    if not folded.parameters:
+        target, source = (of_base.select([0] * folded.trials) for of_base in base.tested)
+        return range(folded.trials), (target, source)
+    ended = [position for position, pruned_at in enumerate(trained.pruned_at) if pruned_at is None]
+    if last is None or has_validation(task) or all(trained.diverged_at[position] for position in ended):
+        return range(folded.trials), measure_test(folded, task)
+    return ended, last
 
 
 def _exact_match(samples: Sequence[Sample]) -> Row:
@@ -106,7 +148,7 @@ def _outcome(
     if pruned_at and not diverged_at:
         return "pruned", {"result": last}, (f"pruned after step {pruned_at} of {steps}",)
     result = last | closing
-    if diverged_at is None and math.isfinite(result["eval/loss"]):
+    if diverged_at is None and math.isfinite(result["eval/loss"]) and math.isfinite(result["test/loss"]):
         return "finished", {"result": result}, ()
     message = f"the loss was NaN or infinite at step {diverged_at or steps}"
     return "diverged", {"error": {"type": "Diverged", "message": message, "traceback": ""}}, ()

@@ -13,18 +13,21 @@ from sweep.metrics import LOSS, PERPLEXITY, Metric
 from sweep.tasks.task import Batch, Task
 
 HELD_OUT = 0.1
-"""The fraction at the end of each text that training never sees."""
+"""The fraction at the end of each text that training never sees; and of the rest, where there is a validation."""
+FEWEST_CLUSTERS = 50
+"""Stretches of text into which the test windows are divided at the least, where there are as many."""
 LARGEST_EXPONENT = 700.0
 """e to it is nearly the largest float."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A domain of running text: windows anywhere in ``train``, evenly spaced ones of the held-out rest."""
+    """A domain of running text: windows anywhere in ``train``, evenly spaced ones of what is held out."""
 
     train: Tensor
     held_out: Batch
     context: int
+    validation: Batch | None = None
 
     @property
     def positions(self) -> int:
@@ -36,12 +39,32 @@ class Text:
         """Windows side by side."""
         return len(self.train) // self.context
 
+    @property
+    def clusters(self) -> Tensor:
+        """The stretch of text (E,) that each test window is in: neighbours have more in common than others."""
+        count = len(self.held_out.targets)
+        return torch.arange(count) // max(1, count // FEWEST_CLUSTERS)
+
     @classmethod
-    def of(cls, tokens: Tensor, context: int, eval_windows: int) -> "Text":
-        """Keep the last tenth of ``tokens`` apart and take ``eval_windows`` windows of ``context`` from it."""
-        train, rest = tokens.split([len(tokens) - int(HELD_OUT * len(tokens)), int(HELD_OUT * len(tokens))])
-        starts = torch.linspace(0, len(rest) - context - 1, eval_windows).long()
-        return cls(train, windows(rest, starts, context), context)
+    def of(
+        cls, tokens: Tensor, context: int, eval_windows: int, validation: int, held_out: Tensor | None = None
+    ) -> "Text":
+        """Keep a part of ``tokens`` apart and take windows of ``context`` from it.
+
+        Args:
+            tokens: the text.
+            context: the length of a window.
+            eval_windows: how many windows are test examples.
+            validation: how many are validation examples, from the last tenth of what is left to train on; 0 for none.
+            held_out: the text that is held out; None takes the last tenth of ``tokens``.
+
+        """
+        train, rest = _last_tenth_apart(tokens) if held_out is None else (tokens, held_out)
+        withheld = None
+        if validation:
+            train, own = _last_tenth_apart(train)
+            withheld = _spread(own, context, validation)
+        return cls(train, _spread(rest, context, eval_windows), context, withheld)
 
     def batches(self, rng: Generator, rows: int) -> Iterator[Batch]:
         """Windows (rows, context) that begin anywhere, and the token after each position."""
@@ -67,6 +90,15 @@ class NextToken(Task):
     def derive(self, means: Mapping[str, float]) -> dict[str, float]:
         """Perplexity per token, e to the loss."""
         return {PERPLEXITY.name: math.exp(min(means[LOSS.name], LARGEST_EXPONENT))}
+
+
+def _last_tenth_apart(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    tenth = int(HELD_OUT * len(tokens))
+    return tokens[: len(tokens) - tenth], tokens[len(tokens) - tenth :]
+
+
+def _spread(tokens: Tensor, context: int, count: int) -> Batch:
+    return windows(tokens, torch.linspace(0, len(tokens) - context - 1, count).long(), context)
 
 
 def windows(tokens: Tensor, starts: Tensor, context: int) -> Batch:

@@ -23,6 +23,10 @@ class TaskOptions(Options):
     unset: ClassVar[Mapping[str, Any]] = {}
     """Later settings with the value at which a trial is what it was before there were any: it also has the same id."""
 
+    def without_unset(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The plain ``values`` of these options but for those in ``unset``."""
+        return {name: value for name, value in values.items() if (name, value) not in self.unset.items()}
+
     def own_paths(self) -> set[str]:
         """Settings that say where the user's own data lie; the data themselves are in ``fingerprint``."""
         return set()

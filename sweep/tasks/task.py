@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from sweep.adapters.fold import Folded
 from sweep.adapters.options import AdapterOptions
 from sweep.metrics import Kind, Metric
 from sweep.models.model import Model
+from sweep.samples import Sample
 from sweep.tasks.pretraining import PretrainingOptions
 
 GATHERED_BATCHES = 16
@@ -32,20 +33,17 @@ class Batch(NamedTuple):
         return Batch(self.inputs.to(device), self.targets.to(device))
 
 
-class Sample(NamedTuple):
-    """What a trained model writes to a held-out prompt, and what was expected."""
-
-    prompt: str
-    expected: str
-    answer: str
-
-
 class Domain(Protocol):
-    """One data distribution: batches to train on and held-out rows to evaluate on."""
+    """One data distribution: batches to train on, and rows that training never sees.
+
+    It may have two more: ``validation``, a batch of rows that training never sees either and that are evaluated while a
+    trial trains, in the place of the test examples; and ``clusters`` (E,), a number for each test example that those have
+    in common that belong together, such as the verses of a chapter.
+    """
 
     @property
     def held_out(self) -> Batch:
-        """Rows that training never sees."""
+        """The test examples: what a trial is judged by, once, at its end."""
 
     @property
     def positions(self) -> int:
@@ -66,6 +64,7 @@ class Examples:
     train: Batch
     held_out: Batch
     positions: int = 1
+    validation: Batch | None = None
 
     @property
     def epoch_rows(self) -> int:
@@ -108,9 +107,18 @@ class Task(ABC):
         """What a PEFT configuration says of the base, such as ``task_type``; nothing of a model of ours."""
         return {}
 
+    def unmodified(self) -> nn.Module | None:
+        """The model as its own library makes it, on the meta device; None for a model of ours."""
+        return None
+
     @abstractmethod
     def new_model(self, rng: Generator) -> Model:
         """The architecture, initialised from ``rng``, which moves on."""
+
+    def outline(self) -> Model:
+        """The same modules and shapes on the meta device, without numbers."""
+        with torch.device("meta"):
+            return self.new_model(Generator())
 
     def base(self) -> Model | None:
         """The base of a task that needs no pre-training; None where ``pretraining`` makes it."""
@@ -123,6 +131,10 @@ class Task(ABC):
     def weights(self, targets: Tensor) -> Tensor:
         """What each row counts in the means of a trial (N,): in its loss over an update, and in an evaluation."""
         return torch.ones(len(targets), device=targets.device)
+
+    def learnt(self, targets: Tensor) -> Tensor | None:
+        """Which positions (N, S) have something to learn, for the initialisations that look at data; None: all."""
+        return None
 
     @abstractmethod
     def scores(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
@@ -139,6 +151,18 @@ class Task(ABC):
     def closing(self, folded: Folded, adapters: Sequence[AdapterOptions]) -> list[dict[str, float]]:
         """Metrics of kind ``end`` of each trial, taken once, after its last step."""
         return [{} for _ in range(folded.trials)]
+
+
+def validation_of(domain: Domain) -> Batch | None:
+    """The rows that are evaluated while a trial trains; None of a domain that has none, whose test examples serve."""
+    validation: Batch | None = getattr(domain, "validation", None)
+    return validation
+
+
+def clusters_of(domain: Domain) -> Tensor:
+    """The cluster (E,) of each test example; its own, where the domain says nothing else."""
+    clusters: Tensor | None = getattr(domain, "clusters", None)
+    return torch.arange(len(domain.held_out.targets)) if clusters is None else clusters
 
 
 def require_declared(task: Task, names: Iterable[str], *kinds: Kind) -> None:

@@ -33,7 +33,7 @@ def test_new_init_has_the_regret_of_the_init_whose_product_it_has(tmp_path: Path
     task = trials[0].task.build(tmp_path)
     base = load_base(trials[0].task, trials[0].data, task, tmp_path, torch.device("cpu"))
     record_of = partial(Store(tmp_path, None).record_of, environment={})
-    (pissa, own), folded, _ = run_pack(trials, task, base, record_of, lambda step, rows: None, lambda step: None)
+    (pissa, own), folded, *_ = run_pack(trials, task, base, record_of, lambda step, rows: None, lambda step: None)
     assert own.result["eval/regret"] == pytest.approx(0.039, abs=5e-4)  # 0.222 beside the oracle of the whole base
     assert own.result == pissa.result
     assert own.params == pissa.params

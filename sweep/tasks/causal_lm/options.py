@@ -31,11 +31,13 @@ class CausalLMOptions(TaskOptions):
     ``model`` is a folder, a ``.gguf`` file, a name on the hub, or ``smollm2``. ``source_text``, ``target_text`` and
     ``test_text`` are files, or folders that ``datasets`` has saved, with rows of text, of prompts and completions, or
     of chats; null means modern English for the source and Wycliffe's English for the target, of which ``verses`` are
-    the pairs. ``test_text`` is held out in the place of a part of the target. ``context`` counts tokens and
-    ``eval_windows`` the blocks that are evaluated. ``loss_on`` says which tokens of a prompt with an answer are learnt.
+    the pairs. ``test_text`` is held out in the place of a part of the target. ``context`` counts tokens,
+    ``eval_windows`` the blocks that are test examples and ``validation`` those that are evaluated meanwhile. ``loss_on``
+    says which tokens of a prompt with an answer are learnt.
     """
 
     unset: ClassVar[dict[str, Any]] = {
+        "validation": 0,
         "test_text": None,
         "loss_on": "completion",
         "generate": {"prompts": 0, "tokens": 64},
@@ -45,6 +47,7 @@ class CausalLMOptions(TaskOptions):
     model: str
     context: int = Field(ge=1)
     eval_windows: int = Field(ge=1)
+    validation: int = Field(default=0, ge=0)
     source_text: str | None
     target_text: str | None
     test_text: str | None = None
@@ -61,6 +64,11 @@ class CausalLMOptions(TaskOptions):
         texts = {name: getattr(self, name) for name in ("source_text", "target_text", "test_text")}
         own_texts = {name for name, text in texts.items() if text not in (None, VERSES)}
         return own_texts | ({"model"} if self.is_local else set())
+
+    def cached_files(self, cache_folder: Path) -> list[Path]:
+        """The model's files, where the cache has them; each machine makes the tokens by itself, once."""
+        folder = registry.load("sweep.models.folder:folder_of")(self.model, cache_folder)
+        return sorted(folder.iterdir()) if folder.is_relative_to(cache_folder) else []
 
     def fingerprint(self, cache_folder: Path) -> str:
         """The SHA-256 of the rows and of the model's files."""

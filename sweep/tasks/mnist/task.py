@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from sweep.errors import ConfigError
 from sweep.metrics import ACCURACY, LOSS, WRONG
 from sweep.models.mlp import MLP
 from sweep.rng import drawing_from
@@ -17,6 +18,9 @@ from sweep.tasks.mnist.options import MnistOptions
 from sweep.tasks.task import Batch, Examples, Task
 
 MEAN, STD = 0.1307, 0.3081  # of all training pixels scaled to 0…1
+
+Images = tuple[Tensor, Tensor]
+"""Images (N, 28, 28), scaled to 0…1, and their labels (N,)."""
 
 
 @dataclass(frozen=True)
@@ -44,21 +48,34 @@ class Mnist(Task):
 
 
 def mnist(options: MnistOptions, cache_folder: Path) -> Mnist:
-    """Read the digits and make both domains."""
+    """Read the digits and make both domains. Raises ConfigError where the validation leaves or has no images."""
     train, test = (_pixels(*part) for part in digits(options.data, cache_folder))
-    target_train, target_test = (_shift(part, options) for part in (train, test))
-    source, target = (
-        Examples(_standardise(*pair[0]), _standardise(*pair[1]))
-        for pair in ((train, test), (target_train, target_test))
-    )
+    parts = {"held_out": test}
+    if options.validation:
+        train, parts["validation"] = _withheld(train, options.validation)
+    parts["train"] = train
+    source = Examples(**{name: _standardise(*part) for name, part in parts.items()})
+    target = Examples(**{name: _standardise(*_shift(part, options)) for name, part in parts.items()})
+    if target.validation and not len(target.validation.targets):
+        raise ConfigError([f"task.validation = {options.validation}: none of them shows a {options.digit}; give more"])
     return Mnist(source, target, options.hidden, pretraining=options.pretraining)
 
 
-def _pixels(images: object, labels: object) -> tuple[Tensor, Tensor]:
+def _withheld(part: Images, count: int) -> tuple[Images, Images]:
+    """``part`` without ``count`` of its images, evenly spaced, and those."""
+    images, labels = part
+    if count >= len(images):
+        raise ConfigError([f"task.validation = {count}: must leave some of the {len(images):,} training images"])
+    is_withheld = torch.zeros(len(images), dtype=torch.bool)
+    is_withheld[torch.linspace(0, len(images) - 1, count).long()] = True
+    return (images[~is_withheld], labels[~is_withheld]), (images[is_withheld], labels[is_withheld])
+
+
+def _pixels(images: object, labels: object) -> Images:
     return torch.tensor(images).float() / 255, torch.tensor(labels).long()
 
 
-def _shift(part: tuple[Tensor, Tensor], options: MnistOptions) -> tuple[Tensor, Tensor]:
+def _shift(part: Images, options: MnistOptions) -> Images:
     images, labels = part
     match options.shift:
         case "rotate":

@@ -1,7 +1,7 @@
 """The options of the toy regression."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,8 +17,11 @@ class ToyRegressionOptions(TaskOptions):
     """Regression on a planted low-rank shift of a linear map (``hidden: []``) or of a small MLP.
 
     ``data: tutorial`` is the random 64→10 data of the introductory LoRA tutorial instead: nothing can be
-    learnt from it beyond its 1,000 samples, and the other data settings are not used.
+    learnt from it beyond its 1,000 samples, and the other data settings are not used. ``held_out`` counts the test
+    examples and ``validation`` the fresh ones that are evaluated meanwhile.
     """
+
+    unset: ClassVar[dict[str, Any]] = {"validation": 0}
 
     name: Literal["toy_regression"]
     data: Literal["planted", "tutorial"]
@@ -27,6 +30,7 @@ class ToyRegressionOptions(TaskOptions):
     hidden: WholeNumbers
     samples: int = Field(ge=2)
     held_out: int = Field(ge=2)
+    validation: int = Field(default=0, ge=0)
     shift_rank: int = Field(ge=1)
     shift_scale: float = Field(gt=0)
     noise: float = Field(ge=0)

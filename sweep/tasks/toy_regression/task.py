@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -119,13 +119,18 @@ def _planted(options: ToyRegressionOptions) -> ToyRegression:
         root = rotation * (spread / spread.square().mean().sqrt())
 
     @torch.no_grad()
-    def draw(mapping: nn.Module, rows: int) -> Batch:
+    def draw(mapping: nn.Module, rows: int, rng: Generator) -> Batch:
         inputs = torch.randn(rows, options.in_features, generator=rng) @ root.T
         clean = mapping(inputs)
         return Batch(inputs, clean + options.noise * torch.randn(clean.shape, generator=rng))
 
+    validation_rng = _validation_rng(options)
     source, target = (
-        Examples(draw(mapping, options.samples), draw(mapping, options.held_out))
+        Examples(
+            draw(mapping, options.samples, rng),
+            draw(mapping, options.held_out, rng),
+            validation=draw(mapping, options.validation, validation_rng) if options.validation else None,
+        )
         for mapping in (source_map, target_map)
     )
     risks = () if options.hidden else population_risks(shift, root, options.noise)
@@ -148,4 +153,15 @@ def _tutorial(options: ToyRegressionOptions) -> ToyRegression:
     inputs = torch.randn(options.held_out, 64, generator=held_out_rng)
     held_out = Batch(inputs, torch.randn(options.held_out, 10, generator=held_out_rng))
     source = Examples(Batch(train.inputs, base(train.inputs)), Batch(inputs, base(inputs)))
-    return ToyRegression(source, Examples(train, held_out), base)
+    target = Examples(train, held_out)
+    if options.validation:
+        validation_rng = _validation_rng(options)
+        own = torch.randn(options.validation, 64, generator=validation_rng)
+        source = replace(source, validation=Batch(own, base(own)))
+        target = replace(target, validation=Batch(own, torch.randn(options.validation, 10, generator=validation_rng)))
+    return ToyRegression(source, target, base)
+
+
+def _validation_rng(options: ToyRegressionOptions) -> Generator:
+    """What validation examples are drawn from, so that they change no other draw."""
+    return generator(options.data_seed, "regression", "validation")

@@ -1,7 +1,7 @@
 """The options of the character-level transformer."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,11 +18,12 @@ class TransformerOptions(TaskOptions):
     """A character-level Llama-style decoder, pre-trained on one text and adapted to another.
 
     ``source_text`` and ``target_text`` are files, plain text or ``.jsonl`` with a ``text`` in each line; null
-    means modern English (World English Bible) and Wycliffe's English of the 14th century. ``context`` and
-    ``eval_windows`` count characters and windows.
+    means modern English (World English Bible) and Wycliffe's English of the 14th century. ``context`` counts
+    characters, ``eval_windows`` the windows that are test examples and ``validation`` those that are evaluated meanwhile.
     """
 
     target_only = ("eval_windows",)
+    unset: ClassVar[dict[str, Any]] = {"validation": 0}
 
     name: Literal["transformer"]
     layers: int = Field(ge=1)
@@ -31,6 +32,7 @@ class TransformerOptions(TaskOptions):
     hidden: int = Field(ge=1)
     context: int = Field(ge=1)
     eval_windows: int = Field(ge=1)
+    validation: int = Field(default=0, ge=0)
     source_text: str | None
     target_text: str | None
     pretraining: PretrainingOptions

@@ -31,7 +31,9 @@ def transformer(options: TransformerOptions) -> Transformer:
     characters = sorted(set(texts[0]) | set(texts[1]))
     number = torch.zeros(ord(characters[-1]) + 1, dtype=torch.long)
     number[[ord(character) for character in characters]] = torch.arange(len(characters))
-    source, target = (Text.of(number[_code_points(text)], options.context, options.eval_windows) for text in texts)
+    source, target = (
+        Text.of(number[_code_points(text)], options.context, options.eval_windows, options.validation) for text in texts
+    )
     return Transformer(source, target, options, len(characters), pretraining=options.pretraining)
 
 

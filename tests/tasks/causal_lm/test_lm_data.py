@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sweep.errors import ConfigError
+from sweep.models.gguf import SMOLLM2, SMOLLM2_SHA256
 from sweep.tasks.causal_lm import data
 from sweep.tasks.causal_lm.data import splits
 from sweep.tasks.causal_lm.options import CausalLMOptions, GenerateOptions
@@ -58,7 +59,7 @@ def test_test_text_is_held_out_in_the_place_of_the_last_tenth(chats: CausalLMOpt
 
 def test_verses_are_the_target_with_their_own_chapters_held_out(chats: CausalLMOptions) -> None:
     _, target = splits(chats.model_copy(update={"target_text": "verses"}))
-    assert (target.train, target.held_out) == verses()
+    assert (target.train, (), target.held_out) == verses(withholds=False)
     assert isinstance(target.train[0], Chat)
     values = chats.model_dump() | {"target_text": "verses"}
     for more in ({"test_text": "a.jsonl"}, {"source_text": "verses"}):
@@ -103,3 +104,13 @@ def test_prompts_of_running_text_and_too_few_rows_are_refused(chats: CausalLMOpt
     few = chats.model_copy(update={"target_text": lines(Path(str(chats.target_text)), 9)})
     with pytest.raises(ConfigError, match=r"task\.target_text: 9 rows are too few to hold a tenth of them out; 10"):
         causal_lm(few, tiny.CACHE)
+
+
+def test_cached_files_are_those_of_a_model_that_is_not_the_users_own(chats: CausalLMOptions, tmp_path: Path) -> None:
+    folder = tmp_path / "models" / f"{SMOLLM2}-{SMOLLM2_SHA256[:16]}"
+    folder.mkdir(parents=True)
+    for name in ("model.safetensors", "config.json"):
+        (folder / name).touch()
+    fetched = chats.model_copy(update={"model": SMOLLM2})
+    assert fetched.cached_files(tmp_path) == [folder / "config.json", folder / "model.safetensors"]
+    assert chats.cached_files(tmp_path) == []

@@ -113,7 +113,7 @@ def test_rows_of_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
 
 
 def test_verses_are_aligned_and_held_out_by_chapter() -> None:
-    train, held_out = verses()
+    train, _, held_out = verses(withholds=False)
     assert len(train) + len(held_out) == 30_238
     assert len(held_out) == 2_976
     first = train[0]
@@ -127,3 +127,15 @@ def test_verses_are_aligned_and_held_out_by_chapter() -> None:
     first = held_out[0]
     assert isinstance(first, Chat)
     assert first.messages[1][1].startswith(chapter_ten)
+
+
+def test_verses_for_validation_are_the_chapters_before_those_held_out() -> None:
+    whole, _, held_out = verses(withholds=False)
+    train, validation, still_held_out = verses(withholds=True)
+    assert still_held_out == held_out
+    assert len(train) + len(validation) == len(whole)
+    assert set(train) | set(validation) == set(whole)
+    chapter_nine = "God blessed Noah and his sons"
+    first = validation[0]
+    assert isinstance(first, Chat)
+    assert first.messages[1][1].startswith(chapter_nine)
