@@ -79,10 +79,9 @@ def observe(
     frame, scored, of_scores = examples.score(trials, frame, column)
     values, detail, averaging = _average(frame, factors, rest, bool(is_reference(trials).any()))
     values = values[values["value"].notna()].reset_index(drop=True)
-    by_example = scored.of(values, detail, factors) if scored and len(values) else None
     counts["n"] = values.groupby(list(factors))["value"].size().reindex(counts.index, fill_value=0).astype(int)
     notes += [*of_scores, *averaging, *_count_notes(counts), *_metric_notes(trials, column)]
-    notes += examples.said(by_example, column, generalise, int(counts["n"].max()))
+    notes += examples.said(scored, column, generalise, int(counts["n"].max()))
     counted = trials[comparable(trials) & trials[metric].notna()]
     moves = together(counted, factors)
     ignored = [*rest, *([moves.follower] if moves else [])]
@@ -101,7 +100,7 @@ def observe(
         detail=detail,
         diverged=_diverged(trials, factors, values),
         together=moves,
-        examples=by_example,
+        scored=scored,
         generalise=generalise,
     )
     return replace(observations, notes=(*notes, *cautions.notes(observations, counted)))
