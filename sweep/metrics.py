@@ -53,10 +53,12 @@ ORACLE_MSE = Metric("eval/oracle_mse", "oracle MSE", "", "lower", TRAIN_MSE.name
 ORACLE_RISK = Metric("eval/oracle_risk", "oracle risk", kind="end")
 TRAIN_LOSS = _tuned("train/loss", "train loss", "lower")
 TRAIN_LR = Metric("train/lr", "learning rate while training")
+KEPT_STEP = Metric("train/kept_step", "step that was kept", "steps", kind="end")
 
 OF_EVERY_TRIAL = (
     TRAIN_LOSS,
     TRAIN_LR,
+    KEPT_STEP,
     Metric("params/trainable", "trainable parameters", better="lower", kind="end"),
     Metric("params/total", "total parameters", kind="end"),
     Metric("params/trainable_ratio", "trainable ratio", better="lower", kind="end"),
@@ -65,7 +67,7 @@ OF_EVERY_TRIAL = (
     Metric("perf/peak_memory_mb", "peak memory", "MB", "lower", kind="end"),
     Metric("perf/pack_size", "pack size", "trials", kind="end"),
 )
-"""What every record holds, whatever its task."""
+"""What every record holds, whatever its task; the step that was kept, only with ``training.keep=best``."""
 
 
 def of_source(metric: Metric) -> Metric:

@@ -98,4 +98,5 @@ def memory_of_one(trial: ResolvedTrial) -> int:
     else:
         parameters = trial.padded_rank * widths + _saved_numbers(trial, model)
     copies = COPIES_OF_ACTIVATIONS * (2 if trial.adapter.dora else 1)
-    return 4 * (COPIES_OF_PARAMETERS * parameters + copies * rows * widths)
+    kept = trial.training.keep == "best"
+    return 4 * ((COPIES_OF_PARAMETERS + kept) * parameters + copies * rows * widths)
