@@ -15,6 +15,8 @@ from safetensors.numpy import load, save
 from sweep.files import read_foreign, replace_file
 
 SCORES_FILE = "scores.safetensors"
+EVALUATED_FILE = "scores.evaluated.safetensors"
+"""The same on more test examples, from ``python -m sweep evaluate``."""
 LARGEST_SCORES = 256 << 20
 """Bytes; a metric of 10,000 examples has 40,000."""
 

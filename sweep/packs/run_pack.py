@@ -58,7 +58,7 @@ def run_pack(
         on_step: called after each update.
 
     """
-    folded = _fold(trials, base)
+    folded = fold_trials(trials, base)
     last: list[Row] = [{} for _ in trials]
     evaluated: list[dict[int, Row]] = [{} for _ in trials]
 
@@ -168,10 +168,13 @@ def _pruning(trials: Sequence[ResolvedTrial], base: Base) -> Pruning | None:
     assert first is not None, "checked in the configuration"
 
     cells = [replace(trial, seed=0).id for trial in trials]
-    return Pruning(factor, first, cells, lambda positions: _fold([trials[position] for position in positions], base))
+    return Pruning(
+        factor, first, cells, lambda positions: fold_trials([trials[position] for position in positions], base)
+    )
 
 
-def _fold(trials: Sequence[ResolvedTrial], base: Base) -> Folded:
+def fold_trials(trials: Sequence[ResolvedTrial], base: Base) -> Folded:
+    """The model of trials that share all that a pack must share, each at its start."""
     adapters, seeds = [trial.adapter for trial in trials], [trial.seed for trial in trials]
     targets = [trial.targets for trial in trials]
     folded = fold(base.model, adapters, targets, seeds, trials[0].padded_rank, base.weights, trials[0].saved)

@@ -19,6 +19,9 @@ class TaskOptions(Options):
     target_only: ClassVar[tuple[str, ...]] = ()
     """Settings that leave the base as it is: they concern the domain to adapt to, or the evaluation."""
 
+    test_size: ClassVar[str | None] = None
+    """The setting that counts the test examples, where there may be more of them."""
+
     def own_paths(self) -> set[str]:
         """Settings that say where the user's own data lie; the data themselves are in ``fingerprint``."""
         return set()
