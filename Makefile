@@ -14,7 +14,7 @@ test: $(VENV)/.ready-dev ## lint, type check, tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 example: $(VENV)/.ready-dev ## install examples/plugin beside, test it, and sweep its init against kaiming and pissa
 	$(RUN) -m pip install --quiet --no-deps --upgrade --target outputs/.example examples/plugin

@@ -4,14 +4,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, get_args
 
-from analysis import load
+from analysis import Results, load
 from analysis.errors import BadRequestError
-from analysis.statistics.confidence import INTERVAL_NAME
+from analysis.statistics.confidence import INTERVAL_NAME, Generalise
 from sweep.files import make_folder, replace_file
 from sweep.text import run_command, say
 
-COMMANDS = ("report", "table", "compare", "export", "workspace")
+COMMANDS = ("report", "table", "compare", "export", "workspace", "serve")
 
 
 def run() -> None:
@@ -50,12 +51,30 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "source",
             nargs="+",
-            help="outputs/NAME, a folder of .wandb files, or wandb:entity/project[/group]",
+            help="outputs/NAME, a folder of .wandb files, wandb:entity/project[/group], or results of another program",
         )
+        sub.add_argument(
+            "--metric", help="what is compared (default: test/loss, eval/loss where trials were not tested)"
+        )
+        of_others(sub)
         return sub
 
-    def question(sub: argparse.ArgumentParser, metric: str | None) -> None:
-        sub.add_argument("--metric", default=metric, help="what is compared (default: %(default)s)")
+    def verdicts(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--generalise",
+            default="both",
+            choices=get_args(Generalise),
+            help="what verdicts should hold for: new seeds, new test examples, or both (default)",
+        )
+        sub.add_argument(
+            "--margin",
+            type=float,
+            metavar="X",
+            help="call cells equivalent that differ by less than X, as far as shown",
+        )
+
+    def question(sub: argparse.ArgumentParser) -> None:
+        verdicts(sub)
         sub.add_argument(
             "--where",
             action="append",
@@ -66,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
 
     report = command("report", "write report/index.html beside the trials: answer, tables, figures, explorer")
     report.add_argument("--out", type=Path, help="the report's folder (default: SOURCE/report)")
+    verdicts(report)
     report.add_argument("--watch", type=float, metavar="SECONDS", help="write it again whenever a record changes")
 
     table = command("table", f"one metric over rows × columns: mean ± {INTERVAL_NAME} with n".replace("%", "%%"))
@@ -73,12 +93,12 @@ def parser() -> argparse.ArgumentParser:
     table.add_argument("--columns", help="a second factor, e.g. adapter.targets")
     table.add_argument("--baseline", default="", metavar="ROW[,COLUMN]", help="mark cells that differ from it")
     table.add_argument("--format", default="md", choices=("md", "tex", "csv", "html"))
-    question(table, "eval/loss")
+    question(table)
 
     versus = command("compare", "paired comparison of the levels of one factor with a baseline, in words")
     versus.add_argument("--factor", required=True, help="e.g. adapter.init")
     versus.add_argument("--baseline", required=True, help="the level that the others are compared with")
-    question(versus, "eval/loss")
+    question(versus)
 
     export = command("export", "all trials as one table for other tools")
     export.add_argument("--to", type=Path, help="a .parquet or .csv file (default: report/trials.parquet)")
@@ -86,38 +106,85 @@ def parser() -> argparse.ArgumentParser:
     workspace = command("workspace", "a saved W&B workspace for the sweep (needs wandb-workspaces)")
     workspace.add_argument("--project", required=True, metavar="ENTITY/PROJECT", help="where the runs are")
     workspace.add_argument("--save", action="store_true", help="save it there; otherwise print it as JSON")
+
+    server = commands.add_parser(
+        "serve", help="a live dashboard of all sweeps, on this machine alone (needs lora-sweep[serve])"
+    )
+    server.add_argument(
+        "outputs", nargs="?", type=Path, default=Path("outputs"), help="the folder of the sweeps (default: outputs)"
+    )
+    server.add_argument(
+        "--port", type=int, default=8765, help="where it answers: http://127.0.0.1:PORT (default: %(default)s)"
+    )
     return top
+
+
+def of_others(sub: argparse.ArgumentParser) -> None:
+    """Add what is said of the results of another program."""
+    group = sub.add_argument_group(
+        "results of another program",
+        "a .csv, .parquet or .jsonl file, W&B runs, or a folder of trainer_state.json or of lm-evaluation-harness's samples",
+    )
+    group.add_argument("--seed", default="seed", metavar="NAME", help="what tells replicates apart (default: seed)")
+    group.add_argument(
+        "--factors", metavar="NAME[,NAME]", help="the settings (default: what is the same in several trials)"
+    )
+    group.add_argument("--example", metavar="NAME", help="the column of examples, where a row is the score of one")
+    for better in ("lower", "higher"):
+        group.add_argument(
+            f"--{better}-is-better",
+            dest="lower_is_better",
+            action="store_const",
+            const=better == "lower",
+            help=f"a {better} metric is better (default: known for ours, and lower where its name ends in loss)",
+        )
+
+
+def loaded(options: argparse.Namespace) -> Results:
+    """The results that the sources of the command line hold."""
+    factors = options.factors.split(",") if options.factors else None
+    return load(
+        options.source,
+        metric=options.metric,
+        seed=options.seed,
+        factors=factors,
+        lower_is_better=options.lower_is_better,
+        example=options.example,
+    )
+
+
+def question_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What a table and a comparison are both asked."""
+    asked = {"metric": options.metric, "where": conditions(options.where)}
+    return asked | {"generalise": options.generalise, "margin": options.margin}
 
 
 def run_report(options: argparse.Namespace) -> None:
     """Write the report and print its path; with --watch, again whenever the trials change, until interrupted."""
-    from analysis.report import report
-
+    asked = {"generalise": options.generalise, "margin": options.margin}
     if options.watch is None:
-        say(str(report.write(load(options.source), options.out)))
+        say(str(loaded(options).report(options.out, **asked)))
         return
     from analysis.report.watch import watch
 
-    watch(options.source, options.out, options.watch)
+    watch(options.source, options.out, options.watch, **asked)
 
 
 def run_table(options: argparse.Namespace) -> None:
     """Print the table and leave it as Markdown and CSV (and in the asked format) in ``report/``."""
     from analysis.tables.layout import file_stem
-    from analysis.tables.render import render
-    from analysis.tables.table import build
 
-    sweep = load(options.source)
+    results = loaded(options)
     baseline = tuple(item.strip() for item in options.baseline.split(",") if item.strip())
     if len(baseline) > (2 if options.columns else 1):
         raise BadRequestError(f"--baseline {options.baseline!r}: give a row level, or a row and a column level")
-    table = build(sweep, options.rows, options.columns, options.metric, baseline, conditions(options.where))
-    say(render(table, options.format).removesuffix("\n"))
-    if sweep.folder is not None:
-        parts = ["table", options.metric, options.rows, *([options.columns] if options.columns else [])]
-        stem = file_stem(*parts)
+    shown = results.table(options.rows, options.columns, baseline=baseline, **question_of(options))
+    say(shown.render(options.format).removesuffix("\n"))
+    if results.folder is not None:
+        table = shown.table
+        stem = file_stem("table", *(column.name for column in (table.metric, table.rows, table.columns) if column))
         written = [
-            write(sweep.folder, f"{stem}.{style}", render(table, style))
+            write(results.folder, f"{stem}.{style}", shown.render(style))
             for style in dict.fromkeys(("md", "csv", options.format))
         ]
         say(f"wrote {', '.join(map(str, written))}", sys.stderr)
@@ -125,23 +192,14 @@ def run_table(options: argparse.Namespace) -> None:
 
 def run_compare(options: argparse.Namespace) -> None:
     """Print the verdict of each level against the baseline."""
-    from analysis.statistics.cells import observe
-    from analysis.statistics.compare import against, compare
-    from analysis.statistics.levels import select
-    from analysis.tables.wording import verdict_text
-
-    sweep = load(options.source)
-    trials = select(sweep.trials, conditions(options.where))
-    observations = observe(trials, (options.factor,), options.metric, sweep.metrics)
-    baseline = (options.baseline,)
-    say(verdict_text(observations, baseline, compare(observations, against(observations, baseline))))
+    say(str(loaded(options).compare(options.factor, options.baseline, **question_of(options))))
 
 
 def run_export(options: argparse.Namespace) -> None:
     """Write the trials' frame to one file."""
     from analysis.tables.csv import for_spreadsheets
 
-    sweep = load(options.source)
+    sweep = loaded(options)
     default = (sweep.folder or Path()) / "report" / "trials.parquet"
     target = options.to or default
     if target.suffix == ".csv":
@@ -164,8 +222,19 @@ def run_workspace(options: argparse.Namespace) -> None:
     entity, _, project = options.project.partition("/")
     if not entity or not project:
         raise BadRequestError(f"--project {options.project!r} must be ENTITY/PROJECT")
-    view = workspace.build(load(options.source), entity, project)
+    view = workspace.build(loaded(options), entity, project)
     say(workspace.save(view) if options.save else workspace.serialised(view))
+
+
+def run_serve(options: argparse.Namespace) -> None:
+    """Answer on the loopback until interrupted."""
+    try:
+        from analysis.report.serve import serve
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn", "anyio"):
+            raise
+        raise BadRequestError(f"the dashboard needs {error.name}: pip install 'lora-sweep[serve]'") from None
+    serve(options.outputs, options.port)
 
 
 def conditions(given: Sequence[str]) -> dict[str, list[str]]:
@@ -193,6 +262,7 @@ COMMAND = {
     "compare": run_compare,
     "export": run_export,
     "workspace": run_workspace,
+    "serve": run_serve,
 }
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
 """What each column means: label, unit, and which direction is better.
 
 Factors are the flat keys of a trial's configuration (``adapter.rank``, ``seed``); metrics are logged names
-with a slash (``eval/loss``, ``params/trainable``), and mean what the records say. Tables, plots and the report take
-every label from here.
+with a slash (``eval/loss``, ``params/trainable``), and mean what the records say. What another program calls ``r`` and
+``loss`` is ``config.r`` and ``metric/loss`` here, and may be asked for by its own name. Tables, plots and the report
+take every label from here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sweep.metrics import OURS, Better, Kind, Metric
 
 SEED = "seed"
+TRIAL = "trial"
+"""In frames of values: the place of a trial in the frame of trials."""
 LEARNING_RATE = "optimizer.lr"
 TASK = "task.name"
 KIND = "adapter.kind"
@@ -20,7 +23,10 @@ PACK_SIZE = "perf/pack_size"
 COST, SIZE = "perf/", "params/"
 """Prefixes of what training has cost and of how large a trial is, whatever its task."""
 
-FACTOR_GROUPS = ("task", "adapter", "optimizer", "training", "data")
+SETTING, MEASURED = "config.", "metric/"
+"""Prefixes of what another program has set and measured."""
+
+FACTOR_GROUPS = ("task", "adapter", "optimizer", "training", "data", SETTING.removesuffix("."))
 
 
 @dataclass(frozen=True)
@@ -85,3 +91,14 @@ def is_factor(name: str) -> bool:
 def is_metric(name: str) -> bool:
     """Whether ``name`` is something measured."""
     return "/" in name
+
+
+def full_name(asked: str, present: Iterable[str]) -> str:
+    """The one of the columns ``present`` that is asked for as ``asked``: by its name, or as another program calls it."""
+    names = set(present)
+    return next((name for name in (asked, SETTING + asked, MEASURED + asked) if name in names), asked)
+
+
+def own_name(name: str) -> str:
+    """What whoever made the column calls it: ``r`` for ``config.r``."""
+    return name.removeprefix(SETTING).removeprefix(MEASURED)

@@ -1,35 +1,73 @@
-"""A sweep of a real chat model, whole processes: ours against a PEFT loop that trains one trial after the other.
+"""Sweeps of two language models, whole processes: ours against a PEFT loop that trains one trial after the other.
 
-    python benchmarks/language_models.py --trials 1 4 --steps 20
+    python benchmarks/language_models.py --model llama smollm2 --trials 1 4
 
-Both read the same cached tokens, draw the same batches and train for as many steps; the ratio is of one run of both.
+Both read the same cached tokens, draw the same batches, train for as many steps and evaluate before and after; the ratio
+is of one run of both. PEFT uses every core for a trial, a worker of ours one.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-TASK = ("task=causal_lm", "task.eval_windows=4", "tracker=none")
+
+@dataclass(frozen=True)
+class Setting:
+    """How a model is trained: updates, and positions of each of the two blocks of one."""
+
+    steps: int
+    context: int
+
+    def task(self, model: str) -> dict[str, object]:
+        """The options of the task that differ from its defaults."""
+        return {"model": model, "context": self.context, "eval_windows": 4, "validation": 0}
 
 
-def sweep(trials: int, steps: int, cache: Path, folder: Path, *more: str) -> float:
+SETTINGS = {"llama": Setting(30, 128), "smollm2": Setting(20, 64)}
+
+
+def small_llama(folder: Path, cache: Path) -> str:
+    """A Llama of 12.5 million random weights with the tokenizer and the template of SmolLM2."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from sweep.models.folder import folder_of
+
+    source = folder_of("smollm2", cache)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 7}
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 3}
+    ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+    config = LlamaConfig(vocab_size=49152, tie_word_embeddings=True, **sizes, **heads, **ends)
+    LlamaForCausalLM(config).save_pretrained(folder / "llama")
+    for path in (*source.glob("tokenizer*"), *source.glob("*.jinja"), *source.glob("special_tokens_map.json")):
+        shutil.copy(path, folder / "llama")
+    return str(folder / "llama")
+
+
+def sweep(model: str, setting: Setting, trials: int, cache: Path, folder: Path, *more: str) -> float:
     """Seconds of a packed sweep over seeds, evaluated at its beginning and its end."""
+    options = [f"task.{name}={value}" for name, value in setting.task(model).items()]
+    length = [f"training.steps={setting.steps}", f"training.eval_every={setting.steps}"]
+    command = [sys.executable, "-m", "sweep", "-m", "hydra/launcher=packed", "task=causal_lm", *options, *length]
     seeds = "seed=" + ",".join(map(str, range(trials)))
-    command = [sys.executable, "-m", "sweep", "-m", "hydra/launcher=packed", *TASK, f"cache={cache}", seeds]
-    return timed([*command, f"training.steps={steps}", f"training.eval_every={steps}", *more], folder)
+    return timed([*command, seeds, "tracker=none", f"cache={cache}", *more], folder)
 
 
 def timed(command: list[str], folder: Path) -> float:
+    """Seconds of ``command``, started in ``folder``."""
     begin = time.perf_counter()
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return time.perf_counter() - begin
 
 
-def peft_loop(trials: int, steps: int, cache: Path) -> None:
+def peft_loop(model: str, setting: Setting, trials: int, cache: Path) -> None:
     """What a careful user writes: one base, an adapter of PEFT for each trial, evaluated before and after."""
     import torch
     import torch.nn.functional as F
@@ -41,11 +79,8 @@ def peft_loop(trials: int, steps: int, cache: Path) -> None:
     from sweep.tasks.causal_lm.options import CausalLMOptions
     from sweep.tasks.task import Batch
 
-    options = CausalLMOptions(
-        name="causal_lm", model="smollm2", context=256, eval_windows=4, source_text=None, target_text="verses"
-    )
-    task = options.build(cache)
-    folder = folder_of("smollm2", cache)
+    texts = {"source_text": None, "target_text": "verses"}
+    task = CausalLMOptions.model_validate({"name": "causal_lm", **setting.task(model), **texts}).build(cache)
 
     def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         tokens, positions = (
@@ -58,41 +93,47 @@ def peft_loop(trials: int, steps: int, cache: Path) -> None:
         with torch.no_grad():
             return [loss(model, domain.held_out).item() for domain in (task.target, task.source)]
 
+    base = AutoModelForCausalLM.from_pretrained(folder_of(model, cache), dtype=torch.float32)
     for seed in range(trials):
         torch.manual_seed(seed)
-        base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        adapted = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
+        trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=1e-3)
-        result = {"before": evaluate(model)}
+        result = {"before": evaluate(adapted)}
         batches = task.target.batches(generator(seed, "data"), 2)
-        for _ in range(steps):
+        for _ in range(setting.steps):
             optimizer.zero_grad()
-            loss(model, next(batches)).backward()
+            loss(adapted, next(batches)).backward()
             optimizer.step()
-        print(json.dumps(result | {"after": evaluate(model)}))
+        print(json.dumps(result | {"after": evaluate(adapted)}))
+        base = adapted.unload()
 
 
 def main() -> None:
+    """Measure, or be the loop that is measured (``--peer FOLDER``)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--trials", type=int, nargs="+", default=[1, 4], metavar="N", help="sizes of the sweep")
-    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cache", type=Path, default=Path("outputs/.cache"))
-    parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--peer", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     cache = asked.cache.resolve()
     if asked.peer:
-        peft_loop(asked.trials[0], asked.steps, cache)
+        peft_loop(asked.peer, SETTINGS[asked.model[0]], asked.trials[0], cache)
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        sweep(1, asked.steps, cache, folder, "--dry-run")  # the model and the tokens are in the cache from here on
-        print(f"--dry-run {sweep(1, asked.steps, cache, folder, '--dry-run'):.1f} s")
-        for trials in asked.trials:
-            ours = sweep(trials, asked.steps, cache, folder, f"name=of-{trials}")
-            own = [sys.executable, str(Path(__file__).resolve()), "--peer", "--cache", str(cache)]
-            peers = timed([*own, "--trials", str(trials), "--steps", str(asked.steps)], folder)
-            print(f"{trials} trials: {ours:.1f} s, PEFT {peers:.1f} s, {peers / ours:.2f}x")
+        for name in asked.model:
+            setting = SETTINGS[name]
+            model = small_llama(folder, cache) if name == "llama" else name
+            sweep(model, setting, 1, cache, folder, "--dry-run")  # model and tokens are in the cache from here on
+            print(f"{name} --dry-run {sweep(model, setting, 1, cache, folder, '--dry-run'):.1f} s", flush=True)
+            for trials in asked.trials:
+                ours = sweep(model, setting, trials, cache, folder, f"name={name}-{trials}")
+                own = [sys.executable, str(Path(__file__).resolve()), "--peer", model, "--model", name]
+                peers = timed([*own, "--cache", str(cache), "--trials", str(trials)], folder)
+                said = f"{trials} × {setting.steps} steps: {ours:.1f} s, PEFT {peers:.1f} s, {peers / ours:.2f}x"
+                print(f"{name} {said}", flush=True)
 
 
 if __name__ == "__main__":

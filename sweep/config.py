@@ -173,12 +173,12 @@ def unknown_key(path: Sequence[str]) -> str:
 
 def every_key(models: Sequence[type[BaseModel]] = (), prefix: str = "") -> list[str]:
     """Every key that a user can set, such as ``adapter.rank``, those of all tasks among them."""
-    found: dict[str, None] = {}
+    keys: dict[str, None] = {}
     for model in models or [Config]:
         for name in model.model_fields:
             inner = _models(model, name)
-            found |= dict.fromkeys(every_key(inner, f"{prefix}{name}.") if inner else [prefix + name])
-    return list(found)
+            keys |= dict.fromkeys(every_key(inner, f"{prefix}{name}.") if inner else [prefix + name])
+    return list(keys)
 
 
 def _models(parent: type[BaseModel], name: str) -> list[type[BaseModel]]:

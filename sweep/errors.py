@@ -9,3 +9,7 @@ class ConfigError(ValueError):
     def __init__(self, faults: Sequence[str]):
         self.faults = tuple(faults)
         super().__init__("\n".join(self.faults))
+
+
+class CommandError(RuntimeError):
+    """A sweep that was started from Python was refused, or ended before its trials did; the message is the command's."""

@@ -1,4 +1,4 @@
-"""Reading files that somebody else may have made, and writing files of which nobody ever sees half."""
+"""Reading files from untrusted sources, and writing files that never appear half written."""
 
 import errno
 import os
@@ -8,6 +8,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
+BLOCK = 1 << 16
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFCHR: "a device",
@@ -17,7 +18,7 @@ _KINDS = {
 
 
 def open_foreign(path: Path, largest: int, *, links: bool = True) -> BufferedReader:
-    """Open a regular file that somebody else may have made for reading; never wait for a pipe or a device.
+    """Open an untrusted regular file for reading; never wait for a pipe or a device.
 
     Args:
         path: the file.
@@ -40,12 +41,12 @@ def open_foreign(path: Path, largest: int, *, links: bool = True) -> BufferedRea
             raise OSError(errno.EINVAL, "is not a regular file", str(path)) from None
         raise
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            kind = _KINDS[stat.S_IFMT(found.st_mode)]
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            kind = _KINDS[stat.S_IFMT(status.st_mode)]
             raise OSError(errno.EINVAL, f"is {kind}, not a regular file", str(path))
-        if found.st_size > largest:
-            reason = f"has {found.st_size:,} bytes; at most {largest:,} are read"
+        if status.st_size > largest:
+            reason = f"has {status.st_size:,} bytes; at most {largest:,} are read"
             raise OSError(errno.EFBIG, reason, str(path))
         return os.fdopen(descriptor, "rb")
     except BaseException:
@@ -54,12 +55,16 @@ def open_foreign(path: Path, largest: int, *, links: bool = True) -> BufferedRea
 
 
 def read_foreign(path: Path, largest: int, *, links: bool = True) -> bytes:
-    """The content of a regular file that somebody else may have made; arguments and errors of ``open_foreign``."""
+    """The content of an untrusted regular file; arguments and errors are those of ``open_foreign``."""
+    blocks, size = [], 0
     with open_foreign(path, largest, links=links) as file:
-        content = file.read(largest + 1)  # a file may grow, and those of /proc have no size
-    if len(content) > largest:
+        # a file may grow, and those of /proc have no size; reading ``largest`` at once takes that much memory first
+        while size <= largest and (block := file.read(BLOCK)):
+            blocks.append(block)
+            size += len(block)
+    if size > largest:
         raise OSError(errno.EFBIG, f"has more than {largest:,} bytes", str(path))
-    return content
+    return b"".join(blocks)
 
 
 def append_to(path: Path, *, create: bool = False) -> BinaryIO:

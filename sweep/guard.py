@@ -1,4 +1,4 @@
-"""Run a plug-in's code so that nothing of ours is changed by it, and so that its faults carry its name."""
+"""Run a plug-in's code so that it changes no global state, and so that its errors carry its name."""
 
 import random
 import sys
@@ -14,10 +14,10 @@ from sweep.registry import Plugin
 
 @contextmanager
 def guarded(plugin: Plugin | None, doing: str) -> Iterator[None]:
-    """Run the block, which calls ``plugin``; of ours (None) nothing is checked.
+    """Run the block, which calls ``plugin``; None stands for our own code, which is not checked.
 
     Raises PluginError where it raises, or leaves another global state, which is put back: the generators of Python,
-    NumPy and torch, torch's default type, its gradient mode and its number of threads. A ConfigError is passed on as it is.
+    NumPy and torch (those of CUDA, too, once it is in use), torch's default type, its gradient mode and its number of threads. A ConfigError is passed on as it is.
     """
     if plugin is None:
         yield
@@ -65,6 +65,8 @@ def every_state() -> dict[str, State]:
         "torch's gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),
         "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
     }
+    if torch.cuda.is_initialized():
+        states["CUDA's generators"] = (_cuda_generators, _set_cuda_generators)
     if "numpy" in sys.modules:
         numpy = sys.modules["numpy"]
         states["NumPy's global generator"] = (lambda: _plain(numpy.random.get_state()), numpy.random.set_state)
@@ -88,6 +90,14 @@ def _unchanged(plugin: Plugin, doing: str, states: dict[str, State]) -> Iterator
 
 def _set_torch(state: bytes) -> None:
     torch.set_rng_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+
+
+def _cuda_generators() -> list[bytes]:
+    return [state.numpy().tobytes() for state in torch.cuda.get_rng_state_all()]
+
+
+def _set_cuda_generators(states: list[bytes]) -> None:
+    torch.cuda.set_rng_state_all([torch.frombuffer(bytearray(state), dtype=torch.uint8) for state in states])
 
 
 def _plain(state: Any) -> tuple[Any, ...]:

@@ -71,21 +71,26 @@ OF_EVERY_TRIAL = (
 
 
 def of_source(metric: Metric) -> Metric:
-    """The same metric on the domain of pre-training, ``eval/source_…``: what is forgotten."""
+    """The same metric on the domain of pre-training, ``eval/source_…`` or ``test/source_…``: what is forgotten."""
     label = f"source {metric.label.removeprefix('eval ')} (forgetting)"
-    return replace(metric, name=metric.name.replace("eval/", "eval/source_", 1), label=label, tuned_on=LOSS.name)
+    return replace(metric, name=metric.name.replace("/", "/source_", 1), label=label, tuned_on=LOSS.name)
 
 
 def of_base(metric: Metric) -> Metric:
-    """The same metric of the untouched base, ``eval/base_…``."""
+    """The same metric of the untouched base, ``eval/base_…`` or ``test/base_…``."""
     label = f"{metric.label.removesuffix(' (forgetting)')} of the untouched base"
-    return replace(metric, name=metric.name.replace("eval/", "eval/base_", 1), label=label, tuned_on=LOSS.name)
+    return replace(metric, name=metric.name.replace("/", "/base_", 1), label=label, tuned_on=LOSS.name)
 
 
 def of_test(metric: Metric) -> Metric:
     """The same metric on the test examples, ``test/…``: taken once, at the end; ``eval/…`` chooses a rate for it."""
     label = metric.label.replace("eval ", "test ", 1) if "eval " in metric.label else f"test {metric.label}"
     return replace(metric, name=metric.name.replace("eval/", "test/", 1), label=label)
+
+
+def validation_name(name: str) -> str:
+    """The name of the same metric while training, on validation examples: ``eval/loss`` of ``test/loss``."""
+    return name.replace("test/", "eval/", 1) if name.startswith("test/") else name
 
 
 def with_domains(metrics: Iterable[Metric]) -> list[Metric]:
@@ -121,10 +126,10 @@ def to_plain(metrics: Iterable[Metric]) -> dict[str, dict[str, Any]]:
 
 def of_plain(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
     """From what a record holds. Raises TypeError or ValueError for what is not a metric."""
-    found = {name: Metric(name, **fields) for name, fields in values.items()}
-    for metric in found.values():
+    metrics = {name: Metric(name, **fields) for name, fields in values.items()}
+    for metric in metrics.values():
         texts = (metric.label, metric.unit, "" if metric.tuned_on is None else metric.tuned_on)
         known = metric.better in (None, *get_args(Better)) and metric.kind in get_args(Kind)
         if not known or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"{metric.name!r} is not a metric")
-    return found
+    return metrics

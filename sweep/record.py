@@ -27,7 +27,7 @@ LARGEST = 1e100
 """Numbers above count as infinite: the statistics square them and add them up."""
 LARGEST_RECORD = 16 << 20
 LARGEST_HISTORY = 256 << 20
-"""Largest files that are read, in bytes; a record has some KB, a row of a history some hundred bytes."""
+"""Largest files that are read, in bytes; a record has a few KB, a row of a history some hundred bytes."""
 MOST_KEYS = 1000
 DEEPEST = 50
 """Keys and levels of a record; those of ours have about 100 and 6."""
@@ -129,7 +129,7 @@ def read(folder: Path) -> Record | None:
 
 
 class UnfitError(ValueError):
-    """Values that are no record; the message goes on a sentence that ends in "is"."""
+    """Values that are not a record; the message completes a sentence that ends in "is"."""
 
 
 def parse(values: Any) -> Record:
@@ -137,12 +137,12 @@ def parse(values: Any) -> Record:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UnfitError(f"not a record of format {FORMAT}")
     try:
-        fault = too_large(values) or malformed(found := Record.of(values))
+        fault = too_large(values) or malformed(record := Record.of(values))
     except TypeError as error:
         fault = str(error)
     if fault:
         raise UnfitError(f"not a record ({fault})")
-    return found
+    return record
 
 
 def too_large(values: Any) -> str:
@@ -164,36 +164,36 @@ def too_large(values: Any) -> str:
     return f"it has more than {DEEPEST} levels"
 
 
-def malformed(found: Record) -> str:
+def malformed(record: Record) -> str:
     """The first thing in a record's fields that no trial can have left, or an empty string."""
-    return next(chain(_wrong_types(found), _wrong_outcome(found), _wrong_figures(found), _wrong_metrics(found)), "")
+    return next(chain(_wrong_types(record), _wrong_outcome(record), _wrong_figures(record), _wrong_metrics(record)), "")
 
 
-def _wrong_types(found: Record) -> Iterator[str]:
+def _wrong_types(record: Record) -> Iterator[str]:
     for name in ("trial_id", "name", "status"):
-        if not isinstance(getattr(found, name), str):
+        if not isinstance(getattr(record, name), str):
             yield f"{name} is not a string"
-    if not found.trial_id.isprintable():
+    if not record.trial_id.isprintable():
         yield "trial_id has characters that cannot be printed"
-    if found.status not in STATUSES:
-        yield f"status {found.status!r} is none of {', '.join(STATUSES)}"
+    if record.status not in STATUSES:
+        yield f"status {record.status!r} is none of {', '.join(STATUSES)}"
     for name in ("trial", "result", "params", "perf", "environment", "metrics"):
-        if not isinstance(getattr(found, name), dict):
-            yield f"{name} is no mapping"
+        if not isinstance(getattr(record, name), dict):
+            yield f"{name} is not a mapping"
     for group in ("task", "adapter", "optimizer", "training"):
-        if not isinstance(found.trial.get(group), dict):
-            yield f"its trial's {group} is no mapping"
-    if not isinstance(found.ablation, str | None) or not all(isinstance(note, str) for note in found.notes):
+        if not isinstance(record.trial.get(group), dict):
+            yield f"its trial's {group} is not a mapping"
+    if not isinstance(record.ablation, str | None) or not all(isinstance(note, str) for note in record.notes):
         yield "ablation or a note is not a string"
-    error = {} if found.error is None else found.error
+    error = {} if record.error is None else record.error
     if not isinstance(error, dict) or not all(isinstance(text, str) for text in error.values()):
-        yield "error is no mapping of texts"
-    yield from wrong_settings(flatten(found.trial))
-    yield from wrong_settings(flatten(found.environment, "environment."))
+        yield "error is not a mapping of strings"
+    yield from wrong_settings(flatten(record.trial))
+    yield from wrong_settings(flatten(record.environment, "environment."))
 
 
 def wrong_settings(trial: Mapping[str, Any]) -> Iterator[str]:
-    """What no trial can have in its settings, given with dotted keys."""
+    """Faults in the settings of a trial, which are given with dotted keys."""
     for key, value in trial.items():
         items = value if isinstance(value, list | tuple) else [value]
         if key in NUMBERS and not (value is None or _is_plain_number(value)):
@@ -211,36 +211,36 @@ def _is_plain_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63
 
 
-def _wrong_outcome(found: Record) -> Iterator[str]:
-    if found.finished and not found.result:
+def _wrong_outcome(record: Record) -> Iterator[str]:
+    if record.finished and not record.result:
         yield "it finished without a result"
-    if not found.healthy and not found.error:
-        yield f"it {found.status} without an error"
+    if not record.healthy and not record.error:
+        yield f"it {record.status} without an error"
 
 
-def _wrong_figures(found: Record) -> Iterator[str]:
+def _wrong_figures(record: Record) -> Iterator[str]:
     for name in ("result", "params", "perf"):
-        for key, value in getattr(found, name).items():
+        for key, value in getattr(record, name).items():
             if value is not None and not is_number(value):
                 yield f"{name}[{key!r}] is not a finite number"
             elif name != "result" and value is not None and value < 0:
                 yield f"{name}[{key!r}] = {value} is negative"
-    for key in found.result:
+    for key in record.result:
         if "/" not in key:
-            yield f"result[{key!r}] is no metric, as eval/loss is one"
-    if (found.params.get("trainable_ratio") or 0) > 1:
-        yield f"params['trainable_ratio'] = {found.params['trainable_ratio']} is above 1"
+            yield f"result[{key!r}] is not the name of a metric, such as eval/loss"
+    if (record.params.get("trainable_ratio") or 0) > 1:
+        yield f"params['trainable_ratio'] = {record.params['trainable_ratio']} is above 1"
 
 
-def _wrong_metrics(found: Record) -> Iterator[str]:
+def _wrong_metrics(record: Record) -> Iterator[str]:
     try:
-        of_plain(found.metrics)
+        of_plain(record.metrics)
     except (AttributeError, TypeError, ValueError) as error:
         yield f"metrics: {error}"
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is a number up to ``LARGEST``, and no truth value."""
+    """Whether ``value`` is a number up to ``LARGEST``, not a boolean."""
     return _is_plain_number(value) and -LARGEST <= value <= LARGEST
 
 
@@ -267,14 +267,14 @@ def mixtures(records: Iterable[Record]) -> list[str]:
 
     Bases are compared among the finished trials of one task on the same data.
     """
-    found: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    values: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for record in records:
         for key in COMPARABLE:
-            found[key, ""][str(record.environment.get(key))] += 1
+            values[key, ""][str(record.environment.get(key))] += 1
         if record.finished:
             task = json.dumps([record.trial.get("task"), record.trial.get("data")], sort_keys=True)
-            found["base", task][str(record.environment.get("base"))] += 1
-    mixed = {key: counts for (key, _), counts in found.items() if len(counts) > 1}
+            values["base", task][str(record.environment.get("base"))] += 1
+    mixed = {key: counts for (key, _), counts in values.items() if len(counts) > 1}
     return [
         f"{key}: " + ", ".join(f"{value} ({n} trials)" for value, n in counts.items()) for key, counts in mixed.items()
     ]

@@ -55,10 +55,10 @@ class Plugin:
     @cached_property
     def source(self) -> Path | None:
         """The folder of its top-level package, or its single file; None where Python does not find it."""
-        found = find_spec(self.module.partition(".")[0])  # of a top-level name this imports nothing
-        if found is None or found.origin is None:
+        spec = find_spec(self.module.partition(".")[0])  # of a top-level name this imports nothing
+        if spec is None or spec.origin is None:
             return None
-        path = Path(found.origin)
+        path = Path(spec.origin)
         return path.parent if path.name == "__init__.py" else path
 
     @cached_property
@@ -147,22 +147,20 @@ def load(place: str) -> Any:
 @cache
 def installed() -> tuple[Plugin, ...]:
     """Every plug-in of every installed distribution, by package and name; read once in a process."""
-    found: dict[tuple[str, str, str], Plugin] = {}
+    plugins: dict[tuple[str, str, str], Plugin] = {}
     for distribution in distributions():
-        for plugin in _plugins_of(distribution):
-            found.setdefault((plugin.package, plugin.kind, plugin.name), plugin)  # the first on the path is imported
-    return tuple(found[key] for key in sorted(found))
+        text = distribution.read_text("entry_points.txt") or ""
+        for plugin in _plugins_of(distribution, text) if "lora_sweep." in text else ():
+            plugins.setdefault((plugin.package, plugin.kind, plugin.name), plugin)  # the first on the path is imported
+    return tuple(plugins[key] for key in sorted(plugins))
 
 
-def _plugins_of(distribution: Distribution) -> Iterator[Plugin]:
-    text = distribution.read_text("entry_points.txt") or ""
-    if "lora_sweep." not in text:
-        return
+def _plugins_of(distribution: Distribution, text: str) -> Iterator[Plugin]:
     kinds = {group: kind for kind, group in GROUPS.items()}
     try:
         package, version = re.sub(r"[-_.]+", "-", distribution.name).lower(), distribution.version
         points = [point for point in distribution.entry_points if point.group in kinds]
-    except Exception as error:  # somebody else's metadata, which may be anything
+    except Exception as error:  # metadata of other packages may be anything
         log.warning("a plug-in's entry_points.txt or METADATA cannot be read and is passed over: %r in %r", error, text)
         return
     for point in points:

@@ -16,9 +16,9 @@ from sweep.files import read_foreign, replace_file
 
 SCORES_FILE = "scores.safetensors"
 EVALUATED_FILE = "scores.evaluated.safetensors"
-"""The same on more test examples, from ``python -m sweep evaluate``."""
+"""What ``python -m sweep evaluate`` writes beside the first: the same trial on more examples."""
 LARGEST_SCORES = 256 << 20
-"""Bytes; a metric of 10,000 examples has 40,000."""
+"""Largest file, in bytes; a metric of 10,000 examples takes 40,000."""
 
 Domain = Literal["target", "source"]
 TYPES = {"example": np.uint64, "cluster": np.int32, "weight": np.float32}
@@ -50,7 +50,7 @@ def write(scores: Mapping[Domain, Scores], path: Path) -> None:
 
 
 def read(path: Path) -> dict[Domain, Scores]:
-    """The scores in a file that somebody else may have made.
+    """The scores in an untrusted file.
 
     Raises OSError for a file that is not there or that cannot be read, ValueError for one that holds something else.
     """
@@ -62,7 +62,7 @@ def read(path: Path) -> dict[Domain, Scores]:
 
 def of_tensors(tensors: Mapping[str, np.ndarray]) -> dict[Domain, Scores]:
     """The scores that are written as ``tensors``. Raises ValueError where they are not scores."""
-    found: dict[Domain, Scores] = {}
+    scores: dict[Domain, Scores] = {}
     for domain in get_args(Domain):
         own = {name.partition(".")[2]: values for name, values in tensors.items() if name.startswith(f"{domain}.")}
         if not own:
@@ -76,7 +76,7 @@ def of_tensors(tensors: Mapping[str, np.ndarray]) -> dict[Domain, Scores]:
         if not (np.isfinite(own["weight"]).all() and (own["weight"] >= 0).all() and own["weight"].sum() > 0):
             raise ValueError(f"not scores of examples ({domain}.weight is not a weight of each example)")
         fields = {name: own.pop(name) for name in TYPES}
-        found[domain] = Scores(**fields, sums=own)
-    if not found:
+        scores[domain] = Scores(**fields, sums=own)
+    if not scores:
         raise ValueError("not scores of examples (it has none)")
-    return found
+    return scores

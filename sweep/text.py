@@ -1,4 +1,4 @@
-"""Text for a person: tables, printable characters, no secrets, and how a command line leaves with its output."""
+"""Text for people: tables, printable characters, no secrets, and how a command exits."""
 
 import io
 import logging
@@ -51,7 +51,7 @@ def named(items: Sequence[str], limit: int = 5) -> str:
 
 
 def printable(text: str) -> str:
-    """The same text for a terminal, a page or a table: characters that are not seen become escapes, such as x1b."""
+    """The same text for a terminal, a page or a table: invisible characters become escapes, such as x1b."""
     return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
@@ -91,12 +91,12 @@ def for_terminal(text: str) -> str:
 
 
 def say(text: str, file: TextIO | None = None) -> None:
-    """Print ``text`` as it is fit for a terminal."""
+    """Print ``text`` in a form that is safe for a terminal."""
     print(for_terminal(text), file=file)
 
 
 class PrintableRecord(logging.LogRecord):
-    """A log record whose message is fit for a terminal."""
+    """A log record whose message is safe for a terminal."""
 
     def getMessage(self) -> str:  # noqa: N802
         """The message with its arguments."""

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from tests.support.loopback_wandb import LoopbackWandb
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests begin first, so that one worker is not left alone with them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     if torch := sys.modules.get("torch"):

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SWEEP = [
-    {"__main__", "tutorials"},
+    {"__main__", "tutorials", "child"},
     {"cli"},
     {"launch"},
     {"engines"},
@@ -27,12 +27,37 @@ SWEEP = [
     {"trackers"},
     {"guard"},
     {"rng", "hardware", "options", "registry"},
-    {"record", "scores", "wandb_log"},
+    {"state"},
+    {"record", "samples", "scores", "wandb_log", "claim", "planned"},
     {"metrics", "files", "text", "errors"},
 ]
 """The rooms of the harness, top to bottom: a room uses those below it and its own, none above and none beside it."""
-ANALYSIS = [{"__main__"}, {"report"}, {"figures"}, {"tables"}, {"statistics"}, {"sources"}, {"columns", "errors"}]
-GROUND = {f"sweep.{name}" for name in ("record", "metrics", "files", "scores", "text", "errors", "wandb_log")}
+ANALYSIS = [
+    {"__main__"},
+    {"results"},
+    {"report"},
+    {"figures"},
+    {"tables"},
+    {"statistics"},
+    {"sources"},
+    {"columns", "errors"},
+]
+GROUND = {
+    f"sweep.{name}"
+    for name in (
+        "record",
+        "metrics",
+        "files",
+        "samples",
+        "scores",
+        "text",
+        "errors",
+        "wandb_log",
+        "state",
+        "claim",
+        "planned",
+    )
+}
 """All that ``analysis`` may use of ``sweep``; ``scores`` needs numpy, the others the standard library alone."""
 LONGEST_FILE = 400
 HEAVY = {"torch", "wandb", "pandas", "numpy", "scipy", "statsmodels", "matplotlib", "bokeh", "mlxtend", "transformers"}
@@ -68,7 +93,7 @@ def ours(name: str) -> bool:
     return name.split(".")[0] in ("sweep", "analysis", "hydra_plugins", "tests", "benchmarks")
 
 
-def test_the_finder_sees_every_kind_of_import() -> None:
+def test_imports_of_every_kind_are_found() -> None:
     source = """
 from typing import TYPE_CHECKING
 import a.b as c
@@ -83,7 +108,7 @@ def late():
 
 
 @pytest.mark.parametrize(("package", "rooms"), [("sweep", SWEEP), ("analysis", ANALYSIS)])
-def test_no_room_imports_one_above_or_beside_it(package: str, rooms: list[set[str]]) -> None:
+def test_rooms_import_only_what_stands_below(package: str, rooms: list[set[str]]) -> None:
     sources = modules(package)
     level = {f"{package}.{name}": number for number, names in enumerate(rooms) for name in names}
     assert {part(name) for name in sources} - {package} <= set(level)
@@ -97,7 +122,7 @@ def test_no_room_imports_one_above_or_beside_it(package: str, rooms: list[set[st
 
 
 @pytest.mark.parametrize("package", ["sweep", "analysis"])
-def test_no_circle_of_files(package: str) -> None:
+def test_files_do_not_import_each_other_in_a_circle(package: str) -> None:
     sources = modules(package)
     uses = {
         module: {target for name in imports(source, module) if (target := owner(name, sources)) and target != module}
@@ -116,7 +141,7 @@ def owner(name: str, sources: dict[str, str]) -> str | None:
     return next((module for module in candidates if module in sources), None)
 
 
-def test_no_file_is_too_long_to_be_one_concept() -> None:
+def test_files_are_short_enough_for_one_concept() -> None:
     lengths = {
         name: source.count("\n") for package in ("sweep", "analysis") for name, source in modules(package).items()
     }
@@ -135,7 +160,7 @@ def test_trackers_see_records_and_metrics_alone() -> None:
     assert seen <= GROUND | {"sweep.trackers", "sweep.options", "sweep.registry"}
 
 
-def test_training_hands_rows_on_and_sees_no_tracker() -> None:
+def test_training_sees_no_tracker() -> None:
     sources = modules("sweep")
     users = {
         part(module)
@@ -146,7 +171,7 @@ def test_training_hands_rows_on_and_sees_no_tracker() -> None:
     assert users <= {"sweep.cli", "sweep.config", "sweep.launch", "sweep.engines", "sweep.packs", "sweep.trackers"}
 
 
-def test_the_ground_needs_the_standard_library_alone() -> None:
+def test_ground_needs_the_standard_library_alone() -> None:
     for module in GROUND & set(modules("sweep")):
         names = list(imports(modules("sweep")[module], module))
         more = {"numpy", "safetensors"} if module == "sweep.scores" else set()
@@ -172,7 +197,17 @@ def test_analysis_uses_the_ground_of_the_harness_and_nothing_else() -> None:
     assert not {name for name in names if name.split(".")[0] in ("torch", "hydra", "omegaconf", "tests", "benchmarks")}
 
 
-def test_only_the_command_line_sees_hydra() -> None:
+def test_analysis_is_asked_by_what_starts_a_sweep_from_python_alone() -> None:
+    users = {
+        module
+        for module, source in modules("sweep").items()
+        for name in imports(source, module)
+        if name.split(".")[0] == "analysis"
+    }
+    assert users == {"sweep.child"}
+
+
+def test_hydra_is_seen_by_the_command_line_alone() -> None:
     users = {
         module
         for module, source in modules("sweep").items()
@@ -182,7 +217,7 @@ def test_only_the_command_line_sees_hydra() -> None:
     assert {part(module) for module in users} == {"sweep.cli"}
 
 
-def test_the_launcher_knows_hydra_and_nothing_of_ours() -> None:
+def test_launcher_knows_hydra_and_nothing_of_ours() -> None:
     paths = sorted((ROOT / "sweep/_plugin/hydra_plugins/lora_sweep").glob("*.py"))
     assert len(paths) == 4
     names = {name for path in paths for name in imports(path.read_text(), f"hydra_plugins.lora_sweep.{path.stem}")}

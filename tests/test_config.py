@@ -119,22 +119,22 @@ def fault(*overrides: str) -> str:
         ("name=7", "name = 7: a name is text; give it a letter, as in name=run1"),
     ],
 )
-def test_a_mistake_is_one_line(override: str, says: str) -> None:
+def test_parse_says_a_mistake_in_one_line(override: str, says: str) -> None:
     assert fault(TOY, *override.split()) == says
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "-m", "a b", "a\n", "é", "x" * 101])
-def test_a_name_is_one_visible_folder(name: str) -> None:
+def test_check_name_takes_one_visible_folder(name: str) -> None:
     with pytest.raises(ValueError, match="a name has letters"):
         check_name(name)
 
 
 @pytest.mark.parametrize("name", ["rank", "my-study", "v1.2+a", "_x", "2026", "x" * 100])
-def test_a_plain_name_is_taken(name: str) -> None:
+def test_check_name_takes_a_plain_name(name: str) -> None:
     check_name(name)
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_parse_tells_all_mistakes_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         config(TOY, "adapter.rank=0", "seed=-1", "+training.stepz=3", "optimizer.lr=fast")
     assert [line.split(" ")[0].rstrip(":") for line in caught.value.faults] == [
@@ -146,19 +146,19 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("kind", ["full", "none"])
-def test_a_baseline_minds_no_lora_setting_but_a_misspelt_one(kind: str) -> None:
+def test_parse_of_a_baseline_minds_no_lora_setting_but_a_misspelt_one(kind: str) -> None:
     assert config(TOY, f"adapter={kind}", "adapter.rank=-5").adapter == AdapterOptions(kind=kind)
     assert fault(TOY, f"adapter={kind}", "+adapter.rnk=4") == "adapter.rnk: unknown key; did you mean adapter.rank?"
 
 
-def test_checkpointing_is_refused_where_there_is_nothing_to_checkpoint() -> None:
+def test_parse_refuses_checkpointing_where_there_is_nothing_to_checkpoint() -> None:
     assert fault(TOY, "training.checkpointing=true").startswith(
         "training.checkpointing = True: the model of task toy_regression has no blocks"
     )
 
 
 @pytest.mark.parametrize("init", ["pissa", "milora", "olora"])
-def test_a_decomposing_init_refuses_a_rank_that_a_layer_cannot_hold(init: str) -> None:
+def test_resolve_refuses_a_decomposing_init_of_a_rank_above_a_layer(init: str) -> None:
     said = fault(TOY, "task.hidden=[16]", "adapter.rank=12", f"adapter.init={init}")
     assert said.startswith("adapter.rank = 12: ")
     assert "layers.1" in said
@@ -166,7 +166,7 @@ def test_a_decomposing_init_refuses_a_rank_that_a_layer_cannot_hold(init: str) -
     assert init in said
 
 
-def test_a_free_init_takes_it_with_a_note(tmp_path: Path) -> None:
+def test_resolve_notes_a_free_init_of_a_rank_above_a_layer(tmp_path: Path) -> None:
     [high, low] = resolved("adapter.rank=12", "adapter.rank=10", common=(TOY, "task.hidden=[16]"), cache=tmp_path)
     assert high.targets == low.targets == ("layers.0", "layers.1")
     assert low.notes == ()
@@ -176,29 +176,29 @@ def test_a_free_init_takes_it_with_a_note(tmp_path: Path) -> None:
     assert "layers.0" not in note
 
 
-def test_a_rank_that_only_some_layer_holds_is_counted_by_the_largest() -> None:
+def test_resolve_notes_the_largest_rank_above_a_layer() -> None:
     assert "largest possible rank here is 16" in fault(TOY, "task.hidden=[16]", "adapter.rank=17")
 
 
-def test_a_missing_text_is_named(tmp_path: Path) -> None:
+def test_resolve_names_a_missing_text(tmp_path: Path) -> None:
     path = tmp_path / "no.txt"
     assert fault(*TINY, f"task.source_text={path}") == f"task.source_text = '{path}': No such file or directory"
 
 
-def test_a_text_that_is_no_text_is_named(tmp_path: Path) -> None:
+def test_resolve_names_a_text_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "bytes.txt"
     path.write_bytes(b"\xff\xfe" * 2000)
     assert fault(*TINY, f"task.target_text={path}") == f"task.target_text = '{path}': not a UTF-8 text"
 
 
-def test_a_short_text_says_what_is_needed(tmp_path: Path) -> None:
+def test_resolve_says_how_long_a_short_text_must_be(tmp_path: Path) -> None:
     path = tmp_path / "short.txt"
     path.write_text("too short")
     said = fault(*TINY, f"task.source_text={path}")
     assert said == "task.source_text: 9 characters are too few; task.context=32 needs 660"
 
 
-def test_a_folder_without_digits_names_the_ways_out(tmp_path: Path) -> None:
+def test_resolve_names_the_ways_out_of_a_folder_without_digits(tmp_path: Path) -> None:
     said = fault("task=mnist", f"task.data={tmp_path / 'none'}")
     assert said.startswith(f"task.data = '{tmp_path / 'none'}': must be 'embedded', 'full' or a folder")
     assert (
@@ -207,22 +207,22 @@ def test_a_folder_without_digits_names_the_ways_out(tmp_path: Path) -> None:
     )
 
 
-def test_damaged_digits_are_refused(tmp_path: Path) -> None:
+def test_resolve_refuses_damaged_digits(tmp_path: Path) -> None:
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(mnist_data()[1].tobytes()))
     assert "t10k-labels-idx1-ubyte" in (said := fault("task=mnist", f"task.data={tmp_path}"))
     assert "corrupt" in said
 
 
-def test_a_gpu_that_is_not_there_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolve_names_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert fault(TOY, "device=cuda") == "device = 'cuda': torch finds no CUDA GPU here; use device=cpu or device=auto"
 
 
-def test_the_mathematical_spelling_of_rslora_is_the_same_value() -> None:
+def test_parse_takes_the_mathematical_spelling_of_rslora() -> None:
     assert config(TOY, "adapter.scaling='alpha/√rank'") == config(TOY, "adapter.scaling=alpha/sqrt_rank")
 
 
 @pytest.mark.parametrize(("scaling", "factor"), [("alpha/rank", 4.0), ("alpha/sqrt_rank", 8.0), ("alpha", 16.0)])
-def test_scalings(scaling: str, factor: float) -> None:
+def test_parse_takes_every_scaling(scaling: str, factor: float) -> None:
     adapter = config(TOY, "adapter.rank=4", "adapter.alpha=16", f"adapter.scaling={scaling}").adapter
     assert scale_of(adapter, "layers.0") == factor

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from analysis.sources.wandb_files import read_runs
 from sweep.record import Record
 from tests.support.builders import EXACT, TOLERANCE
-from tests.support.commands import TOY, command, history, records, sweep, tree, untimed
+from tests.support.commands import TOY, command, history, records, sweep, tree, untimed, wandb_runs
 
 SOURCE = "the quick brown fox jumps over the lazy dog. " * 40
 TARGET = "ye quikke broun foxe lepeth ouer ye slowe hounde. " * 40
@@ -82,7 +81,9 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 @pytest.mark.parametrize("launcher", ["basic", "packed"])
-def test_every_combination_is_a_trial_with_all_its_files(launcher: str, request: pytest.FixtureRequest) -> None:
+def test_study_has_a_trial_with_all_its_files_for_every_combination(
+    launcher: str, request: pytest.FixtureRequest
+) -> None:
     study: Study = request.getfixturevalue(launcher)
     cells = {
         (one.trial["adapter"]["rank"], one.trial["adapter"]["init"], one.trial["adapter"]["targets"], one.trial["seed"])
@@ -101,7 +102,7 @@ def test_every_combination_is_a_trial_with_all_its_files(launcher: str, request:
     assert {path.name for path in (study.cwd / "outputs").iterdir()} == {"my-study", ".cache"}
 
 
-def test_both_launchers_leave_the_same(basic: Study, packed: Study) -> None:
+def test_study_of_both_launchers_is_the_same(basic: Study, packed: Study) -> None:
     mine, hydras = ({label: untimed(one) for label, one in study.records.items()} for study in (packed, basic))
     rows, others = ({label: history(study.folder / label) for label in basic.records} for study in (packed, basic))
     if not EXACT:  # as in test_packing: other processors round a product of other rows differently
@@ -129,7 +130,7 @@ def test_both_launchers_leave_the_same(basic: Study, packed: Study) -> None:
         assert mine["overrides"]["task"] == hydras["overrides"]["task"]
 
 
-def test_a_history_has_every_step_and_ends_in_the_record(packed: Study) -> None:
+def test_study_histories_have_every_step_and_end_in_the_record(packed: Study) -> None:
     for label, one in packed.records.items():
         rows = history(packed.folder / label)
         assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
@@ -145,7 +146,7 @@ def test_a_history_has_every_step_and_ends_in_the_record(packed: Study) -> None:
         assert one.result["eval/base_loss"] == pytest.approx(rows[0]["eval/loss"], rel=1e-3)
 
 
-def test_sizes_are_what_the_layers_say(packed: Study) -> None:
+def test_study_sizes_are_what_the_layers_say(packed: Study) -> None:
     attention, mlp = 2 * 4 * (32 + 32), 2 * 3 * (32 + 88)  # layers × projections × (in + out)
     for one in packed.records.values():
         rank, targets = one.trial["adapter"]["rank"], one.trial["adapter"]["targets"]
@@ -154,9 +155,9 @@ def test_sizes_are_what_the_layers_say(packed: Study) -> None:
 
 
 @pytest.mark.parametrize("launcher", ["basic", "packed"])
-def test_the_wandb_files_agree_with_the_records(launcher: str, request: pytest.FixtureRequest) -> None:
+def test_study_wandb_files_agree_with_the_records(launcher: str, request: pytest.FixtureRequest) -> None:
     study: Study = request.getfixturevalue(launcher)
-    runs = {run.name: run for run in read_runs(study.folder / "wandb")}
+    runs = {run.name: run for run in wandb_runs(study.folder / "wandb")}
     assert runs.keys() == study.records.keys()
     for label, one in study.records.items():
         run = runs[label]
@@ -182,7 +183,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return {key: value for item in items for key, value in item.items()}
 
 
-def test_the_table_agrees_with_the_records(packed: Study) -> None:
+def test_study_table_agrees_with_the_records(packed: Study) -> None:
     question = ("--rows", "adapter.rank", "--columns", "adapter.targets", "--metric", "eval/loss")
     done = command("analysis", "table", "outputs/my-study", *question, cwd=packed.cwd)
     assert done.returncode == 0, done.stderr
@@ -205,7 +206,7 @@ def test_the_table_agrees_with_the_records(packed: Study) -> None:
         assert f"{statistics.mean(means):.{decimals}f} ± {half:.{decimals}f}" in done.stdout
 
 
-def test_the_same_command_trains_only_what_is_missing(packed: Study) -> None:
+def test_study_goes_on_with_what_is_missing_alone(packed: Study) -> None:
     before = {label: untimed(one) for label, one in packed.records.items()}
     lost = next(iter(before))
     (packed.folder / lost / "record.json").unlink()
@@ -215,7 +216,7 @@ def test_the_same_command_trains_only_what_is_missing(packed: Study) -> None:
     assert "16 of 16 trials finished" in said
     assert {label: untimed(one) for label, one in packed.records.items()} == before
     assert {label for label, when in modified(packed).items() if when != written[label]} == {lost}
-    runs = [run.name for run in read_runs(packed.folder / "wandb")]
+    runs = [run.name for run in wandb_runs(packed.folder / "wandb")]
     assert sorted(runs) == sorted(before)  # the earlier attempt's run is set aside
 
 
@@ -223,7 +224,7 @@ def modified(study: Study) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in study.folder.glob("*/history.jsonl")}
 
 
-def test_either_launcher_goes_on_with_the_other_ones_sweep(basic: Study) -> None:
+def test_study_of_one_launcher_goes_on_with_the_other(basic: Study) -> None:
     before, written = basic.records, modified(basic)
     said = launch(basic.cwd, "hydra/launcher=packed").said
     assert "15 already finished" not in said
@@ -232,7 +233,9 @@ def test_either_launcher_goes_on_with_the_other_ones_sweep(basic: Study) -> None
 
 
 @pytest.mark.parametrize("launcher", ["basic", "packed"])
-def test_a_trial_that_diverges_is_told_by_the_exit_code_and_hurts_no_other(launcher: str, tmp_path: Path) -> None:
+def test_study_with_a_diverged_trial_says_so_by_its_exit_code_and_keeps_the_others(
+    launcher: str, tmp_path: Path
+) -> None:
     arguments = ("-m", *TOY, "name=d", f"hydra/launcher={launcher}", "training.log_every=1")
     done = command("sweep", *arguments, "optimizer.lr=1e30,1e-2,1e-2,2e-2", cwd=tmp_path)
     assert done.returncode == 1
@@ -252,7 +255,7 @@ def test_a_trial_that_diverges_is_told_by_the_exit_code_and_hurts_no_other(launc
         assert sorted(healthy, key=json.dumps) == sorted(apart, key=json.dumps)
 
 
-def test_worker_processes_leave_the_same(tmp_path: Path) -> None:
+def test_study_of_worker_processes_is_the_same(tmp_path: Path) -> None:
     left = []
     for workers in (1, 2):
         folder = tmp_path / str(workers)
@@ -260,6 +263,6 @@ def test_worker_processes_leave_the_same(tmp_path: Path) -> None:
         more = (f"hydra.launcher.workers={workers}", "hydra.launcher.max_pack=2", "tracker=wandb")
         sweep("-m", *TOY, "name=w", "hydra/launcher=packed", "adapter.rank=2,4", "seed=0,1,2", *more, cwd=folder)
         left.append({label: untimed(one) for label, one in records(folder / "outputs/w").items()})
-        assert len(read_runs(folder / "outputs/w/wandb")) == 6
+        assert len(wandb_runs(folder / "outputs/w/wandb")) == 6
     assert len(left[0]) == 6
     assert left[0] == left[1]

@@ -9,28 +9,12 @@ from pathlib import Path
 import pytest
 
 from sweep.files import open_foreign, read_foreign, replace_file
-
-
-def a_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def a_folder(path: Path) -> None:
-    path.mkdir()
-
-
-def a_device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
+from tests.support.damage import a_device, a_folder, a_hole, a_pipe
 
 
 def a_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as one:
         one.bind(os.path.relpath(path))
-
-
-def a_hole(path: Path) -> None:
-    path.touch()
-    os.truncate(path, 5 * 2**30)
 
 
 def a_loop(path: Path) -> None:

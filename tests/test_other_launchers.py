@@ -14,7 +14,7 @@ SWEEP = ("-m", *TOY, "name=s", "seed=0,1")
 @pytest.mark.parametrize(
     ("launcher", "plugin"), [("joblib", "hydra_joblib_launcher"), ("submitit_local", "hydra_submitit_launcher")]
 )
-def test_another_launcher_leaves_equal_records(launcher: str, plugin: str, tmp_path: Path) -> None:
+def test_launchers_of_hydras_own_leave_equal_records(launcher: str, plugin: str, tmp_path: Path) -> None:
     pytest.importorskip(f"hydra_plugins.{plugin}", reason=f"pip install {plugin.replace('_', '-')}")
     sweep(*SWEEP, "hydra/launcher=packed", cwd=tmp_path / "ours")
     sweep(*SWEEP, f"hydra/launcher={launcher}", cwd=tmp_path / "theirs")

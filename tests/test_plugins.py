@@ -138,6 +138,12 @@ def test_guarded_puts_back_what_was_changed(draw: Callable[[], object], says: st
     assert {name: read() for name, (read, _) in every_state().items()} == before
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_guarded_puts_back_the_generators_of_cuda() -> None:
+    torch.cuda.init()
+    test_guarded_puts_back_what_was_changed(lambda: torch.rand(1, device="cuda"), "CUDA's generators")
+
+
 def test_init_that_raises_is_named_with_its_line(tmp_path: Path, beside_ours: Callable[..., Record]) -> None:
     with on_path(install_init(tmp_path / "site", body("x = 1", "raise ZeroDivisionError('boom')"))):
         own = beside_ours()
@@ -361,5 +367,5 @@ def test_tracker_of_a_hostile_plugin_costs_a_warning_and_no_trial(
 
 
 def test_tracker_that_no_plugin_gives_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"tracker.also = .*'mine' is no tracker; known here: none"):
+    with pytest.raises(ConfigError, match=r"tracker.also = .*'mine' is not a tracker"):
         resolved("seed=0", common=(*TOY, "tracker.also=[mine]"), cache=tmp_path)

@@ -30,18 +30,18 @@ WHOLE = Record(
 )
 
 
-def test_a_record_comes_back_bit_for_bit(tmp_path: Path) -> None:
+def test_read_gives_what_write_wrote_bit_for_bit(tmp_path: Path) -> None:
     record.write(WHOLE, tmp_path)
     assert record.read(tmp_path) == WHOLE
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 
 
-def test_where_nothing_was_written_nothing_is_read(tmp_path: Path) -> None:
+def test_read_gives_nothing_where_nothing_was_written(tmp_path: Path) -> None:
     assert record.read(tmp_path) is None
     assert record.read(tmp_path / "none") is None
 
 
-def test_what_is_no_number_is_null(tmp_path: Path) -> None:
+def test_write_makes_what_is_no_number_null(tmp_path: Path) -> None:
     values = {"eval/loss": math.nan, "eval/max": math.inf, "eval/ok": 0.5}
     record.write(Record("t", "n", "pruned", trial={**TRIAL, "deep": [{"x": -math.inf}]}, result=values), tmp_path)
     found = json.loads((tmp_path / "record.json").read_text(), parse_constant=pytest.fail)
@@ -53,18 +53,18 @@ def test_what_is_no_number_is_null(tmp_path: Path) -> None:
     "content",
     [b"", b"{", b"[]", b"null", b'{"format": 99}', b'{"format": 1}', b'{"format": 1, "extra": 0}', b"\xff\xfe"],
 )
-def test_a_damaged_record_is_named_with_the_way_out(content: bytes, tmp_path: Path) -> None:
+def test_read_names_a_damaged_record_and_the_way_out(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "record.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"record\.json is not .*delete it to run that trial again"):
         record.read(tmp_path)
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"result": {"ece": 0.1}}, "result['ece'] is no metric, as eval/loss is one"),
+    ({"result": {"ece": 0.1}}, "result['ece'] is not the name of a metric, such as eval/loss"),
     ({"result": {"eval/loss": True}}, "result['eval/loss'] is not a finite number"),
     ({"perf": {"step_ms": -1.0}}, "perf['step_ms'] = -1.0 is negative"),
     ({"params": {"trainable_ratio": 2.0}}, "params['trainable_ratio'] = 2.0 is above 1"),
-    ({"trial": {}}, "its trial's task is no mapping"),
+    ({"trial": {}}, "its trial's task is not a mapping"),
     ({"name": None}, "name is not a string"),
     ({"trial_id": "\ud800"}, "trial_id has characters that cannot be printed"),
     ({"result": {}}, "it finished without a result"),
@@ -75,8 +75,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"trial": {**TRIAL, "task": {"hidden": [10**400]}}}, "task.hidden is not a finite number of at most 64 bits"),
     ({"status": "lost"}, "status 'lost' is none of finished, pruned, diverged, failed"),
     ({"notes": (1,)}, "ablation or a note is not a string"),
-    ({"error": {"message": 1}}, "error is no mapping of texts"),
-    ({"metrics": []}, "metrics is no mapping"),
+    ({"error": {"message": 1}}, "error is not a mapping of strings"),
+    ({"metrics": []}, "metrics is not a mapping"),
     ({"metrics": {"ece": {"label": "ECE"}}}, "metrics: metric 'ece': must be a full name, such as eval/ece"),
     ({"metrics": {"eval/ece": {"label": "ECE", "better": "up"}}}, "metrics: 'eval/ece' is not a metric"),
     ({"metrics": {"eval/ece": {"label": "ECE", "kind": "median"}}}, "metrics: 'eval/ece' is not a metric"),
@@ -124,7 +124,7 @@ def test_read_takes_a_record_that_was_written_before_metrics_were(tmp_path: Path
     assert record.read(tmp_path) == replace(WHOLE, metrics={})
 
 
-def test_a_write_that_is_interrupted_leaves_the_old_file_and_nothing_else(
+def test_write_that_is_interrupted_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record.write(WHOLE, tmp_path)
@@ -141,7 +141,7 @@ def test_a_write_that_is_interrupted_leaves_the_old_file_and_nothing_else(
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 
 
-def test_a_file_appears_whole_after_it_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_makes_the_file_appear_whole_after_it_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order = []
     fsync, rename = os.fsync, Path.replace
 
@@ -163,7 +163,7 @@ def test_a_file_appears_whole_after_it_is_on_disk(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_others_may_read_what_the_umask_lets_them(mask: int, mode: int, tmp_path: Path) -> None:
+def test_write_gives_the_mode_of_the_umask(mask: int, mode: int, tmp_path: Path) -> None:
     before = os.umask(mask)
     try:
         record.write(WHOLE, tmp_path)
@@ -173,14 +173,14 @@ def test_others_may_read_what_the_umask_lets_them(mask: int, mode: int, tmp_path
     assert stat.S_IMODE((tmp_path / "record.json").stat().st_mode) == mode
 
 
-def test_only_a_trial_that_ran_to_its_end_is_finished() -> None:
+def test_record_is_finished_only_where_the_trial_ran_to_its_end() -> None:
     of = {status: Record("t", "n", status, trial={}).finished for status in get_args(Status)}
     assert of == {"finished": True, "pruned": False, "diverged": False, "failed": False}
     healthy = {status for status in get_args(Status) if Record("t", "n", status, trial={}).healthy}
     assert healthy == {"finished", "pruned"}
 
 
-def test_a_record_is_plain_json(tmp_path: Path) -> None:
+def test_record_is_plain_json(tmp_path: Path) -> None:
     record.write(WHOLE, tmp_path)
     text = (tmp_path / "record.json").read_text(encoding="utf-8")
     assert text.endswith("}\n")
@@ -188,7 +188,7 @@ def test_a_record_is_plain_json(tmp_path: Path) -> None:
     assert json.loads(text) == {**asdict(WHOLE), "notes": list(WHOLE.notes)}
 
 
-def test_what_differs_between_the_trials_of_a_sweep_is_named() -> None:
+def test_mixtures_name_what_differs_between_the_trials_of_a_sweep() -> None:
     def one(seed: int, **environment: str) -> Record:
         ran_on = {"torch": "2.13", "code": "c0de", "base": "b", "device": "cpu"} | environment
         trial = {"task": {"name": "mnist"}, "data": "d", "seed": seed}

@@ -17,7 +17,7 @@ from tests.support.sweeps import grid
 pytestmark = pytest.mark.slow
 
 
-def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+def test_torture_by_kills_ends_as_if_there_had_been_none(tmp_path: Path) -> None:
     survived = kill_at_random(LAUNCHERS["packed, two processes"], grid(64, 500), kills=2, place=tmp_path / "kills")
     assert survived.killed.total() == 2
     assert survived.sweeps >= 1
@@ -25,13 +25,13 @@ def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_p
 
 
 @pytest.mark.parametrize("fault", ["a full disk", "cut, damaged and wrongly dated files"])
-def test_a_fault_costs_what_it_must_and_no_more(fault: str, tmp_path: Path) -> None:
+def test_torture_by_faults_costs_what_it_must_and_no_more(fault: str, tmp_path: Path) -> None:
     assert fault in FAULTS
     assert happens(fault, tmp_path)
 
 
 @pytest.mark.parametrize("attempt", [try_command_lines, try_yaml_files])
-def test_a_random_command_line_or_file_is_planned_or_refused_in_words(
+def test_torture_by_random_input_is_planned_or_refused_in_words(
     attempt: Callable[[int, Path], str], tmp_path: Path
 ) -> None:
     said = attempt(60, tmp_path)
@@ -67,7 +67,7 @@ def test_secrets_reach_no_file_and_files_have_the_users_mode(tmp_path: Path) -> 
     assert SECRET not in done.stdout + done.stderr
 
 
-def test_a_group_shares_what_its_umask_lets_it_share(tmp_path: Path) -> None:
+def test_files_are_shared_as_the_umask_says(tmp_path: Path) -> None:
     """The cached base and its lock above all: with umask 002 the others of a group write there too."""
     arguments = ("task=transformer_tiny", "task.pretraining.steps=1", "training.steps=1", "training.eval_every=1")
     before = os.umask(0o002)
@@ -90,7 +90,7 @@ def test_a_group_shares_what_its_umask_lets_it_share(tmp_path: Path) -> None:
     assert {path: mode for path, mode in modes.items() if mode not in (0o664, 0o775)} == {}
 
 
-def test_no_code_is_read_from_data() -> None:
+def test_code_is_never_read_from_data() -> None:
     """No pickle from disk, no ``eval`` or ``exec``, and no import path in our YAML but the launcher's own."""
     pattern = r"\b(eval|exec)\(|pickle\.load|torch\.load\(|_target_|yaml\.(unsafe_)?load\("
     line = ["grep", "-rnE", pattern, "--include=*.py", "--include=*.yaml", "sweep", "analysis", "conf"]

@@ -48,7 +48,7 @@ def test_scores_of_something_else_are_refused(tensors: dict[str, np.ndarray], tm
         scores.read(path)
 
 
-def test_a_file_of_scores_that_is_no_such_file_is_refused(tmp_path: Path) -> None:
+def test_scores_of_another_kind_of_file_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "scores.safetensors"
     path.write_bytes(b"\xff" * 100)
     with pytest.raises(ValueError, match="not scores of examples"):

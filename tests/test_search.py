@@ -21,7 +21,7 @@ SEARCH = (
 )
 
 
-def test_a_search_packs_its_proposals_prunes_them_and_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_search_packs_and_prunes_its_proposals_and_goes_on_where_it_was(tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "s"
     done = sweep(*SEARCH, cwd=tmp_path)
     found = records(folder)
@@ -49,7 +49,7 @@ def test_a_search_packs_its_proposals_prunes_them_and_goes_on_where_it_was(tmp_p
     assert yaml.safe_load((folder / "optimization_results.yaml").read_text()) == best
 
 
-def test_proposals_that_diverge_or_come_again_do_not_end_it(tmp_path: Path) -> None:
+def test_search_goes_on_after_proposals_that_diverge_or_come_again(tmp_path: Path) -> None:
     sweep(*SEARCH, "optimizer.lr=choice(1e30,1e-2)", "adapter.rank=choice(1)", cwd=tmp_path)
     status = [one.status for one in records(tmp_path / "outputs" / "s").values()]
     assert "diverged" in status

@@ -61,7 +61,7 @@ WORDS = {
 }
 
 
-def test_every_field_of_the_science_is_part_of_the_identity() -> None:
+def test_identity_has_every_field_of_the_science() -> None:
     """Of a default, too: no field is left out because nobody set it."""
     base = trial(TOY)
     ids, changed = {base.id}, 0
@@ -105,7 +105,7 @@ OF_BEFORE = {
 
 
 @pytest.mark.parametrize("overrides", OF_BEFORE)
-def test_id_of_every_task_is_what_it_was(overrides: str) -> None:
+def test_identity_of_every_task_is_what_it_was(overrides: str) -> None:
     assert trial(*overrides.split(), "task.validation=0").id == OF_BEFORE[overrides]
 
 
@@ -126,23 +126,23 @@ def test_epochs_are_as_many_steps_as_they_need(epochs: float, steps: int) -> Non
     "override",
     ["name=other", "tracker=none", "tracker.project=p", "device=cpu", "cache=elsewhere", "save_adapter=true"],
 )
-def test_where_and_how_a_trial_is_kept_is_not(override: str) -> None:
+def test_identity_leaves_out_where_and_how_a_trial_is_kept(override: str) -> None:
     assert trial(TOY, override).id == trial(TOY).id
 
 
-def test_the_order_of_a_pattern_counts_because_its_first_match_does() -> None:
+def test_identity_minds_the_order_of_a_pattern_whose_first_match_counts() -> None:
     first, second = "{layers.0:2,layers.*:4}", "{layers.*:4,layers.0:2}"
     assert trial(TOY, f"adapter.rank_pattern={first}").id != trial(TOY, f"adapter.rank_pattern={second}").id
     assert trial(TOY, f"adapter.rank_pattern={first}").flat()["adapter.rank_pattern"] == "{layers.0: 2, layers.*: 4}"
     assert trial(TOY, "adapter.rank_pattern={}").id == trial(TOY).id
 
 
-def test_a_value_is_the_same_however_it_came() -> None:
+def test_identity_of_a_value_is_the_same_however_it_was_written() -> None:
     assert trial(TOY, "optimizer.lr=0.01", "adapter.alpha=16.0").id == trial(TOY, "optimizer.lr=1e-2").id
     assert trial(TOY, "adapter.scaling='alpha/√rank'").id == trial(TOY, "adapter.scaling=alpha/sqrt_rank").id
 
 
-def test_full_and_none_drop_what_means_nothing_to_them() -> None:
+def test_identity_of_full_and_none_drops_what_means_nothing_to_them() -> None:
     for kind in ("full", "none"):
         plain, with_settings = (
             trial(TOY, f"adapter={kind}", *more) for more in ((), ("adapter.rank=2", "adapter.init=pissa"))
@@ -155,7 +155,7 @@ def test_full_and_none_drop_what_means_nothing_to_them() -> None:
     assert trial(TOY, "adapter=none", "seed=1").id != trial(TOY, "adapter=none").id
 
 
-def test_the_same_data_elsewhere_are_the_same_trial(tmp_path: Path) -> None:
+def test_identity_of_the_same_data_elsewhere_is_the_same(tmp_path: Path) -> None:
     ids = set()
     for place in ("here", "there"):
         (tmp_path / place).mkdir()
@@ -167,7 +167,7 @@ def test_the_same_data_elsewhere_are_the_same_trial(tmp_path: Path) -> None:
     assert trial("task=mnist", "task.data=full").id != trial("task=mnist").id
 
 
-def test_other_text_is_another_trial(tmp_path: Path) -> None:
+def test_identity_of_another_text_is_another(tmp_path: Path) -> None:
     text = tmp_path / "a.txt"
     ids = []
     for content in ("abc " * 300, "abd " * 300, "abc " * 300):
@@ -179,7 +179,7 @@ def test_other_text_is_another_trial(tmp_path: Path) -> None:
     assert ids[0] == ids[2]
 
 
-def test_the_flat_form_has_one_key_for_each_number() -> None:
+def test_flat_has_one_key_for_each_number() -> None:
     flat = trial(TOY, "adapter.rank=4").flat()
     assert flat["adapter.rank"] == 4
     assert flat["seed"] == 0
@@ -199,19 +199,19 @@ def test_the_flat_form_has_one_key_for_each_number() -> None:
         (("adapter=none", "seed=12"), "none-s12"),
     ],
 )
-def test_a_label_is_readable_and_ends_in_the_identity(overrides: tuple[str, ...], label: str) -> None:
+def test_label_is_readable_and_ends_in_the_identity(overrides: tuple[str, ...], label: str) -> None:
     one = trial(TOY, *overrides)
     assert one.label.replace("+", "_") == f"{label}-{one.id[:8]}"
 
 
-def test_a_label_is_a_valid_short_folder_name() -> None:
+def test_label_is_a_valid_short_folder_name() -> None:
     wild = "'" + "../" * 40 + "\\(a b|é:*?<>)'"
     for overrides in ((), (f"adapter.targets={wild}", "adapter.alpha=123456.789", "seed=123456789")):
         label = trial(TOY, *overrides).label
         assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{9,99}", label)
 
 
-def test_identities_do_not_change_between_releases() -> None:
+def test_identity_does_not_change_between_releases() -> None:
     """A changed identity would train every finished trial again."""
     task = ToyRegressionOptions(
         name="toy_regression",

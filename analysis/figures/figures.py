@@ -1,10 +1,11 @@
-"""The figures of a report: which plots a question deserves, drawn and written as SVG and PNG."""
+"""The figures of a report: which plots a question deserves, drawn and written as SVG, PDF and PNG."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import matplotlib
@@ -23,37 +24,58 @@ from analysis.statistics.curves import learning_curves
 from analysis.statistics.levels import REFERENCES
 from analysis.statistics.observations import Observations
 from analysis.statistics.questions import Question
-from analysis.tables import wording
-from sweep.metrics import TRAIN_LOSS, Metric, of_source
+from analysis.tables.sentences import caveat
+from sweep.metrics import TRAIN_LOSS, Metric, of_source, validation_name
 
 OVER_SEEDS = f"Points and bands are means with a {INTERVAL_NAME} over seeds; each seed is drawn faintly."
 OF_CELLS = f"{OVER_SEEDS} A cross counts the trials that diverged there, at whatever learning rate."
+FOREST = "forest_"
+"""Begins the names of the figures of differences from a baseline."""
 WIDE = (6.4, 3.8)
+FORMATS = {"svg": ("Date", "Creator"), "pdf": ("CreationDate", "Creator", "Producer"), "png": ("Software",)}
+"""The formats of a figure, with the metadata that would make two equal drawings differ."""
+
+
+class Picture(Figure):
+    """A figure that a notebook shows, whether or not ``pyplot`` is there."""
+
+    def _repr_png_(self) -> bytes:
+        return _written(self, "png")
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure: a file name without ending, a caption that names its intervals, and both formats' bytes."""
+    """One figure, painted when it is asked for by ``paint(axis, *given)`` on an axis of ``size`` inches.
+
+    ``name`` is a file name without ending; ``caption`` names the intervals.
+    """
 
     name: str
     caption: str
-    svg: bytes
-    png: bytes
+    size: tuple[float, float]
+    paint: Callable[..., Axes]
+    given: tuple[Any, ...]
+
+    def figure(self) -> Figure:
+        """The figure, painted anew each time."""
+        with matplotlib.rc_context(STYLE):
+            figure = Picture(figsize=self.size)
+            FigureCanvasAgg(figure)
+            self.paint(figure.add_subplot(), *self.given)
+        return figure
+
+    @cached_property
+    def files(self) -> Mapping[str, bytes]:
+        """The figure in each of ``FORMATS``; the same drawing gives the same bytes: no date, no version, seeded identifiers."""
+        figure = self.figure()
+        return {style: _written(figure, style) for style in FORMATS}
 
 
-def draw(name: str, caption: str, size: tuple[float, float], paint: Callable[..., Axes], *given: Any) -> Drawing:
-    """Make a figure of ``size`` inches, call ``paint(axis, *given)`` on its axis, and render it.
-
-    The same drawing gives the same bytes: no date, no version, and seeded SVG identifiers.
-    """
+def _written(figure: Figure, style: str) -> bytes:
+    file = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=size)
-        FigureCanvasAgg(figure)
-        paint(figure.add_subplot(), *given)
-        svg, png = io.BytesIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
-        figure.savefig(png, format="png", metadata={"Software": None}, bbox_inches="tight")
-    return Drawing(name, caption, svg.getvalue(), png.getvalue())
+        figure.savefig(file, format=style, metadata=dict.fromkeys(FORMATS[style]), bbox_inches="tight")
+    return file.getvalue()
 
 
 def figures(question: Question, history: pd.DataFrame, comparisons: dict[str, list[Comparison]]) -> list[Drawing]:
@@ -72,14 +94,14 @@ def _of_cells(question: Question, observations: Observations) -> list[Drawing]:
     drawings = []
     if len(observations.filled) > 1:
         caption = f"{question.primary} by {_by(question)}. {OF_CELLS}"
-        drawings.append(draw("response", caption, WIDE, plots.response, observations))
+        drawings.append(Drawing("response", caption, WIDE, plots.response, (observations,)))
     if question.tuned:
         rates = question.observe((LEARNING_RATE, question.rows))
         caption = f"{question.primary} by learning rate and {describe(question.rows).label}. {OF_CELLS}"
-        drawings.append(draw("learning_rate", caption, WIDE, plots.response, rates))
+        drawings.append(Drawing("learning_rate", caption, WIDE, plots.response, (rates,)))
     if len(observations.factors) == 2 and all(_plain(observations.levels[factor]) > 1 for factor in question.shown):
         caption = f"Mean {question.primary} by {_by(question)}."
-        drawings.append(draw("heat", caption, WIDE, plots.heat_map, observations))
+        drawings.append(Drawing("heat", caption, WIDE, plots.heat_map, (observations,)))
     return drawings
 
 
@@ -94,8 +116,8 @@ def _of_differences(question: Question, comparisons: dict[str, list[Comparison]]
                 "n.d. (≥ x): not distinguishable, though a difference of x could have been seen."
             )
             size = (5.2, 1.1 + 0.34 * min(25, len(compared)))
-            name = f"forest_{factor.split('.')[-1]}"
-            drawings.append(draw(name, caption, size, plots.forest, compared, question.column(question.primary)))
+            name = f"{FOREST}{factor.split('.')[-1]}"
+            drawings.append(Drawing(name, caption, size, plots.forest, (compared, question.column(question.primary))))
     return drawings
 
 
@@ -103,12 +125,14 @@ def _of_training(question: Question, history: pd.DataFrame) -> list[Drawing]:
     drawings = []
     tuned = at_chosen_rates(question.trials, question.observe((question.rows,)))
     rows = history[history["trial_id"].isin(tuned["trial_id"])]
-    for metric in dict.fromkeys((question.primary, TRAIN_LOSS.name)):
+    for metric in dict.fromkeys((validation_name(question.primary), TRAIN_LOSS.name)):
         if metric in rows and rows[metric].notna().any():
             caption = f"{metric} while training, by {describe(question.rows).label}. {OVER_SEEDS}"
             name = f"curves_{metric.replace('/', '-')}"
             by_level = learning_curves(tuned, rows, question.rows, metric)
-            drawings.append(draw(name, caption, WIDE, plots.curves, by_level, question.rows, question.column(metric)))
+            drawings.append(
+                Drawing(name, caption, WIDE, plots.curves, (by_level, question.rows, question.column(metric)))
+            )
     return drawings
 
 
@@ -121,14 +145,14 @@ def _of_trade_offs(question: Question, observations: Observations) -> list[Drawi
             f"{question.primary} against trainable parameters. The step line is the Pareto front; its cells are "
             f"named by {describe(question.rows).label}. {OVER_SEEDS}"
         )
-        drawings.append(draw("pareto", caption, WIDE, plots.scatter, size, observations, True))
+        drawings.append(Drawing("pareto", caption, WIDE, plots.scatter, (size, observations, True)))
     forgotten = of_source(Metric(question.primary, "")).name
     if forgotten in trials and trials[forgotten].notna().any() and observations.metric.better == "lower":
         kept = question.observe(question.shown, forgotten)
         caption = (
             f"Forgetting ({forgotten}) against adaptation ({question.primary}); lower left is better. {OVER_SEEDS}"
         )
-        drawings.append(draw("forgetting", caption, WIDE, plots.scatter, observations, kept))
+        drawings.append(Drawing("forgetting", caption, WIDE, plots.scatter, (observations, kept)))
     return drawings
 
 
@@ -138,10 +162,10 @@ def _of_cost(question: Question) -> list[Drawing]:
         measured = question.observe(question.shown, metric)
         if measured.metric.better != "lower":
             continue
-        packs = " ".join(wording.caveat(note) for note in measured.notes if note.kind == "pack sizes")
+        packs = " ".join(caveat(note) for note in measured.notes if note.kind == "pack sizes")
         size = (6.0, 1.0 + 0.25 * min(20, len(measured.filled)))
         caption = f"{measured.metric.title} by cell. {packs}".strip()
-        drawings.append(draw(metric.replace("/", "_"), caption, size, plots.bars, measured))
+        drawings.append(Drawing(metric.replace("/", "_"), caption, size, plots.bars, (measured,)))
     return drawings
 
 

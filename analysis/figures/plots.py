@@ -31,7 +31,7 @@ from analysis.statistics.compare import Comparison
 from analysis.statistics.curves import Curve
 from analysis.statistics.levels import REFERENCES, is_adapter, ordered, short
 from analysis.statistics.observations import Cell, Observations
-from analysis.tables.wording import number
+from analysis.tables.numbers import number
 
 MOST_JOINED = 3
 """Series up to which the values of one seed are joined."""

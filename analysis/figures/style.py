@@ -24,7 +24,7 @@ MARGIN = 0.08
 """Empty space left and right of the outermost numbers, relative to their distance."""
 RATIO_OF_A_LOG_SCALE = 4
 WIDTH_OF_A_CHARACTER = 0.02
-"""Of a tick's name, relative to the axis; axes are half of the figure's width or more."""
+"""Width of a character in a tick's name, relative to the axis, which is half of the figure's width or more."""
 MOST_SERIES = len(PALETTE)
 DIVERGED = "diverged trials"
 REFERENCE_STYLE: dict[Any, Any] = {"full": ("full fine-tuning", "--"), "none": ("untouched base", ":")}
@@ -89,7 +89,7 @@ def reference_lines(axis: Axes, observations: Observations, only: Sequence[str] 
 
 
 def numbers(levels: Sequence[str]) -> list[float]:
-    """``levels`` as numbers; empty where one is none."""
+    """``levels`` as numbers; empty where one is not a number."""
     found = [_number(level) for level in levels]
     return [value for value in found if value is not None] if None not in found else []
 

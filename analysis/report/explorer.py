@@ -22,40 +22,15 @@ from analysis.sources.sweep import Sweep
 from analysis.statistics.confidence import INTERVAL_NAME
 from analysis.statistics.intervals import quantile
 from analysis.statistics.levels import labels, ordered, swept
-from analysis.statistics.questions import OF_BASE, measured, primary
+from analysis.statistics.questions import OF_BASE, deciding, measured
+from sweep.metrics import validation_name
 
 MOST_STEPS = 64
 MOST_CURVES = 6
 MOST_METRICS = 200
-ASSETS = Path(__file__).parent / "assets"
-
-MARKUP = """
-<h2>Explore the trials</h2>
-<section id="explorer">
-<div id="filters"></div>
-<div class="bar"><label>group by <select id="group"></select></label>
-<label>metric <select id="metric"></select></label>
-<button id="clear" type="button">clear all</button> <b id="count"></b></div>
-<canvas id="parallel" role="img" aria-label="parallel coordinates of the trials; drag on an axis to filter"></canvas>
-<p class="soft">Colour follows the order on the last axis. Drag along an axis to keep a range; click on it to let go.</p>
-<div><canvas id="curve" role="img" aria-label="learning curves by group"></canvas>
-<p class="soft" id="note"></p></div>
-<div id="means" class="scroll"></div>
-<h3>What differs</h3>
-<div id="difference" class="scroll"></div>
-<div class="bar"><button id="back" type="button">‹ back</button> <span id="pages"></span>
-<button id="next" type="button">next ›</button></div>
-<div id="trials" class="scroll"></div>
-</section>
-"""
 
 
-def script() -> str:
-    """The page's script: the charts, then the explorer."""
-    return "".join((ASSETS / name).read_text(encoding="utf-8") for name in ("charts.js", "explorer.js"))
-
-
-def payload(sweep: Sweep, target: Path, refresh: int | None) -> tuple[str, str]:
+def payload(sweep: Sweep, target: Path | None, refresh: int | None) -> tuple[str, str]:
     """The two data blocks of the page, gzipped and in base64: the columns as JSON, and the curves as float32."""
     trials = sweep.trials
     factors = [name for name in trials.columns if is_factor(name) and name != SEED]
@@ -75,28 +50,30 @@ def payload(sweep: Sweep, target: Path, refresh: int | None) -> tuple[str, str]:
         "costs": costs,
         "group": main[0] if main else SEED,
         "metric": metrics[0],
-        "shown": list(dict.fromkeys([label, "status", *main, SEED, *metrics[:6], *ratio, *costs])),
+        "shown": list(dict.fromkeys([*main, SEED, *metrics[:6], *ratio, *costs, "status", label])),
+        "name": label,
         "curves": curves,
         "interval": INTERVAL_NAME,
         "quantiles": [quantile(freedom) for freedom in range(1, seeds)],
         "links": _links(sweep, target),
         "refresh": refresh,
     }
-    packed = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
-    return _packed(packed), _packed(block)
+    columns = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+    return packed(columns), packed(block)
 
 
-def _packed(content: bytes) -> str:
+def packed(content: bytes) -> str:
+    """``content`` gzipped and in base64, as the page's script unpacks it."""
     return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode()
 
 
 def _metrics(sweep: Sweep) -> list[str]:
     """The metrics that a reader may choose, the one that decides first."""
     names = measured(sweep.trials, sweep.metrics)
-    results = [name for name in names if not name.startswith((SIZE, COST, OF_BASE))]
+    results = [name for name in names if not name.startswith((SIZE, COST, *OF_BASE))]
     costs = [name for name in names if name.startswith(COST) and describe(name, sweep.metrics).better]
     chosen = [*results, *costs] or names[:1]
-    first = primary(results, sweep.metrics) if results else chosen[0]
+    first = deciding(sweep.trials, sweep.metrics) if results else chosen[0]
     return list(dict.fromkeys([first, *chosen]))[:MOST_METRICS]
 
 
@@ -133,7 +110,8 @@ def _number_column(sweep: Sweep, name: str) -> dict[str, Any]:
     values = [float(f"{value:.7g}") if math.isfinite(value) else None for value in sweep.trials[name].astype(float)]
     whole = all(value is None or value.is_integer() for value in values)
     shown = [int(value) if value is not None else None for value in values] if whole else values
-    return {"name": name, "label": column.title, "better": column.better, "values": shown}
+    curve = validation_name(name)
+    return {"name": name, "label": column.title, "better": column.better, "curve": curve, "values": shown}
 
 
 def _curves(sweep: Sweep, metrics: list[str]) -> tuple[list[dict[str, Any]], bytes]:
@@ -161,9 +139,9 @@ def _curves(sweep: Sweep, metrics: list[str]) -> tuple[list[dict[str, Any]], byt
     return curves, b"".join(blocks)
 
 
-def _links(sweep: Sweep, target: Path) -> str | None:
+def _links(sweep: Sweep, target: Path | None) -> str | None:
     """The relative way from the page to the trials' folders, when they all lie in one folder."""
     parents = {Path(item).parent for item in sweep.trials["folder"].dropna()}
-    if len(parents) != 1:
+    if len(parents) != 1 or target is None:
         return None
     return Path(os.path.relpath(parents.pop().resolve(), target.resolve())).as_posix() + "/"

@@ -14,17 +14,8 @@ from analysis.statistics.levels import REFERENCES, labels, ordered
 from analysis.statistics.observations import Cell, Observations
 from analysis.statistics.questions import Question
 from analysis.statistics.settings import together
-from analysis.tables.wording import (
-    QUALIFIED,
-    ask_text,
-    dependence_text,
-    listed,
-    lost_text,
-    mean_text,
-    number,
-    sentence,
-    together_text,
-)
+from analysis.tables.numbers import listed, mean_text, number, together_text
+from analysis.tables.wording import QUALIFIED, ask_text, dependence_text, lost_text, sentence
 from sweep.text import named
 
 

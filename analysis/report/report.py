@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.errors import BadRequestError
 from analysis.report import page
-from analysis.report.answer import Answer, answer
+from analysis.report.answer import Answer, answer, draw
 from analysis.sources.sweep import Sweep
+from analysis.statistics.confidence import Generalise
 from analysis.statistics.questions import questions
 from analysis.tables.layout import file_stem
-from analysis.tables.render import render
 from sweep import record
 from sweep.files import make_folder, read_foreign, replace_file
 
 
-def write(sweep: Sweep, target: Path | None = None, refresh: int | None = None) -> Path:
+def write(
+    sweep: Sweep,
+    target: Path | None = None,
+    refresh: int | None = None,
+    generalise: Generalise = "both",
+    margin: float | None = None,
+) -> Path:
     """Write the report and return the path of its page.
 
     ``target`` is the report's folder (default: ``report/`` in the sweep's folder). ``refresh`` makes the page
-    reload itself every so many seconds. The same records give the same bytes.
+    reload itself every so many seconds. ``generalise`` and ``margin`` are those of ``analysis.tables.table.build``. The
+    same records give the same bytes.
     Raises BadRequestError when no trial of any task has a metric.
     """
     if target is None:
@@ -33,15 +41,9 @@ def write(sweep: Sweep, target: Path | None = None, refresh: int | None = None) 
         make_folder(target)
     for name in ("tables", "figures"):
         make_folder(target / name)
-    asked, silent = questions(sweep)
-    if not asked:
-        raise BadRequestError("; ".join(silent))
-    answers = []
-    for question in asked:
-        found = answer(sweep, question)
-        found.gaps += silent
-        _write_parts(found, target, f"{file_stem(question.task)}_" if len(asked) > 1 else "")
-        answers.append(found)
+    answers = [draw(one, sweep) for one in answer_all(sweep, generalise, margin)]
+    for name, content in ((name, content) for one in answers for name, content in one.files.items()):
+        replace_file(target / name, content)
     hashes = sources(sweep)
     replace_file(target / "sources.json", json.dumps(hashes, indent=1, sort_keys=True).encode() + b"\n")
     html = page.render(sweep, answers, combined(hashes), target, refresh)
@@ -49,16 +51,24 @@ def write(sweep: Sweep, target: Path | None = None, refresh: int | None = None) 
     return target / "index.html"
 
 
-def _write_parts(found: Answer, target: Path, prefix: str) -> None:
-    """Write the tables and figures of one answer."""
-    for table in found.tables:
-        stem = prefix + "_by_".join([file_stem(table.metric.name), file_stem(table.rows.name)])
-        stem += f"_and_{file_stem(table.columns.name)}" if table.columns else ""
-        for style in ("md", "tex", "csv"):
-            replace_file(target / "tables" / f"{stem}.{style}", render(table, style).encode())
-    for drawing in found.drawings:
-        replace_file(target / "figures" / f"{prefix}{drawing.name}.svg", drawing.svg)
-        replace_file(target / "figures" / f"{prefix}{drawing.name}.png", drawing.png)
+def as_page(sweep: Sweep) -> str:
+    """The report's page alone; nothing is written, and trials are not linked to their folders."""
+    answers = [draw(one, sweep) for one in answer_all(sweep)]
+    return page.render(sweep, answers, combined(sources(sweep)))
+
+
+def answer_all(sweep: Sweep, generalise: Generalise = "both", margin: float | None = None) -> list[Answer]:
+    """An answer for each task, without figures. Raises BadRequestError when no trial of any task has a metric."""
+    asked, silent = questions(sweep)
+    if not asked:
+        raise BadRequestError("; ".join(silent))
+    answers = []
+    for question in asked:
+        asking = replace(question, generalise=generalise, margin=margin)
+        found = answer(sweep, asking, f"{file_stem(question.task)}_" if len(asked) > 1 else "")
+        found.gaps += silent
+        answers.append(found)
+    return answers
 
 
 def sources(sweep: Sweep) -> dict[str, str]:

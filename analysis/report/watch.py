@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from analysis import load
 from analysis.errors import BadRequestError
 from analysis.report import report
 from analysis.sources import cache
+from analysis.sources.load import load
+from analysis.statistics.confidence import Generalise
 from sweep.text import say
 
 
@@ -17,11 +18,13 @@ def watch(
     target: Path | None,
     seconds: float,
     go_on: Callable[[], bool] = lambda: True,
+    generalise: Generalise = "both",
+    margin: float | None = None,
 ) -> None:
     """Write the report whenever a record or a history changes, looking every ``seconds``, until interrupted.
 
-    The page reloads itself and keeps its filters. A sweep without any finished trial yet is waited for.
-    Raises BadRequestError for a source that is no folder.
+    ``generalise`` and ``margin`` are those of the report. The page reloads itself and keeps its filters. A sweep
+    without any finished trial yet is waited for. Raises BadRequestError for a source that is not a folder.
     """
     if seconds <= 0:
         raise BadRequestError(f"--watch {seconds:g}: the time between two looks must be above 0 seconds")
@@ -35,7 +38,7 @@ def watch(
         if now != last:
             last = now
             try:
-                path = report.write(load(sources), target, max(2, round(seconds)))
+                path = report.write(load(sources), target, max(2, round(seconds)), generalise, margin)
                 say(f"{time.strftime('%H:%M:%S')} wrote {path}")
             except BadRequestError as error:
                 say(f"{time.strftime('%H:%M:%S')} waiting: {error}")

@@ -1,6 +1,6 @@
 """A saved W&B workspace for a sweep: the same questions as the report, on a W&B server.
 
-Needs the optional package ``wandb-workspaces``. Building one talks to nobody; saving it needs a key.
+Needs the optional package ``wandb-workspaces``. Building one needs no network; saving it needs a key.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from analysis.columns import RATIO, describe
 from analysis.errors import BadRequestError
 from analysis.sources.sweep import Sweep
 from analysis.statistics.questions import questions
-from sweep.metrics import TRAIN_LOSS
+from sweep.metrics import TRAIN_LOSS, validation_name
 from sweep.wandb_log import RESULT
 
 if TYPE_CHECKING:
@@ -37,7 +37,11 @@ def build(sweep: Sweep, entity: str, project: str) -> Workspace:
         raise BadRequestError("; ".join(silent))
     question = asked[0]
     names = [str(name) for name in sweep.trials["name"].dropna().unique()]
-    logged = [name for name in (question.primary, *question.secondary, TRAIN_LOSS.name) if name in sweep.history]
+    logged = [
+        name
+        for name in (*map(validation_name, (question.primary, *question.secondary)), TRAIN_LOSS.name)
+        if name in sweep.history
+    ]
     ratio, metric = panels.SummaryMetric(RATIO), panels.SummaryMetric(RESULT + question.primary)
     axes = [
         panels.ParallelCoordinatesPlotColumn(panels.Config(name), display_name=describe(name).label)

@@ -1,19 +1,28 @@
-"""Parquet copies of loaded sweeps in the user's own cache folder: the second load takes a tenth of a second.
+"""Copies of loaded sweeps and scores in the user's own cache folder: the second load takes a tenth of a second.
 
 The key is the device, inode, time of change and size of every file that the loader reads, so a changed or new record is
-always seen. Nothing is kept in a sweep's folder, which somebody else may have made.
+always seen. Nothing is kept in a sweep's folder, which may come from elsewhere.
 """
 
+from __future__ import annotations
+
+import contextlib
 import hashlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analysis.sources.folders import begun_trials
 from analysis.sources.sweep import Sweep
 from sweep import metrics, record
 from sweep.files import replace_file
 
+if TYPE_CHECKING:
+    import numpy as np
+
 VERSION = 4
+FEWEST_KEPT = 500
+"""Fewer files of scores are read as fast as a copy of them."""
 
 
 def place() -> Path:
@@ -27,12 +36,18 @@ def fingerprint(folder: Path) -> str:
     for trial in begun_trials(folder):
         for path in (trial, *(trial / name for name in (record.RECORD_FILE, record.HISTORY_FILE, ".hydra"))):
             try:
-                state = path.lstat()
+                now = state(path)
             except OSError:
                 continue
             digest.update(os.fsencode(path.relative_to(folder)))
-            digest.update(f" {state.st_dev} {state.st_ino} {state.st_ctime_ns} {state.st_size}\n".encode())
+            digest.update(f" {' '.join(map(str, now))}\n".encode())
     return digest.hexdigest()
+
+
+def state(path: Path) -> tuple[int, int, int, int]:
+    """What changes with a file: its device, inode, time of change and size. Raises OSError where there is none."""
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino, found.st_ctime_ns, found.st_size
 
 
 def fetch(folder: Path, key: str) -> Sweep | None:
@@ -45,7 +60,7 @@ def fetch(folder: Path, key: str) -> Sweep | None:
         trials, history = pd.read_parquet(trials_file), pd.read_parquet(history_file)
         if (trials.attrs["key"], history.attrs["key"]) != (key, key):
             return None
-        found = Sweep(
+        sweep = Sweep(
             trials.attrs["name"],
             trials,
             history,
@@ -57,7 +72,7 @@ def fetch(folder: Path, key: str) -> Sweep | None:
     except (OSError, ValueError, KeyError, TypeError, ArrowException):
         return None
     trials.attrs, history.attrs = {}, {}
-    return found
+    return sweep
 
 
 def keep(sweep: Sweep, key: str) -> Sweep:
@@ -83,8 +98,47 @@ def keep(sweep: Sweep, key: str) -> Sweep:
     return sweep
 
 
+def fetch_columns(folder: Path, name: str, states: np.ndarray) -> dict[str, np.ndarray] | None:
+    """The columns that were kept as ``name``, of the files that have these ``states`` (T, 4); None unless all are there.
+
+    ``sums`` has a row for each file; the others belong to all of them.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if len(states) < FEWEST_KEPT:
+        return None
+    try:
+        kept = load_file(_columns_file(folder, name))
+        row_of = {row: place for place, row in enumerate(map(tuple, kept.pop("states").tolist()))}
+        rows = [row_of[row] for row in map(tuple, states.tolist())]
+        return kept | {"sums": kept["sums"] if rows == list(range(len(kept["sums"]))) else kept["sums"][rows]}
+    except (OSError, KeyError, SafetensorError):
+        return None
+
+
+def keep_columns(folder: Path, name: str, states: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+    """Keep ``columns`` for ``fetch_columns``, in place of what was kept before; where there are few, reading is as fast."""
+    from safetensors.numpy import save
+
+    if len(states) < FEWEST_KEPT:
+        return
+    with contextlib.suppress(OSError):
+        place().mkdir(parents=True, exist_ok=True)
+        replace_file(_columns_file(folder, name), save({**columns, "states": states}))
+
+
+def _columns_file(folder: Path, name: str) -> Path:
+    return place() / f"{_stem(folder)}.{hashlib.sha256(name.encode()).hexdigest()[:16]}.safetensors"
+
+
 def _files(folder: Path) -> tuple[Path, Path]:
-    """The files of the trials and of the history of ``folder``, which is known by its device and inode."""
-    state = folder.stat()
-    stem = f"{state.st_dev:x}-{state.st_ino:x}"
+    """The files of the trials and of the history of ``folder``."""
+    stem = _stem(folder)
     return place() / f"{stem}.trials.parquet", place() / f"{stem}.history.parquet"
+
+
+def _stem(folder: Path) -> str:
+    """How a folder is known: by its device and inode."""
+    found = folder.stat()
+    return f"{found.st_dev:x}-{found.st_ino:x}"

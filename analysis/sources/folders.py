@@ -13,7 +13,7 @@ from sweep import metrics, record
 from sweep.files import read_foreign
 
 LAST_STEP = 1 << 53
-"""Steps above it are no steps: a float cannot count them."""
+"""Largest step: a float cannot count beyond it."""
 
 
 def begun_trials(folder: Path) -> list[Path]:
@@ -31,11 +31,11 @@ def read_trials(folders: Iterable[Path]) -> Raw:
             raw.problems.append(f"{item} is a symbolic link, which is not followed")
             continue
         try:
-            found = record.read(item)
+            trial = record.read(item)
         except ValueError as error:
             raw.problems.append(str(error))
             continue
-        if found is None:
+        if trial is None:
             raw.missing.append(item.name)
             continue
         try:
@@ -43,9 +43,9 @@ def read_trials(folders: Iterable[Path]) -> Raw:
         except OSError as error:
             raw.problems.append(f"{item / record.HISTORY_FILE} is left out ({error.strerror})")
             rows, bad = [], 0
-        raw.add(trial_row(found, item), rows, str(item))
-        if found.metrics != declared:
-            declared = found.metrics
+        raw.add(trial_row(trial, item), rows, str(item))
+        if trial.metrics != declared:
+            declared = trial.metrics
             raw.declare(metrics.of_plain(declared), item.name)
         if bad:
             torn.append(f"{item.name} ({bad})")
@@ -54,37 +54,41 @@ def read_trials(folders: Iterable[Path]) -> Raw:
     return raw
 
 
-def trial_row(found: record.Record, folder: Path) -> dict[str, Any]:
+def trial_row(trial: record.Record, folder: Path) -> dict[str, Any]:
     """The flat row of one record: identity, factors, metrics, size, speed, environment."""
     row = {
-        "trial_id": found.trial_id,
-        "name": found.name,
-        "ablation": found.ablation,
-        "status": found.status,
+        "trial_id": trial.trial_id,
+        "name": trial.name,
+        "ablation": trial.ablation,
+        "status": trial.status,
         "folder": folder.as_posix(),
-        **{key: value for key, value in flat_row(found.trial).items() if is_factor(key)},
-        **found.result,
-        **{f"params/{key}": value for key, value in found.params.items()},
-        **{f"perf/{key}": value for key, value in found.perf.items()},
+        **{key: value for key, value in flat_row(trial.trial).items() if is_factor(key)},
+        **trial.result,
+        **{f"params/{key}": value for key, value in trial.params.items()},
+        **{f"perf/{key}": value for key, value in trial.perf.items()},
     }
-    row.update(flat_row(found.environment, "environment."))
-    if found.error:
-        row["error.type"] = found.error.get("type")
-        row["error.message"] = found.error.get("message")
+    row.update(flat_row(trial.environment, "environment."))
+    if trial.error:
+        row["error.type"] = trial.error.get("type")
+        row["error.message"] = trial.error.get("message")
     return row
 
 
 def read_history(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows of one ``history.jsonl`` and how many lines are no JSON object (a torn last line).
+    """The rows of one ``history.jsonl`` and how many lines are not JSON objects (a torn last line).
 
     Raises OSError for a file that is there and cannot be read.
     """
+    try:
+        return parse_rows(read_foreign(path, record.LARGEST_HISTORY, links=False))
+    except FileNotFoundError:
+        return [], 0
+
+
+def parse_rows(content: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The rows in a part of a ``history.jsonl``, and how many of its lines are none."""
     rows: list[dict[str, Any]] = []
     bad = 0
-    try:
-        content = read_foreign(path, record.LARGEST_HISTORY, links=False)
-    except FileNotFoundError:
-        return rows, bad
     for line in content.splitlines():
         try:
             row = orjson.loads(line)

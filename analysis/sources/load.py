@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.errors import BadRequestError
-from analysis.sources import cache
+from analysis.sources import cache, harness, trainer
 from analysis.sources.folders import begun_trials, read_trials
+from analysis.sources.foreign import AS_FOUND, Roles
 from analysis.sources.frames import assemble, join
 from analysis.sources.sweep import Sweep
+from analysis.sources.tabular import FORMATS, read_frame, read_table
 from analysis.sources.wandb_api import read_group
 from analysis.sources.wandb_files import run_files
 from analysis.sources.wandb_runs import read_offline
@@ -23,17 +25,15 @@ from sweep.text import named
 WANDB_SCHEME = "wandb:"
 
 
-def load(source: str | Path | Sequence[str | Path]) -> Sweep:
-    """Read one source, or several into one sweep.
+def load(source: str | Path | Sequence[str | Path], roles: Roles = AS_FOUND) -> Sweep:
+    """Read one source, or several into one sweep; ``roles`` says what is what in the results of another program.
 
-    A source is a sweep's folder (``outputs/rank``), a folder of offline W&B runs (``outputs/rank/wandb``), or
-    runs on a W&B server (``wandb:entity/project`` or ``wandb:entity/project/group``).
     Raises BadRequestError when a source does not exist or holds no trial at all.
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
     if not sources:
         raise BadRequestError("no source: name a sweep's folder, such as outputs/quickstart")
-    parts = [_load_one(item) for item in sources]
+    parts = [_load_one(item, roles) for item in sources]
     sweep = parts[0] if len(parts) == 1 else join(parts)
     if sweep.trials.empty:
         detail = "".join(f"\n  {line}" for line in (*sweep.problems, *(f"unfinished: {m}" for m in sweep.missing)))
@@ -41,11 +41,13 @@ def load(source: str | Path | Sequence[str | Path]) -> Sweep:
     return sweep
 
 
-def _load_one(source: str | Path) -> Sweep:
+def _load_one(source: str | Path, roles: Roles) -> Sweep:
     if str(source).startswith(WANDB_SCHEME):
         path = str(source).removeprefix(WANDB_SCHEME)
-        return assemble(path.rsplit("/", 1)[-1], read_group(path), None)
+        return assemble(path.rsplit("/", 1)[-1], read_group(path, roles), None)
     folder = Path(source)
+    if folder.suffix in FORMATS and not folder.is_dir():
+        return assemble(folder.stem, read_frame(read_table(folder), roles, folder.stem), None)
     if not folder.is_dir():
         near = sorted(item.name for item in folder.parent.glob("*") if item.is_dir() and item.name[0] != ".")
         hint = f"; {folder.parent} holds {', '.join(near[:20])}" if near else ""
@@ -57,7 +59,11 @@ def _load_one(source: str | Path) -> Sweep:
     if not trials:
         _refuse_neighbours(folder)
         if run_files(folder):
-            return assemble(folder.resolve().parent.name, read_offline(folder), folder)
+            return assemble(folder.resolve().parent.name, read_offline(folder, roles), folder)
+        if states := trainer.state_files(folder):
+            return assemble(folder.resolve().name, trainer.read(folder, states, roles), folder)
+        if samples := harness.sample_files(folder):
+            return assemble(folder.resolve().name, harness.read(folder, samples, roles), folder)
     return cache.keep(assemble(folder.resolve().name, read_trials(trials), folder), key)
 
 

@@ -77,5 +77,5 @@ class Sweep:
     @property
     def counts(self) -> dict[str, int]:
         """How many trials finished, were pruned, diverged, failed, and are missing (unfinished)."""
-        found = self.trials["status"].value_counts()
-        return {status: int(found.get(status, 0)) for status in STATUSES} | {"missing": len(self.missing)}
+        counts = self.trials["status"].value_counts()
+        return {status: int(counts.get(status, 0)) for status in STATUSES} | {"missing": len(self.missing)}

@@ -4,20 +4,18 @@ A killed process leaves a file with a torn tail; every record before it is read.
 """
 
 import json
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from analysis.sources.walk import files_below
 from sweep import wandb_log
 from sweep.files import read_foreign
 from sweep.record import MOST_KEYS, too_large
 
 LARGEST = 256 << 20
 """Largest file that is read, in bytes; a run of ours has some ten KB."""
-DEEPEST_FOLDER = 8
-"""How far below a folder runs are looked for; W&B puts them two levels below ``wandb``."""
 NON_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
@@ -40,35 +38,9 @@ class WandbRun:
     truncated: bool = False
 
 
-def read_runs(folder: Path) -> list[WandbRun]:
-    """Read every run below ``folder``, in the order of their files' names."""
-    return [read_run(path) for path in run_files(folder)]
-
-
 def run_files(folder: Path) -> list[Path]:
-    """The ``.wandb`` files below ``folder``, in the order of their names.
-
-    Links (``latest-run``) are not followed and set-aside attempts (``superseded/``) are skipped, so a run
-    appears once.
-    """
-    paths: list[Path] = []
-    level = [folder]
-    for _ in range(DEEPEST_FOLDER):
-        below: list[Path] = []
-        for item in (item for parent in level for item in _content(parent)):
-            if item.name.endswith(".wandb"):
-                paths.append(item)
-            elif item.name != wandb_log.SUPERSEDED and stat.S_ISDIR(item.lstat().st_mode):
-                below.append(item)
-        level = below
-    return sorted(path for path in paths if not path.is_symlink())
-
-
-def _content(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError:  # gone, or closed to this user
-        return []
+    """The ``.wandb`` files below ``folder``, in the order of their names, without set-aside attempts (``superseded/``)."""
+    return files_below(folder, lambda name: name.endswith(".wandb"), wandb_log.SUPERSEDED)
 
 
 def read_run(path: Path) -> WandbRun:
@@ -94,6 +66,14 @@ def read_run(path: Path) -> WandbRun:
     fault = too_large(run.config) or too_large(run.summary)
     if fault or len({key for row in run.history for key in row}) > MOST_KEYS:
         raise ValueError(f"{path} is left out ({fault or f'its history has more than {MOST_KEYS:,} keys'})")
+    return without_bookkeeping(run)
+
+
+def without_bookkeeping(run: WandbRun) -> WandbRun:
+    """The same run without the keys that W&B adds for itself; a row that its program gave no ``step`` has W&B's own."""
+    for row in run.history:
+        if "_step" in row:
+            row.setdefault("step", row["_step"])
     for values in (run.config, run.summary, *run.history):
         for key in [key for key in values if key.startswith("_")]:
             del values[key]

@@ -22,8 +22,8 @@ FINEST = 1e-3
 """Relative to the mean of the other seeds: a smaller spread of theirs counts as this."""
 MOST_CELLS = 60
 """Cells up to which every pair is looked at; with more, each is compared with the first."""
-SOURCE = "eval/source_"
-"""Prefix of what is forgotten: nearly every trained cell is worse there than the untouched base."""
+SOURCE = ("eval/source_", "test/source_")
+"""Prefixes of what is forgotten: nearly every trained cell is worse there than the untouched base."""
 
 
 def notes(observations: Observations, trials: pd.DataFrame) -> list[Note]:
@@ -116,7 +116,7 @@ def _worse_than_the_base(observations: Observations, trials: pd.DataFrame) -> li
     metric = observations.metric
     if metric.better is None or metric.tuned_on is None or metric.name.startswith(SOURCE):
         return []
-    name = metric.name.replace("eval/", "eval/base_", 1)
+    name = metric.name.replace("/", "/base_", 1)
     trained = [cell for cell in observations.filled if "none" not in cell]
     if name != metric.name and name in trials and trials[name].notna().any():
         keys = [labels(trials, factor).to_numpy() for factor in observations.factors]

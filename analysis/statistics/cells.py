@@ -16,13 +16,15 @@ from analysis.columns import (
     SEED,
     SIZE,
     TASK,
+    TRIAL,
     Column,
     describe,
     is_factor,
     is_metric,
 )
 from analysis.errors import BadRequestError, unknown
-from analysis.statistics import cautions, tuning
+from analysis.statistics import cautions, examples, tuning
+from analysis.statistics.confidence import Generalise
 from analysis.statistics.intervals import ENOUGH_SEEDS
 from analysis.statistics.levels import REFERENCES, UNSET, is_adapter, is_reference, labels, level_text, ordered
 from analysis.statistics.notes import Note, info, warning
@@ -33,9 +35,16 @@ from sweep.record import STATUSES
 
 
 def observe(
-    trials: pd.DataFrame, factors: Sequence[str], metric: str, metrics: Mapping[str, Metric] = OURS
+    trials: pd.DataFrame,
+    factors: Sequence[str],
+    metric: str,
+    metrics: Mapping[str, Metric] = OURS,
+    generalise: Generalise = "both",
 ) -> Observations:
     """Reduce ``trials`` to one value of ``metric`` per cell of ``factors`` and seed.
+
+    The scores of single examples are read for the trials behind these values where their files have them; ``generalise``
+    says what verdicts should hold for besides.
 
     A learning rate that varies inside the cells is tuned (see ``analysis.statistics.tuning``) where the metric has a
     better direction. Other factors that vary inside the cells are averaged, over the combinations that all
@@ -49,6 +58,7 @@ def observe(
     frame = pd.DataFrame({factor: labels(trials, factor) for factor in (*factors, SEED)})
     levels = {factor: ordered(frame[factor]) for factor in factors}
     frame["value"] = trials[metric].where(comparable(trials))
+    frame[TRIAL] = frame.index
     counts = _count(trials, frame, factors)
     hidden = _hidden(trials, frame, factors)
     if TASK in hidden:
@@ -67,10 +77,13 @@ def observe(
         notes += tuning.choice_notes(choices, column, chosen_by)
     elif chosen_by is not None and len(counts) > 1:
         notes += _untuned_notes(trials, factors)
+    frame, scored, of_scores = examples.score(trials, frame, column)
     values, detail, averaging = _average(frame, factors, rest, bool(is_reference(trials).any()))
     values = values[values["value"].notna()].reset_index(drop=True)
+    by_example = scored.of(values, detail, factors) if scored and len(values) else None
     counts["n"] = values.groupby(list(factors))["value"].size().reindex(counts.index, fill_value=0).astype(int)
-    notes += [*averaging, *_count_notes(counts), *_metric_notes(trials, column)]
+    notes += [*of_scores, *averaging, *_count_notes(counts), *_metric_notes(trials, column)]
+    notes += examples.said(by_example, column, generalise, int(counts["n"].max()))
     counted = trials[comparable(trials) & trials[metric].notna()]
     moves = together(counted, factors)
     ignored = [*rest, *([moves.follower] if moves else [])]
@@ -90,6 +103,8 @@ def observe(
         detail=detail,
         diverged=_diverged(trials, factors, values),
         together=moves,
+        examples=by_example,
+        generalise=generalise,
     )
     return replace(observations, notes=(*notes, *cautions.notes(observations, counted)))
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
-
-import numpy as np
 
 from analysis.errors import BadRequestError, unknown
 from analysis.statistics.cautions import refusals
+from analysis.statistics.confidence import Generalise
+from analysis.statistics.crossed import Layout, layout, tested
 from analysis.statistics.interactions import Dependence, dependences
 from analysis.statistics.intervals import (
     ALPHA,
@@ -33,6 +34,7 @@ Verdict = Literal[
     "better where it converges",
     "worse where the baseline converges",
     "depends",
+    "equivalent",
     "not distinguishable",
     "refused",
     "no shared seed",
@@ -56,14 +58,15 @@ class Comparison:
     ``by_seed`` are the differences that were tested. ``also_differ`` is what else differs between the cells: it
     leaves no verdict; ``environments`` is what differs in where they were trained. ``dependence``: the
     differences by level of a factor that was averaged over and that matters for them. ``lost`` and ``lost_baseline``
-    count diverged seeds. ``unpaired`` stands for the difference where the cells share no seed.
+    count diverged seeds. ``unpaired`` stands for the difference where the cells share no seed. ``within``: the margin
+    inside which the true difference was shown to lie. ``generalise``: what the verdict holds for besides what was tried;
+    ``layout``: the mean squares of seeds and examples, where both are samples. ``family``: the number of comparisons.
     """
 
     cell: Cell
     baseline: Cell
     difference: Paired
     p_holm: float
-    detectable: float
     verdict: Verdict
     by_seed: tuple[float, ...] = ()
     also_differ: tuple[Difference, ...] = ()
@@ -72,6 +75,15 @@ class Comparison:
     lost: Lost = Lost(0, 0)
     lost_baseline: Lost = Lost(0, 0)
     unpaired: Unpaired | None = None
+    within: float | None = None
+    generalise: Generalise = "seeds"
+    layout: Layout | None = None
+    family: int = 1
+
+    @cached_property
+    def detectable(self) -> float:
+        """The smallest true difference that would have been found with 80% power; NaN where nothing varies."""
+        return max((detectable(error, self.family) for error in self.difference.errors), default=math.nan)
 
     @property
     def significant(self) -> bool:
@@ -79,54 +91,86 @@ class Comparison:
         return self.verdict in ("better", "worse", "different")
 
 
-def compare(observations: Observations, pairs: Sequence[tuple[Cell, Cell]]) -> list[Comparison]:
+def compare(
+    observations: Observations, pairs: Sequence[tuple[Cell, Cell]], margin: float | None = None
+) -> list[Comparison]:
     """Compare each (cell, baseline) pair over the seeds that both have; the pairs are one Holm family.
 
     A pair that differs in more than is asked is not tested. Where a difference depends on a factor that was averaged
     over, each of its levels must be significant. Where the better side lost diverged seeds, the difference must
-    also be significant with each of them counted as the worst.
+    also be significant with each of them counted as the worst. ``margin``: cells are equivalent where two one-sided tests,
+    Holm-corrected too, show that their true difference is smaller; never where one has lost seeds.
+    Raises BadRequestError for a margin that is no positive number.
     """
+    if margin is not None and not 0 < margin < math.inf:
+        raise BadRequestError(f"--margin {margin:g}: the largest difference that does not matter must be above 0")
     refused = [refusals(observations, cell, baseline) for cell, baseline in pairs]
-    values = [_paired_values(observations, *pair) for pair in pairs]
-    tests = [paired(row) for row in values]
+    evidence = [_evidence(observations, *pair) for pair in pairs]
     fair = [index for index, (also, _) in enumerate(refused) if not also]
     depends = dict(zip(fair, dependences(observations, [pairs[index] for index in fair]), strict=True))
     ps = [
-        math.nan if also or test.n < ENOUGH_SEEDS else _at_every_level(test.p, depends[index])
-        for index, ((also, _), test) in enumerate(zip(refused, tests, strict=True))
+        math.nan if also or not one.enough else _at_every_level(one.test.p, depends[index])
+        for index, ((also, _), one) in enumerate(zip(refused, evidence, strict=True))
     ]
-    safe = [_with_the_lost(observations, *pair, test, p) for pair, test, p in zip(pairs, tests, ps, strict=True)]
+    safe = [_with_the_lost(observations, *pair, one.test, p) for pair, one, p in zip(pairs, evidence, ps, strict=True)]
     family = max(1, sum(not math.isnan(p) for p in ps))
+    lost = [(_lost(observations, cell), _lost(observations, baseline)) for cell, baseline in pairs]
+    outside = [
+        math.nan
+        if margin is None or math.isnan(p)
+        else 1.0
+        if depends[index] or any(side.diverged for side in lost[index])
+        else evidence[index].test.p_outside(margin)
+        for index, p in enumerate(ps)
+    ]
     found = []
-    for index, ((cell, baseline), test, p, p_safe) in enumerate(zip(pairs, tests, holm(ps), holm(safe), strict=True)):
-        also, environments = refused[index]
-        dependence = depends.get(index)
-        verdict = "refused" if also else _verdict(test, p, p_safe, dependence, observations.metric.better)
+    corrected = zip(holm(ps), holm(safe), holm(outside), strict=True)
+    for index, (p, p_safe, p_outside) in enumerate(corrected):
+        (cell, baseline), one, (also, environments) = pairs[index], evidence[index], refused[index]
+        within = margin if p_outside < ALPHA else None
+        verdict = "refused" if also else _verdict(one, p, p_safe, depends[index], observations.metric.better, within)
         found.append(
             Comparison(
                 cell,
                 baseline,
-                test,
+                one.test,
                 p,
-                detectable(test.std, test.n, family),
                 verdict,
-                tuple(map(float, values[index])),
+                one.by_seed,
                 tuple(also),
                 tuple(environments),
-                dependence,
-                _lost(observations, cell),
-                _lost(observations, baseline),
-                None if test.n else unpaired(observations.cell(cell), observations.cell(baseline)),
+                depends.get(index),
+                *lost[index],
+                None if one.test.n else unpaired(observations.cell(cell), observations.cell(baseline)),
+                within,
+                one.generalise,
+                one.layout,
+                family,
             )
         )
     return found
 
 
-def _paired_values(observations: Observations, cell: Cell, baseline: Cell) -> np.ndarray:
-    left, right = observations.cell(cell), observations.cell(baseline)
-    shared = left.index.intersection(right.index)
-    difference: np.ndarray = left[shared].to_numpy() - right[shared].to_numpy()
-    return difference
+@dataclass(frozen=True)
+class _Evidence:
+    """The differences of one pair, tested; ``enough``: whether there are enough of them for a verdict."""
+
+    by_seed: tuple[float, ...]
+    test: Paired
+    generalise: Generalise
+    layout: Layout | None
+    enough: bool
+
+
+def _evidence(observations: Observations, cell: Cell, baseline: Cell) -> _Evidence:
+    differences, d = observations.differences(cell, baseline)
+    by_seed, n = tuple(map(float, differences)), len(differences)
+    if d is None or observations.generalise == "seeds" or not n:
+        return _Evidence(by_seed, paired(differences), "seeds", None, n >= ENOUGH_SEEDS)
+    test = tested(differences, d, observations.generalise)
+    if observations.generalise == "examples":
+        return _Evidence(by_seed, test, "examples", None, True)
+    return _Evidence(by_seed, test, "both", layout(d) if n > 1 else None, n >= ENOUGH_SEEDS)
 
 
 def _at_every_level(p: float, dependence: Dependence | None) -> float:
@@ -159,18 +203,20 @@ def _lost(observations: Observations, cell: Cell) -> Lost:
     return Lost(len(diverged), len(diverged) + len(observations.cell(cell)))
 
 
-def _verdict(difference: Paired, p: float, p_safe: float, dependence: Dependence | None, better: str | None) -> Verdict:
-    if difference.n == 0:
+def _verdict(
+    one: _Evidence, p: float, p_safe: float, dependence: Dependence | None, better: str | None, within: float | None
+) -> Verdict:
+    if one.test.n == 0:
         return "no shared seed"
-    if difference.n < ENOUGH_SEEDS:
+    if not one.enough:
         return "too few seeds"
     if math.isnan(p):
         return "no variation"
     if p >= ALPHA:
-        return "not distinguishable" if dependence is None else "depends"
+        return "depends" if dependence else "not distinguishable" if within is None else "equivalent"
     if better is None:
         return "different"
-    if (difference.mean < 0) == (better == "lower"):
+    if (one.test.mean < 0) == (better == "lower"):
         return "better" if p_safe < ALPHA else "better where it converges"
     return "worse" if p_safe < ALPHA else "worse where the baseline converges"
 

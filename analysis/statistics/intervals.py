@@ -7,10 +7,11 @@ measured coverage and false-positive rates.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special, stats
 
 from analysis.statistics.confidence import CONFIDENCE
 
@@ -41,9 +42,9 @@ def mean(values: np.ndarray) -> float:
     return float(values.mean())
 
 
-def quantile(freedom: int) -> float:
+def quantile(freedom: float) -> float:
     """Half the width of an interval in standard errors, at ``freedom`` degrees of freedom."""
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    return float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
 def summarise(values: ArrayLike) -> Summary:
@@ -62,11 +63,30 @@ def summarise(values: ArrayLike) -> Summary:
 
 
 @dataclass(frozen=True)
+class Error:
+    """A standard error ``size`` of a mean, estimated with so many degrees of ``freedom``."""
+
+    size: float
+    freedom: float
+
+    def p(self, distance: float) -> float:
+        """Two-sided p of a mean that is ``distance`` from the tested value."""
+        return float(2 * special.stdtr(self.freedom, -abs(distance) / self.size))
+
+    @property
+    def half(self) -> float:
+        """Half the width of the interval."""
+        return quantile(self.freedom) * self.size
+
+
+@dataclass(frozen=True)
 class Paired:
     """Differences cell − baseline at equal seeds: mean, 95% t interval, two-sided paired t test.
 
     ``effect`` is the mean difference in standard deviations of the differences (Cohen's d_z). ``p`` and
-    ``effect`` are NaN where the differences do not vary, or where there are fewer than two.
+    ``effect`` are NaN where the differences do not vary, or where there are fewer than two. ``errors``: what is said must
+    hold under each of these, so that ``p`` is the largest of theirs and the interval the widest; one that is over seeds
+    alone unless the examples are a sample too (see ``analysis.statistics.crossed``).
     """
 
     n: int
@@ -76,10 +96,20 @@ class Paired:
     std: float
     p: float
     effect: float
+    errors: tuple[Error, ...] = ()
+
+    def p_outside(self, margin: float) -> float:
+        """P of the hypothesis that the true difference is ``margin`` or more from zero: two one-sided t tests.
+
+        Schuirmann 1987: the larger of both sides, under each of the errors; NaN where nothing varies.
+        """
+        room = margin - abs(self.mean)
+        ps = [special.stdtr(error.freedom, -room / error.size) for error in self.errors]
+        return float(max(ps)) if ps else math.nan
 
 
 def paired(differences: ArrayLike) -> Paired:
-    """Test the finite ``differences`` against zero.
+    """Test the finite ``differences`` against zero, over seeds.
 
     Differences whose spread is below float noise (1e-9 of their size) carry no evidence: they would give
     p = 0 from a single distinct observation. Their p is NaN.
@@ -90,8 +120,14 @@ def paired(differences: ArrayLike) -> Paired:
     if summary.n < 2 or summary.std <= 1e-9 * float(np.abs(x).max()):
         std = summary.std if summary.n < 2 else 0.0
         return Paired(summary.n, summary.mean, summary.low, summary.high, std, math.nan, math.nan)
-    p = float(stats.ttest_1samp(x, 0.0).pvalue)
-    return Paired(summary.n, summary.mean, summary.low, summary.high, summary.std, p, summary.mean / summary.std)
+    error = Error(summary.std / math.sqrt(summary.n), summary.n - 1)
+    return under((error,), summary.n, summary.mean, summary.std)
+
+
+def under(errors: tuple[Error, ...], n: int, mean: float, std: float) -> Paired:
+    """The largest p and the widest interval under ``errors`` of a mean difference over ``n`` seeds."""
+    p, half = max(error.p(mean) for error in errors), max(error.half for error in errors)
+    return Paired(n, mean, mean - half, mean + half, std, p, mean / std if std else math.nan, errors)
 
 
 @dataclass(frozen=True)
@@ -129,20 +165,20 @@ def holm(ps: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def detectable(std: float, n: int, family: int = 1) -> float:
-    """The smallest true mean difference that a paired t test would have found with 80% power.
+def detectable(error: Error, family: int = 1) -> float:
+    """The smallest true mean difference that a t test under ``error`` would have found with 80% power.
 
-    ``std`` is the standard deviation of the differences, ``n`` the number of pairs, ``family`` the number of
-    comparisons: the level is ALPHA/family, the first and strictest step of Holm's procedure. Solves the
-    noncentral t distribution for its shift; the far tail, below 1e-4 there, is left out. NaN below two pairs.
+    ``family`` is the number of comparisons: the level is ALPHA/family, the first and strictest step of Holm's
+    procedure. Solves the noncentral t distribution for its shift; the far tail, below 1e-4 there, is left out.
     """
-    if n < 2 or not math.isfinite(std):
-        return math.nan
-    if std == 0:
-        return 0.0
+    return _shift(error.freedom, family) * error.size
+
+
+@lru_cache(1024)
+def _shift(freedom: float, family: int) -> float:
+    """The same in standard errors."""
     from scipy.optimize import brentq
 
-    freedom = n - 1
     critical = float(stats.t.isf(ALPHA / family / 2, freedom))
 
     def shortfall(shift: float) -> float:
@@ -151,7 +187,7 @@ def detectable(std: float, n: int, family: int = 1) -> float:
     high = 1.0
     while shortfall(high) < 0:
         high *= 1.5
-    return float(brentq(shortfall, 0.0, high)) / math.sqrt(n) * std
+    return float(brentq(shortfall, 0.0, high))
 
 
 def smallest_rank_p(n: int) -> float:

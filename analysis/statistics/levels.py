@@ -26,6 +26,11 @@ def level_text(value: object) -> str:
     return str(value)
 
 
+def own_level(factor: str, text: str) -> str:
+    """The level of a trial that is set to ``text``: ``bias none`` where ``none`` would be taken for the untouched base."""
+    return f"{factor.rpartition('.')[2]} {text}" if text in REFERENCES and factor != KIND else text
+
+
 def short(text: str, most: int = 22) -> str:
     """``text`` for a place with little room: its beginning and its end, where names of a family differ."""
     if len(text) <= most:
@@ -38,11 +43,13 @@ def labels(trials: pd.DataFrame, factor: str) -> pd.Series:
 
     Full fine-tuning and the untouched base have no rank, init or targets: under every ``adapter.*`` factor
     they are the levels ``full`` and ``none``. The untouched base is not trained either, so that ``none`` is
-    also its level of every ``optimizer.*`` and ``training.*`` factor. Raises BadRequestError for an unknown factor.
+    also its level of every ``optimizer.*`` and ``training.*`` factor. A trial that is set to one of these words itself
+    has another level (``own_level``). Raises BadRequestError for an unknown factor.
     """
     if factor not in trials or not is_factor(factor):
         raise unknown("factor", factor, [name for name in trials.columns if is_factor(name)])
-    text = trials[factor].map({value: level_text(value) for value in trials[factor].unique()}, na_action="ignore")
+    names = {value: own_level(factor, level_text(value)) for value in trials[factor].unique()}
+    text = trials[factor].map(names, na_action="ignore")
     text = text.astype(object).where(trials[factor].notna(), UNSET)
     if is_adapter(factor) and KIND in trials:
         text = text.where(~is_reference(trials), trials[KIND])
@@ -85,7 +92,9 @@ def swept(trials: pd.DataFrame) -> list[str]:
     A factor that only moves together with an earlier one (alpha = 2·rank) or with the seed, a level for each, is left
     out, and so is the adapter's kind, whose levels ``full`` and ``none`` every adapter factor shows.
     """
-    groups = {group: index for index, group in enumerate(("adapter", "task", "optimizer", "training", "data"))}
+    groups = {
+        group: index for index, group in enumerate(("adapter", "task", "optimizer", "training", "data", "config"))
+    }
     assert set(groups) == set(FACTOR_GROUPS)
     lora = trials[~is_reference(trials)]
     lora = lora if len(lora) else trials
@@ -123,10 +132,12 @@ def select(trials: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.DataF
     """
     for factor, wanted in where.items():
         level = labels(trials, factor)
-        for item in wanted:
-            if item not in set(level):
+        known = set(level)
+        chosen = [own if (own := own_level(factor, item)) in known else item for item in wanted]
+        for item in chosen:
+            if item not in known:
                 raise unknown(f"level of {factor}", item, ordered(level))
-        keep = level.isin(list(wanted))
+        keep = level.isin(chosen)
         if is_adapter(factor):
             keep |= is_reference(trials)
         trials = trials[keep]

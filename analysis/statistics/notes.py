@@ -29,6 +29,12 @@ Kind = Literal[
     "different seeds",
     "outlier",
     "worse than the base",
+    "generalises",
+    "seeds only",
+    "scores left out",
+    "shared examples",
+    "evaluated",
+    "better earlier",
 ]
 
 

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 
 from analysis.columns import SEED, Column
+from analysis.statistics.confidence import Generalise
+from analysis.statistics.examples import Examples
 from analysis.statistics.intervals import Summary, summarise
 from analysis.statistics.notes import Note
 from analysis.statistics.settings import Cell, Settings, Together
@@ -24,9 +27,11 @@ class Observations:
     ``levels``: the levels of each factor in order. ``rates``: the learning rate that each tuned cell usually
     chose, by the levels of ``tuned_by`` (the factors, and those averaged over).
     ``notes``: what a reader must know. ``settings``: what else differs between cells, by cell and seed.
-    ``averaged``: the factors averaged over; ``detail``: the values before that, with their levels.
+    ``averaged``: the factors averaged over; ``detail``: the values before that, with their levels and the place of
+    their ``trial`` in the frame of trials.
     ``diverged``: the seeds of each cell that have no value because a trial diverged.
-    ``together``: a setting that moves with an asked factor.
+    ``together``: a setting that moves with an asked factor. ``examples``: the values by held-out example, where these
+    were kept; ``generalise``: what verdicts should hold for besides what was tried.
     """
 
     metric: Column
@@ -42,6 +47,8 @@ class Observations:
     detail: pd.DataFrame = field(default_factory=pd.DataFrame)
     diverged: Mapping[Cell, frozenset[str]] = field(default_factory=dict)
     together: Together | None = None
+    examples: Examples | None = None
+    generalise: Generalise = "both"
 
     def cell(self, cell: Cell) -> pd.Series:
         """The values of one cell by seed, empty where there are none."""
@@ -52,6 +59,24 @@ class Observations:
         groups = self.values.groupby(list(self.factors), sort=False)
         by_seed = ((key, pd.Series(part["value"].to_numpy(), part[SEED].to_numpy())) for key, part in groups)
         return {tuple(map(str, key)): values for key, values in by_seed}
+
+    @cached_property
+    def _rows(self) -> dict[Cell, np.ndarray]:
+        """The rows of ``values`` of each cell, in the order of ``cell``."""
+        places = self.values.groupby(list(self.factors), sort=False).indices
+        return {key if isinstance(key, tuple) else (str(key),): rows for key, rows in places.items()}
+
+    def differences(self, cell: Cell, baseline: Cell) -> tuple[np.ndarray, np.ndarray | None]:
+        """Cell − baseline at the seeds that both have (n,), and the same of each example (n, m) where these were kept."""
+        left, right = self.cell(cell).index, self.cell(baseline).index
+        shared = left.intersection(right)
+        value = self.values["value"].to_numpy()
+        mine, theirs = (
+            self._rows[side][index.get_indexer(shared)] if len(shared) else np.array([], dtype=int)
+            for side, index in ((cell, left), (baseline, right))
+        )
+        scores = None if self.examples is None else self.examples.scores
+        return value[mine] - value[theirs], None if scores is None else scores[mine] - scores[theirs]
 
     def summary(self, cell: Cell) -> Summary:
         """Mean and interval of one cell over its seeds."""

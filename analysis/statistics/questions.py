@@ -12,12 +12,13 @@ from analysis.columns import COST, KIND, LEARNING_RATE, SEED, SIZE, TASK, Column
 from analysis.errors import BadRequestError
 from analysis.sources.sweep import Sweep
 from analysis.statistics.cells import observe
+from analysis.statistics.confidence import Generalise
 from analysis.statistics.levels import REFERENCES, labels, ordered, swept
 from analysis.statistics.observations import Observations
-from sweep.metrics import LOSS, Metric
+from sweep.metrics import LOSS, Metric, validation_name
 
-OF_BASE = "eval/base_"
-"""Prefix of the untouched base's metrics, which no setting of a trial changes."""
+OF_BASE = ("eval/base_", "test/base_")
+"""Prefixes of the untouched base's metrics, which no setting of a trial changes."""
 WHILE_TRAINING = "train/"
 
 USUAL_BASELINE = {
@@ -25,7 +26,7 @@ USUAL_BASELINE = {
     "adapter.init": "kaiming",
     "adapter.targets": "all_linear",
     "adapter.scaling": "alpha/rank",
-    "adapter.bias": "none",
+    "adapter.bias": "bias none",
     "adapter.kind": "lora",
     "optimizer.name": "adamw",
 }
@@ -37,7 +38,9 @@ class Question:
 
     ``factors`` are the swept factors, the learning rate only where nothing else was swept; ``rows`` and
     ``columns`` are the two that a table shows. ``primary`` is the metric that decides, ``secondary`` the
-    others worth a table: all that the task calls its own, and what training costs. ``metrics`` says what they mean.
+    others worth a table: all that the task calls its own, on test examples where it has those, and what training costs.
+    ``metrics`` says what they mean. ``generalise`` and ``margin`` say what its verdicts should hold for, and the largest
+    difference that does not matter.
     """
 
     task: str
@@ -47,6 +50,8 @@ class Question:
     secondary: tuple[str, ...]
     seeds: tuple[str, ...]
     metrics: Mapping[str, Metric]
+    generalise: Generalise = "both"
+    margin: float | None = None
 
     @property
     def rows(self) -> str:
@@ -74,7 +79,7 @@ class Question:
 
     def observe(self, factors: Sequence[str], metric: str | None = None) -> Observations:
         """``metric`` (default: the primary one) over the cells of ``factors``."""
-        return observe(self.trials, factors, metric or self.primary, self.metrics)
+        return observe(self.trials, factors, metric or self.primary, self.metrics, self.generalise)
 
     def baseline(self, factor: str) -> str:
         """The level that others are compared with: the usual default where it was tried, else the first."""
@@ -107,8 +112,7 @@ def _question(task: str, trials: pd.DataFrame, metrics: Mapping[str, Metric]) ->
     names = measured(trials[trials["status"] == "finished"], metrics)
     if not any(not name.startswith((COST, SIZE)) for name in names):
         raise BadRequestError(f"no finished trial of {task} has a metric; {len(trials)} trials did not finish")
-    own = [name for name in names if not name.startswith((WHILE_TRAINING, COST, SIZE, OF_BASE))]
-    decides = primary(own or [name for name in names if not name.startswith((COST, SIZE))], metrics)
+    decides = deciding(trials, metrics)
     costs = [name for name in names if name.startswith(COST) and describe(name, metrics).better]
     varied = swept(trials)
     factors = [name for name in varied if name != LEARNING_RATE] or varied
@@ -117,6 +121,7 @@ def _question(task: str, trials: pd.DataFrame, metrics: Mapping[str, Metric]) ->
         factors = [name for name in candidates if name in trials and trials[name].notna().any()][:1]
     if not factors:
         raise BadRequestError(f"the trials of {task} carry no configuration, so there is nothing to compare")
+    own = [name for name in reported(trials, metrics) if not name.startswith((WHILE_TRAINING, *OF_BASE))]
     secondary = tuple(name for name in (*own, *costs) if name != decides)
     return Question(task, trials, tuple(factors), decides, secondary, tuple(ordered(labels(trials, SEED))), metrics)
 
@@ -125,6 +130,31 @@ def measured(trials: pd.DataFrame, metrics: Mapping[str, Metric]) -> list[str]:
     """The metrics that ``trials`` have: as their tasks declare them, then undeclared ones by name."""
     present = [name for name in trials.columns if is_metric(name) and trials[name].notna().any()]
     return [name for name in metrics if name in present] + sorted(name for name in present if name not in metrics)
+
+
+def reported(trials: pd.DataFrame, metrics: Mapping[str, Metric]) -> list[str]:
+    """The metrics of its own in which a task's results are reported, what is logged while training where it has none.
+
+    Each is on test examples where all finished trials that have it were tested, otherwise on validation examples.
+    """
+    done = trials[trials["status"] == "finished"]
+    names = measured(done, metrics)
+    own = [name for name in names if not name.startswith((WHILE_TRAINING, COST, SIZE, *OF_BASE))]
+    tested = {validation_name(name): name for name in own if name != validation_name(name)}
+    partly = {name for name, test in tested.items() if name in own and (done[test].isna() & done[name].notna()).any()}
+    left_out = {test if name in partly else name for name, test in tested.items()}
+    return [name for name in own if name not in left_out] or [
+        name for name in names if not name.startswith((COST, SIZE))
+    ]
+
+
+def deciding(trials: pd.DataFrame, metrics: Mapping[str, Metric]) -> str:
+    """The metric that decides about ``trials``: the ``primary`` one of those reported.
+
+    ``eval/loss`` where no trial has a metric, for an error that names what there is.
+    """
+    names = {validation_name(name): name for name in reported(trials, metrics)}
+    return names[primary(list(names), metrics)] if names else LOSS.name
 
 
 def primary(names: Sequence[str], metrics: Mapping[str, Metric]) -> str:

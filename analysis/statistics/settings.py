@@ -20,6 +20,8 @@ BASE = ENVIRONMENT + "base"
 OF_THE_BASE = ("task.", "training.precision")
 """Settings that choose the base by definition."""
 INIT, PLUGIN_OF_INIT = "adapter.init", "adapter.plugin"
+RANK_AND_ALPHA = (("adapter.rank", "adapter.alpha"), ("config.r", "config.lora_alpha"))
+"""As we call them, and as PEFT does."""
 MEANT_FOR_ONE = ("optimizer.momentum", "optimizer.betas", "optimizer.eps")
 """Settings that not every optimizer reads."""
 
@@ -35,11 +37,17 @@ class Difference:
 
 @dataclass(frozen=True)
 class Together:
-    """A follower that moves with an asked factor: alpha = ratio · rank."""
+    """Rank and alpha where one of them, ``asked``, is asked about and alpha = ratio · rank."""
 
+    rank: str
+    alpha: str
     asked: str
-    follower: str
     ratio: float
+
+    @property
+    def follower(self) -> str:
+        """The one that moves with the asked one."""
+        return self.alpha if self.asked == self.rank else self.rank
 
 
 def settings(trials: pd.DataFrame, factors: Sequence[str], ignored: Iterable[str], packed: bool) -> Settings:
@@ -114,16 +122,15 @@ def _by_definition(name: str, levels: tuple[str, str], asked: Sequence[str]) -> 
 
 def together(trials: pd.DataFrame, factors: Sequence[str]) -> Together | None:
     """Rank and alpha where only one of them is asked about and alpha is the same multiple of rank in every trial."""
-    pair = ("adapter.rank", "adapter.alpha")
-    asked = [name for name in pair if name in factors]
-    if len(asked) != 1 or not set(pair) <= set(trials.columns):
-        return None
-    lora = trials[~is_reference(trials)]
-    values = lora[list(pair)].apply(pd.to_numeric, errors="coerce").dropna()
-    if values.nunique().min() < 2:
-        return None
-    ratio = values["adapter.alpha"] / values["adapter.rank"]
-    if ratio.max() - ratio.min() > 1e-9 * ratio.max():
-        return None
-    follower = next(name for name in pair if name not in asked)
-    return Together(asked[0], follower, float(ratio.iloc[0]))
+    for rank, alpha in RANK_AND_ALPHA:
+        asked = [name for name in (rank, alpha) if name in factors]
+        if len(asked) != 1 or not {rank, alpha} <= set(trials.columns):
+            continue
+        lora = trials[~is_reference(trials)]
+        values = lora[[rank, alpha]].apply(pd.to_numeric, errors="coerce").dropna()
+        if values.nunique().min() < 2:
+            continue
+        ratio = values[alpha] / values[rank]
+        if ratio.max() - ratio.min() <= 1e-9 * ratio.max():
+            return Together(rank, alpha, asked[0], float(ratio.iloc[0]))
+    return None

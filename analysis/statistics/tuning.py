@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.columns import SEED, Column, describe
+from analysis.columns import SEED, TRIAL, Column, describe
 from analysis.statistics.intervals import mean
 from analysis.statistics.levels import level_text, ordered
 from analysis.statistics.notes import Note, info, warning
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 class Tuned:
     """``values``: the reported value of each seed (NaN where its trial at the chosen rate did not finish).
 
-    ``usual``: the rate chosen most often (NaN where every one diverged). ``edge``: whether that is the lowest
-    or highest one tried. ``peeked``: a single seed, so rate and value come from the same trial. ``tried``: the
-    number of rates.
+    ``rows``: the row of the group that each seed's value is from, −1 where its chosen rate was not tried. ``usual``: the
+    rate chosen most often (NaN where every one diverged). ``edge``: whether that is the lowest or highest one tried.
+    ``peeked``: a single seed, so rate and value come from the same trial. ``tried``: the number of rates.
     """
 
     values: dict[str, float]
+    rows: dict[str, int]
     usual: float
     edge: bool
     peeked: bool
@@ -56,8 +57,8 @@ def criterion(trials: pd.DataFrame, column: Column, metrics: Mapping[str, Metric
 def tune(frame: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame, dict[Cell, Tuned]]:
     """One row a seed of each cell of ``keys``, at the rate that the other seeds chose; and the choices.
 
-    ``frame`` has one row a trial: ``keys``, ``seed``, ``value``, ``rate`` and ``score`` (see ``choose``). Cells
-    without a rate (the untouched base) are handed on as they are.
+    ``frame`` has one row a trial: ``keys``, ``seed``, ``trial`` (its place), ``value``, ``rate`` and ``score`` (see
+    ``choose``). Cells without a rate (the untouched base) are handed on as they are.
     """
     import pandas as pd
 
@@ -66,11 +67,15 @@ def tune(frame: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame, dict[C
     for key, group in frame.groupby(list(keys), sort=False):
         cell = tuple(map(str, key)) if isinstance(key, tuple) else (str(key),)
         if group["rate"].isna().all():
-            rows += group[[*keys, SEED, "value"]].to_dict("records")
+            rows += group[[*keys, SEED, TRIAL, "value"]].to_dict("records")
             continue
-        choices[cell] = choose(group)
+        chosen = choices[cell] = choose(group)
         levels: dict[Hashable, object] = dict(zip(keys, cell, strict=True))
-        rows += [{**levels, SEED: seed, "value": value} for seed, value in choices[cell].values.items()]
+        places = [*group[TRIAL], -1]
+        rows += [
+            {**levels, SEED: seed, TRIAL: places[chosen.rows[seed]], "value": value}
+            for seed, value in chosen.values.items()
+        ]
     return pd.DataFrame(rows), choices
 
 
@@ -105,20 +110,22 @@ def choose(group: pd.DataFrame) -> Tuned:
     rates, column_of = np.unique(group["rate"].to_numpy(dtype=float), return_inverse=True)
     values = np.full((len(seeds), len(rates)), np.nan)
     scores = values.copy()
+    places = np.full(values.shape, -1)
     values[row_of, column_of] = group["value"].to_numpy(dtype=float)
+    places[row_of, column_of] = np.arange(len(group))
     scores[row_of, column_of] = group["score"].to_numpy(dtype=float)
     place = {seed: index for index, seed in enumerate(ordered(seeds))}
     half = np.array([place[seed] % 2 for seed in seeds])
     best_on = [_best(scores[half == side]) for side in (0, 1)]
     chosen = [best_on[1 - side] if len(seeds) > 1 else best_on[side] for side in half]
-    reported = {
-        str(seed): np.nan if best is None else float(values[row, best])
-        for row, (seed, best) in enumerate(zip(seeds, chosen, strict=True))
-    }
+    names = list(map(str, seeds))
+    reported = [np.nan if best is None else float(values[row, best]) for row, best in enumerate(chosen)]
+    rows = [-1 if best is None else int(places[row, best]) for row, best in enumerate(chosen)]
     picked = [float(rates[best]) for best in chosen if best is not None]
     usual = max(sorted(set(picked)), key=picked.count) if picked else np.nan
     edge = len(rates) > 1 and usual in (rates.min(), rates.max())
-    return Tuned(reported, usual, edge, len(seeds) == 1, len(rates))
+    found = (dict(zip(names, each, strict=True)) for each in (reported, rows))
+    return Tuned(*found, usual, edge, len(seeds) == 1, len(rates))
 
 
 def _best(scores: np.ndarray) -> int | None:

@@ -11,7 +11,7 @@ MEASURES = ("n", "mean", "std", "median", "low", "high", "trials", "lost", "trai
 
 
 def for_spreadsheets(text: str) -> str:
-    """``text`` in a CSV file: a spreadsheet would take it for a formula where it begins like one and is no number."""
+    """``text`` in a CSV file: quoted where a spreadsheet would read it as a formula."""
     return f"'{text}" if re.match(r"[=+@-](?![\d.]+(e[+-]?\d+)?$)", text, re.IGNORECASE) else text
 
 

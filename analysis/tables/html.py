@@ -1,5 +1,6 @@
 """A table as HTML."""
 
+from collections.abc import Collection, Iterable
 from html import escape
 
 from analysis.tables.layout import (
@@ -14,8 +15,8 @@ from analysis.tables.layout import (
 from analysis.tables.table import Entry, Table
 
 
-def html(table: Table) -> str:
-    """A ``table`` with its notes in a list; no style, no script."""
+def html(table: Table, said: Collection[str] = ()) -> str:
+    """A ``table`` with its notes in a list, but for those that are ``said`` elsewhere; no style, no script."""
     ratios = ratio_by_row(table)
     heads = [table.rows.label, *(["trainable"] if ratios else []), *column_heads(table)]
     lines = ["<table>", f"<caption>{escape(table.caption)}</caption>", "<thead><tr>"]
@@ -29,9 +30,14 @@ def html(table: Table) -> str:
         for entry in row_cells(table, row):
             lines.append("<td>–</td>" if entry is None else f"<td{span}>{_cell(entry, table, ratios)}</td>")
         lines.append("</tr>")
-    lines += ["</tbody></table>", "<ul class=notes>"]
-    lines += [f"<li>{escape(note)}</li>" for note in table.notes]
-    return "\n".join([*lines, "</ul>"]) + "\n"
+    lines += ["</tbody></table>", notes_html(note for note in table.notes if note not in said)]
+    return "\n".join(lines) + "\n"
+
+
+def notes_html(notes: Iterable[str]) -> str:
+    """Notes under a table, as a list; nothing where there are none."""
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f'<ul class="notes">{items}</ul>' if items else ""
 
 
 def _cell(entry: Entry, table: Table, ratios: dict[str, float]) -> str:

@@ -61,26 +61,36 @@ def latex(table: Table) -> str:
     one_size = len(sizes) == 1 and not any(entry.lost for entry in table.entries.values())
     caption = table.caption.replace("over n seeds", f"over n={next(iter(sizes))} seeds") if one_size else table.caption
     width, lead = len(table.column_levels), 2 if ratios else 1
-    lines = [
-        r"% needs \usepackage{booktabs}",
-        r"\begin{table}[t]",
-        r"\centering",
-        rf"\caption{{{latex_escape(caption)}}}",
-        rf"\begin{{tabular}}{{@{{}}l{'r' * (lead - 1)}{'r' * width}@{{}}}}",
-        r"\toprule",
-        *_heads(table, lead),
-        r"\midrule",
-    ]
+    rows = []
     for row in table.row_levels:
         shown = [latex_escape(row), *([latex_escape(ratio_text(ratios[row]))] if ratios else [])]
         for entry in row_cells(table, row):
             text = "--" if entry is None else _cell(entry, table, ratios, one_size)
             spans = row in table.spanning and entry is not None
             shown.append(rf"\multicolumn{{{width}}}{{c}}{{{text}}}" if spans else text)
-        lines.append(latex_line(shown))
-    lines += [r"\bottomrule", r"\end{tabular}", ""]
-    lines += [rf"{{\footnotesize {latex_escape(note)}\par}}" for note in table.notes]
-    text = "\n".join([*lines, r"\end{table}"]) + "\n"
+        rows.append(latex_line(shown))
+    return latex_float(caption, f"l{'r' * (lead - 1 + width)}", [*_heads(table, lead)], rows, table.notes)
+
+
+def latex_float(caption: str, columns: str, heads: Sequence[str], rows: Sequence[str], notes: Sequence[str]) -> str:
+    r"""A ``table`` float of ``columns`` such as ``lrr``, with finished lines of LaTeX for its heads and rows."""
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}[t]",
+        r"\centering",
+        rf"\caption{{{latex_escape(caption)}}}",
+        rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
+        r"\toprule",
+        *heads,
+        r"\midrule",
+        *rows,
+        r"\bottomrule",
+        r"\end{tabular}",
+        "",
+        *(rf"{{\footnotesize {latex_escape(note)}\par}}" for note in notes),
+        r"\end{table}",
+    ]
+    text = "\n".join(lines) + "\n"
     foreign = any(char.isalpha() and ord(char) >= GREEK for char in text)
     return "% needs lualatex or xelatex, and a font that has its letters\n" + text if foreign else text
 

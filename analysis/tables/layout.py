@@ -4,8 +4,8 @@ import math
 import re
 
 from analysis.statistics.levels import REFERENCES
+from analysis.tables.numbers import HUGE, TINY, exponent, mean_and_half, varies
 from analysis.tables.table import Entry, Table
-from analysis.tables.wording import HUGE, TINY, exponent, mean_and_half, varies
 
 
 def file_stem(*parts: str) -> str:

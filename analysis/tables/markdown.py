@@ -19,7 +19,7 @@ from sweep import text
 def markdown_escape(words: str) -> str:
     """``words`` as GitHub's Markdown prints them literally inside a table cell."""
     special = r"[\\`*\[\]<>|~]|&(?=#?\w+;)|(?<![^\W_])_+|_+(?![^\W_])"
-    return re.sub(special, lambda found: "".join(f"\\{char}" for char in found[0]), without_controls(words))
+    return re.sub(special, lambda match: "".join(f"\\{char}" for char in match[0]), without_controls(words))
 
 
 def markdown(table: Table) -> str:

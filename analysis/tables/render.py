@@ -5,12 +5,19 @@ from collections.abc import Callable
 from analysis.tables.csv import comma_separated
 from analysis.tables.html import html
 from analysis.tables.latex import latex
+from analysis.tables.listing import Listing, listing_csv, listing_html, listing_latex, listing_markdown
 from analysis.tables.markdown import markdown
 from analysis.tables.table import Table
 
 FORMATS: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex, "html": html, "csv": comma_separated}
+OF_LISTINGS: dict[str, Callable[[Listing], str]] = {
+    "md": listing_markdown,
+    "tex": listing_latex,
+    "html": listing_html,
+    "csv": listing_csv,
+}
 
 
-def render(table: Table, style: str) -> str:
+def render(table: Table | Listing, style: str) -> str:
     """The table in ``style``: ``md``, ``tex``, ``html`` or ``csv``, every name escaped for it."""
-    return FORMATS[style](table)
+    return OF_LISTINGS[style](table) if isinstance(table, Listing) else FORMATS[style](table)

@@ -2,10 +2,24 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+
+class Objective(Protocol):
+    """What is learnt from a batch; a task says it of its own."""
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each row, (N,)."""
+
+    def weights(self, targets: Tensor) -> Tensor:
+        """What each row counts in a mean, (N,)."""
+
+    def learnt(self, targets: Tensor) -> Tensor | None:
+        """Which positions (N, S) something is learnt at; None stands for all."""
 
 
 class Calibration:
@@ -14,8 +28,8 @@ class Calibration:
     Args:
         model: the base; it is read, never changed.
         layers: its linear layers by name.
-        loss: maps outputs and targets to the loss of each row.
-        batches: gives the same inputs and targets every time, in batches of equal size.
+        objective: what is learnt from them.
+        batches: gives the same inputs and targets every time.
 
     """
 
@@ -23,20 +37,22 @@ class Calibration:
         self,
         model: nn.Module,
         layers: Mapping[str, nn.Linear],
-        loss: Callable[[Tensor, Tensor], Tensor],
+        objective: Objective,
         batches: Callable[[], Iterable[tuple[Tensor, Tensor]]],
     ):
-        self._model, self._layers, self._loss, self._batches = model, layers, loss, batches
+        self._model, self._layers, self._objective, self._batches = model, layers, objective, batches
 
     @cached_property
     def covariances(self) -> dict[str, Tensor]:
-        """The covariance (in, in) of the inputs of each layer, over all rows and positions, in float64."""
+        """The covariance (in, in) of the inputs of each layer, over all positions that are learnt, in float64."""
         sums: dict[str, Tensor] = {}
         squares: dict[str, Tensor] = {}
         counts = dict.fromkeys(self._layers, 0)
+        learnt: Tensor | None = None
 
         def see(name: str, x: Tensor) -> None:
-            x = x.detach().flatten(0, -2).double()
+            is_whole = learnt is not None and x.shape[:-1] == learnt.shape  # a head may see the learnt positions alone
+            x = (x[learnt] if is_whole else x.flatten(0, -2)).detach().double()
             sums[name] = sums.get(name, 0) + x.sum(0)
             squares[name] = squares.get(name, 0) + x.T @ x
             counts[name] += len(x)
@@ -47,7 +63,8 @@ class Calibration:
         ]
         try:
             with torch.no_grad():
-                for inputs, _ in self._batches():
+                for inputs, targets in self._batches():
+                    learnt = self._objective.learnt(targets)
                     self._model(inputs)
         finally:
             for hook in hooks:
@@ -57,15 +74,17 @@ class Calibration:
 
     @cached_property
     def gradients(self) -> dict[str, Tensor]:
-        """The gradient (out, in) of the mean loss with respect to each layer's weight."""
+        """The gradient (out, in) of the mean loss over all rows with respect to each layer's weight."""
         weights = {f"{name}.weight": layer.weight.detach().requires_grad_() for name, layer in self._layers.items()}
         totals = [torch.zeros_like(weight) for weight in weights.values()]
         batches = list(self._batches())
+        weights_of = [self._objective.weights(targets) for _, targets in batches]
+        total_weight = torch.stack([own.sum() for own in weights_of]).sum()
         with torch.enable_grad():
-            for inputs, targets in batches:
+            for (inputs, targets), own in zip(batches, weights_of, strict=True):
                 outputs = functional_call(self._model, weights, (inputs,), tie_weights=False)
-                loss = self._loss(outputs, targets).mean() / len(batches)
-                found = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
-                for total, gradient in zip(totals, found, strict=True):
+                loss = (self._objective.loss(outputs, targets) * own).sum() / own.sum() / (total_weight / own.sum())
+                gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
+                for total, gradient in zip(totals, gradients, strict=True):
                     total += gradient
         return dict(zip(self._layers, totals, strict=True))

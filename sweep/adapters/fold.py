@@ -15,8 +15,7 @@ from sweep.adapters.lora import LoRALinear, TrialFactors
 from sweep.adapters.options import AdapterOptions
 from sweep.adapters.rank import rank_of, scale_of
 from sweep.adapters.shared_prefix import SharedPrefix
-from sweep.errors import ConfigError
-from sweep.models.model import Model
+from sweep.models.model import Model, check_rows_are_independent
 from sweep.rng import generator
 
 
@@ -273,17 +272,6 @@ def trains_bias(adapter: AdapterOptions, linear: nn.Linear, targeted: bool) -> b
     if linear.bias is None:
         return False
     return adapter.bias == "all" or (adapter.bias == "lora_only" and targeted)
-
-
-def check_rows_are_independent(model: nn.Module) -> None:
-    """Raise ConfigError for layers through which the rows of a batch would change each other, or at random."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise ConfigError([f"layer {name} is a batch normalisation: it mixes the rows of different trials"])
-        if isinstance(module, nn.Dropout) and module.p > 0:
-            raise ConfigError(
-                [f"layer {name} drops out inside the base; set its p to 0, LoRA's own is adapter.dropout"]
-            )
 
 
 def trainable(folded: Folded, received: Mapping[str, bool]) -> list[int]:

@@ -107,7 +107,7 @@ class AdapterOptions(Options):
 
     @property
     def runs_alone(self) -> bool:
-        """Whether a trial has no neighbours: it trains whole weights, of which each trial has its own."""
+        """Whether a trial trains alone: it trains whole weights, which are not shared."""
         return self.kind == "full" or bool(self.save)
 
 

@@ -77,12 +77,12 @@ class LayerMetric:
 def load_metric(plugin: Plugin) -> LayerMetric:
     """The metric of a plug-in. Raises PluginError where it cannot be imported, or is not what a metric must be."""
     with guarded(plugin, "importing"):
-        found = METRICS.load(plugin.name)
-    if not isinstance(found, LayerMetric):
-        raise plugin.error(f"is {type(found).__name__}, and must be a LayerMetric")
-    if found.metric.kind != "end":
-        raise plugin.error(f"{found.metric.name} is of kind {found.metric.kind}, and must be of kind end")
-    return found
+        loaded = METRICS.load(plugin.name)
+    if not isinstance(loaded, LayerMetric):
+        raise plugin.error(f"is {type(loaded).__name__}, and must be a LayerMetric")
+    if loaded.metric.kind != "end":
+        raise plugin.error(f"{loaded.metric.name} is of kind {loaded.metric.kind}, and must be of kind end")
+    return loaded
 
 
 @dataclass(frozen=True)
@@ -122,15 +122,15 @@ def layer_metrics(task: str, own: tuple[str, ...]) -> LayerMetrics:
     givers = dict.fromkeys((*OURS, *own), "lora-sweep or the task")
     for plugin in METRICS.plugins:
         try:
-            found = load_metric(plugin)
+            loaded = load_metric(plugin)
         except PluginError as error:
             faults[plugin] = error
             continue
-        if found.tasks is not None and task not in found.tasks:
+        if loaded.tasks is not None and task not in loaded.tasks:
             continue
-        name = found.metric.name
+        name = loaded.metric.name
         if name in givers:
             faults[plugin] = plugin.error(f"{name} is given by {givers[name]} too")
         else:
-            usable[plugin], givers[name] = found, str(plugin)
+            usable[plugin], givers[name] = loaded, str(plugin)
     return LayerMetrics(usable, faults)

@@ -26,7 +26,7 @@ log = logging.getLogger("sweep")
 
 
 class TrialFailedError(RuntimeError):
-    """A trial did not run to its end; its record says why."""
+    """A trial did not finish; its record says why."""
 
 
 class Application:
@@ -80,7 +80,7 @@ class Application:
         return [first[folder] for folder in folders]
 
     def explained(self, error: Exception) -> str:
-        """What a search says in the user's words when none of its proposals finished; else an empty string."""
+        """The message of a search in which no proposal finished; otherwise an empty string."""
         rates = sorted({trial.optimizer.lr for trial in self._trained if trial.adapter.kind != "none"})
         if "No trials are completed yet" not in str(error) or not rates:
             return ""
@@ -100,7 +100,7 @@ class Application:
         return folder
 
     def clean_up(self) -> None:
-        """Remove what Hydra has written of sweeps in which nothing was started."""
+        """Remove Hydra's files of sweeps in which nothing was started."""
         for folder in self._folders:
             remove_hydras_file(folder)
 
@@ -179,7 +179,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def folder_of(name: str) -> str:
-    """Where the sweep of this name lives. Raises ConfigError for what is no name of a folder."""
+    """Where the sweep of this name lives. Raises ConfigError for a name that cannot be a folder's."""
     try:
         check_name(name)
     except ValueError as error:
@@ -188,7 +188,7 @@ def folder_of(name: str) -> str:
 
 
 def strip_home(*files: Path) -> None:
-    """Take the path of the user's home folder out of what Hydra has written."""
+    """Replace the user's home folder by ``~`` in files that Hydra wrote."""
     for file in files:
         text = file.read_text(encoding="utf-8") if file.exists() else ""
         if text != (short := without_home(text)):
@@ -205,7 +205,7 @@ def remove_hydras_file(folder: Path) -> None:
 
 
 def show_plan(trials: "Sequence[ResolvedTrial]", options: LaunchOptions) -> NoReturn:
-    """Print what each sweep would train, and end."""
+    """Print what each sweep would train, and exit."""
     from sweep.launch.plan import describe, make_plan
     from sweep.store.store import Store
 
@@ -217,7 +217,7 @@ def show_plan(trials: "Sequence[ResolvedTrial]", options: LaunchOptions) -> NoRe
 
 
 def options_of(launcher: DictConfig) -> LaunchOptions:
-    """The settings of the packed launcher. Raises ConfigError for those that cannot be."""
+    """The settings of the packed launcher. Raises ConfigError for invalid ones."""
     values: Any = OmegaConf.to_container(launcher)
     options = LaunchOptions(**{name: values[name] for name in LaunchOptions.names()})
     if faults := options.faults():

@@ -1,4 +1,4 @@
-"""Rules about the command line, each a function; ``checked`` applies them all before Hydra reads a word."""
+"""Rules for the command line, one function each; ``checked`` applies them all before Hydra reads it."""
 
 import difflib
 import re
@@ -18,7 +18,7 @@ PACKED = "hydra/launcher=packed"
 
 
 def checked(arguments: Sequence[str]) -> list[str]:
-    """The arguments as Hydra takes them. Raises ConfigError for what cannot be asked for."""
+    """The arguments as Hydra takes them. Raises ConfigError for what they cannot ask for."""
     refuse_swept_ablation(arguments)
     refuse_unknown_option(arguments)
     refuse_pickle(arguments)
@@ -28,7 +28,7 @@ def checked(arguments: Sequence[str]) -> list[str]:
 
 
 def trusted_folders(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
-    """The arguments without ``--trust FOLDER``, and these folders. Raises ConfigError for what is no folder."""
+    """The arguments without ``--trust FOLDER``, and these folders. Raises ConfigError where one is not a folder."""
     rest, folders = [], []
     words = iter(arguments)
     for word in words:
@@ -43,7 +43,7 @@ def trusted_folders(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
 
 
 def refuse_swept_ablation(arguments: Sequence[str]) -> None:
-    """An ablation brings its own factors, of which Hydra would silently take those of the first."""
+    """Refuse two ablations at once: Hydra would silently use the factors of the first."""
     if any(re.match(r"\+?ablation=.*,", argument) for argument in arguments):
         raise ConfigError(
             ["an ablation chooses its own factors, so two cannot be swept at once; launch them one after the other"]
@@ -51,7 +51,7 @@ def refuse_swept_ablation(arguments: Sequence[str]) -> None:
 
 
 def refuse_unknown_option(arguments: Sequence[str]) -> None:
-    """Say what to write instead of the first option that does not exist."""
+    """Refuse unknown options, suggesting what to write instead."""
     parser = get_args_parser()
     known = [*re.findall(r"--[\w-]+", parser.format_usage()), DRY_RUN, TRUST]
     wrong = [one for one in parser.parse_known_args(list(arguments))[1] if one.startswith("-") and one not in known]
@@ -69,19 +69,19 @@ def refuse_unknown_option(arguments: Sequence[str]) -> None:
 
 
 def refuse_pickle(arguments: Sequence[str]) -> None:
-    """Reading a pickle can run code."""
+    """Refuse to read a pickle, which can run code."""
     if get_args_parser().parse_known_args(list(arguments))[0].experimental_rerun is not None:
         raise ConfigError(["--experimental-rerun would read a pickle, which can run code; write the command again"])
 
 
 def refuse_config_of_sweep(arguments: Sequence[str]) -> None:
-    """Hydra's ``--cfg`` shows a single configuration."""
+    """Refuse ``--cfg`` of a sweep: Hydra shows a single configuration."""
     if {"--cfg", "-c"} & set(arguments) and MULTIRUN & set(arguments):
         raise ConfigError(["--cfg shows one trial, without -m; --dry-run shows the plan of a sweep"])
 
 
 def refuse_glob_of_values(arguments: Sequence[str]) -> None:
-    """Hydra's ``glob`` matches the files of a group, and fails without a word on a plain value."""
+    """Refuse ``glob`` of plain values: Hydra matches the files of a group only, and fails without a message."""
     for argument in arguments:
         if match := re.match(r"\+?(\w+(?:\.\w+)+)=glob\(", argument):
             values = ",".join(INITS.names) if match[1] == "adapter.init" else "a,b,c"
@@ -91,17 +91,17 @@ def refuse_glob_of_values(arguments: Sequence[str]) -> None:
 
 
 def quote_nested_interpolations(arguments: Sequence[str]) -> list[str]:
-    """Quote ``key=${times:2,${other.key}}``: Hydra's grammar takes an interpolation in another one only as a text."""
+    """Quote ``key=${times:2,${other.key}}``: Hydra's grammar takes a nested interpolation only inside quotes."""
     return [re.sub(r"^([^=]+)=(\$\{[^\"]*\$\{[^\"]*\})$", r'\1="\2"', argument) for argument in arguments]
 
 
 def options_first(arguments: Sequence[str]) -> list[str]:
-    """Options before overrides: argparse wants the overrides in one piece."""
+    """Move options before overrides: argparse wants the overrides in one piece."""
     return sorted(arguments, key=_is_override)
 
 
 def pack_by_default(arguments: Sequence[str]) -> list[str]:
-    """A sweep without a launcher is packed: Hydra's own stops at the first job that is refused."""
+    """Choose the packed launcher for a sweep that names none: Hydra's own stops at the first refused job."""
     if MULTIRUN & set(arguments) and not any(map(_chooses_launcher, arguments)):
         return [*arguments, PACKED]
     return list(arguments)

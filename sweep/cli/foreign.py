@@ -1,4 +1,4 @@
-"""What a configuration file may hold that somebody else wrote: plain values for a trial, and a few settings of Hydra."""
+"""What an untrusted configuration file may set: plain values of a trial, and a few settings of Hydra."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,11 +11,11 @@ from sweep.errors import ConfigError
 from sweep.files import read_foreign
 
 LARGEST = 256 * 1024
-"""Bytes of a file; ours have three thousand."""
+"""Largest file, in bytes; ours have three thousand."""
 DEEPEST = 50
-"""Levels of nesting in a file; ours have five."""
+"""Deepest nesting in a file; ours have five levels."""
 MOST_VALUES = 5_000
-"""Values and interpolations in a file; ours have sixty."""
+"""Most values and interpolations in a file; ours have sixty."""
 MODES = ("RUN", "MULTIRUN")
 DIRECTIONS = ("minimize", "maximize")
 NUMBERS = {
@@ -38,20 +38,20 @@ NUMBERS = {
     "sweeper": {"n_trials", "n_jobs", "max_failure_rate", "max_batch_size"},
     "sampler": {"seed", "n_startup_trials", "n_ei_candidates", "population_size", "multivariate"},
 }
-"""Settings of Hydra's launchers, sweepers and samplers that take a number and reach nothing but the amount of work."""
+"""Settings of Hydra's launchers, sweepers and samplers that take a number and affect only the amount of work."""
 SWEPT = re.compile(r"(?!(?:hydra|tracker|cache)\b)[a-z_]\w*(?:[./]\w+)*")
-"""Keys that a file's sweep may go over: the trial's own, less what uploads it or where its cache lies."""
+"""Keys that a file's sweep may go over: the trial's own, except where it uploads and where its cache is."""
 FILES = ("task.source_text", "task.target_text", "task.data", "task.model", "adapter.peft")
 """Keys that may name a file or a folder to read."""
 OUTSIDE = re.compile(r"(?:^|[^\w.-])/|\.\.|\$\{")
 _KEY = r"\$\{(?!\.*hydra\b)\.*\w[\w.]*\}"
 REFERENCE = re.compile(rf"{_KEY}|\$\{{times:(?:[\w.,+ -]|{_KEY})*\}}|\$\{{oc\.env:WANDB_PROJECT(?:,[\w.-]*)?\}}")
-"""Interpolations that a file may hold: a key of the trial, a product of keys, the one variable that ours read."""
+"""Interpolations that a file may hold: a key of the trial, a product of keys, and the one environment variable that our own files use."""
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_config(path: Path) -> str:
-    """The text of a YAML file of bounded size and depth that holds nothing but plain nested values.
+    """The text of a YAML file of bounded size and depth that holds only plain nested values.
 
     An alias can stand for its own parent, or, nine times nine times nine, for more values than memory holds.
     Raises ConfigError with the file and the reason.
@@ -99,7 +99,7 @@ def _structure_faults(text: str) -> Iterator[str]:
 
 
 def check_values(values: Mapping[Any, Any], path: Path, folder: Path) -> None:
-    """Raise ConfigError for the first of ``values`` that a file of somebody else may not set.
+    """Raise ConfigError for the first of ``values`` that an untrusted file may not set.
 
     Args:
         values: the content of the file, unresolved, below the key where it goes in the whole configuration.
@@ -109,12 +109,12 @@ def check_values(values: Mapping[Any, Any], path: Path, folder: Path) -> None:
     """
     for key, value in values.items():
         check = _hydra_setting if key == "hydra" else _setting
-        for inner, found in _leaves(value, (str(key),)):
-            if not check(inner, found):
+        for inner, item in _leaves(value, (str(key),)):
+            if not check(inner, item):
                 name = ".".join(inner)
                 raise ConfigError(
                     [
-                        f"{shown(path)}: {name} = {found!r}: a file may not set this; give it on the command "
+                        f"{shown(path)}: {name} = {item!r}: a file may not set this; give it on the command "
                         f"line, or trust the folder with --trust {shown(folder)}"
                     ]
                 )
@@ -153,7 +153,7 @@ def _hydra_setting(key: tuple[str, ...], value: Any) -> bool:
 
 
 def _leaves(value: Any, key: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every value that is no mapping or list, with the keys that lead to it; an empty mapping sets nothing."""
+    """Every plain value with the keys that lead to it; an empty mapping sets nothing."""
     if isinstance(value, dict):
         for name, item in value.items():
             yield from _leaves(item, (*key, str(name)))

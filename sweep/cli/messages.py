@@ -15,9 +15,9 @@ from sweep.registry import TASKS
 from sweep.text import masked, printable
 
 EXTRAS = ("optuna",)
-"""Choices that an optional installation brings."""
+"""Choices that need an optional extra."""
 LONGEST = 1000
-"""Characters of a line; a longer one repeats what somebody has put into a file."""
+"""Longest line, in characters; longer ones repeat the content of a file."""
 
 
 def readable(error: BaseException) -> str:
@@ -73,7 +73,7 @@ def _unreadable(override: str) -> str:
     key = override.partition("=")[0]
     if key.endswith("_pattern"):
         return (
-            f"{key}: on the command line a name has no quotes and no other signs than . * | ? $, as in "
+            f"{key}: on the command line a name has no quotes and no signs but . * | ? $, as in "
             f"'{key}={{q_proj: 4}}'; any other expression goes into a YAML file, as in "
             f'{key.rpartition(".")[2]}: {{"^q_proj": 4}}'
         )
@@ -104,7 +104,7 @@ def _unknown_to_hydra(path: Sequence[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """``text`` on one line, printable, without secrets, and cut where it repeats what somebody has put into a file."""
+    """``text`` on one line, printable, without secrets, cut at ``LONGEST``."""
     line = printable(masked(" ".join(text.split())))
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}… ({len(line):,} characters)"
 

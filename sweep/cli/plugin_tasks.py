@@ -15,9 +15,9 @@ FOLDER = Path("conf", "task")
 
 
 def offer_tasks() -> None:
-    """Let Hydra choose among the tasks of plug-ins too; of a package, no other file is read, and nothing is imported.
+    """Let Hydra choose among the tasks of plug-ins too; no other file of their packages is read, and nothing is imported.
 
-    A file that cannot be read is no choice; ``refusal`` says why.
+    A file that cannot be read is not offered; ``refusal`` says why.
     """
     for plugin in TASKS.plugins:
         try:
@@ -30,7 +30,7 @@ def offer_tasks() -> None:
 
 
 def refusal(task: str) -> str | None:
-    """Why the task of a plug-in is no choice; None where it is one, or no plug-in gives it."""
+    """Why the task of a plug-in is not offered; None where it is, or where no plug-in provides it."""
     plugin = TASKS.plugin(task)
     try:
         if plugin:

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _faults() -> Iterator[str]:
-    """What is wrong with each plug-in that cannot be used; they are imported for that."""
+    """What is wrong with each plug-in that cannot be used; this imports them."""
     if not installed():
         return
     from sweep.adapters.inits.plugin import plugin_init

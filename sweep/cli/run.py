@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import hydra
 import hydra._internal.hydra as hydra_internals
@@ -20,7 +19,6 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from omegaconf.resolvers import oc
 from yaml import YAMLError
 
 from sweep.cli import arguments
@@ -29,7 +27,7 @@ from sweep.cli.messages import readable
 from sweep.cli.plugin_tasks import offer_tasks
 from sweep.cli.safety import CheckedLoader
 from sweep.errors import ConfigError
-from sweep.text import SHORTEST_SECRET, masked
+from sweep.text import masked
 
 _PACKAGE = Path(__file__).parents[1]
 if not (_PACKAGE / "conf").is_dir():  # a bare checkout, where nothing has put the launcher on the path
@@ -60,26 +58,16 @@ def _run(trusted: Sequence[Path]) -> None:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("0", "")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what went wrong instead of printing it its own way
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way of pressing Ctrl-C
-    secrets: dict[str, str] = {}
-
-    def environment_variable(key: str, *default: Any) -> str | None:
-        """Hydra's resolver ``${oc.env:…}``; what it gives is not repeated in a message."""
-        value = oc.env(key, *default)
-        if value and key in os.environ and len(value) >= SHORTEST_SECRET:
-            secrets[value] = f"${key}"
-        return value
-
     logging.getLogger("alembic").setLevel(logging.WARNING)  # optuna's database would announce each of its plug-ins
     application = Application()
     OmegaConf.register_new_resolver("trial_folder", application.trial_folder, replace=True)
     OmegaConf.register_new_resolver("sweep_folder", application.sweep_folder, replace=True)
     OmegaConf.register_new_resolver("times", times, replace=True)
-    OmegaConf.register_new_resolver("oc.env", environment_variable, replace=True)
     hydra_internals.ConfigLoaderImpl = partial(CheckedLoader, trusted=trusted)  # type: ignore[assignment,misc]
     try:
         offer_tasks()
         hydra.main(version_base="1.3", config_path=str(CONF.absolute()), config_name="config")(application)()
-    except BrokenPipeError:
+    except BrokenPipeError:  # of the standard output, which run_command looks after
         raise
     except KeyboardInterrupt:
         print("lora-sweep: interrupted; the same command goes on with what is not finished", file=sys.stderr)
@@ -88,10 +76,7 @@ def _run(trusted: Sequence[Path]) -> None:
         application.clean_up()
         if wants_traceback:
             sys.exit(masked("".join(traceback.format_exception(error))))
-        text = application.explained(error) or f"{_prefix(error)}{readable(error)}"
-        for secret, name in secrets.items():
-            text = text.replace(secret, name)
-        sys.exit(f"lora-sweep: {text}")
+        sys.exit(f"lora-sweep: {application.explained(error) or _prefix(error) + readable(error)}")
     finally:
         hydra_internals.ConfigLoaderImpl = ConfigLoaderImpl  # type: ignore[misc]
 

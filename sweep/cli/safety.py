@@ -1,4 +1,4 @@
-"""The door for configuration files: only the command line and trusted files reach code, an environment or an upload."""
+"""Check configuration files: only the command line and trusted files reach code, an environment or an upload."""
 
 import io
 import re
@@ -14,14 +14,17 @@ from hydra._internal.core_plugins.importlib_resources_config_source import Impor
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import ResultDefault
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from sweep.cli.foreign import check_values, read_config, shown
+from sweep.cli.sweep_size import check_sweep_size
 from sweep.errors import ConfigError
 
 LARGEST_RESOLVED = 200_000
-"""Characters and values of a whole configuration when every reference in it is resolved; ours have ten thousand."""
+"""Most characters and values of a configuration with every reference resolved; ours have ten thousand."""
 CHOICES = {"hydra/launcher": ("basic", "packed", "joblib"), "hydra/sweeper": ("basic", "optuna")}
 """Launchers and sweepers that a file may choose: none of them sends anything elsewhere."""
 PLACES = {
@@ -37,7 +40,7 @@ LOG_HANDLERS = ("logging.StreamHandler", "logging.FileHandler")
 
 @dataclass
 class FileResult(ConfigResult):
-    """What a file holds, and the file itself where nobody has said that it may be trusted."""
+    """The content of a file, and its path unless the file is trusted."""
 
     foreign: Path | None = None
 
@@ -50,17 +53,17 @@ class CheckedFiles(FileConfigSource):
         self._trusted = trusted
 
     def load_config(self, config_path: str) -> FileResult:
-        """Read one file. Raises ConfigError for what is no plain YAML, or what a foreign file may not search."""
+        """Read one file. Raises ConfigError unless it is plain YAML, or where it sets a search path that it may not."""
         path = Path(self.path, self._normalize_file_name(config_path))
         text = read_config(path)
         config, header = OmegaConf.load(io.StringIO(text)), self._get_header_dict(text[:512])
-        found = FileResult(self.provider, self.full_path(), config, header)
+        result = FileResult(self.provider, self.full_path(), config, header)
         if not any(path.resolve().is_relative_to(folder) for folder in self._trusted):
-            found.foreign = path
+            result.foreign = path
             if OmegaConf.is_dict(config) and "hydra" in config:  # Hydra looks for a search path here before it goes on
                 own: Any = OmegaConf.to_container(config, resolve=False)
                 check_values({"hydra": own["hydra"]}, path, Path(self.path))
-        return found
+        return result
 
 
 class CheckedPackage(ImportlibResourcesConfigSource):
@@ -98,7 +101,7 @@ class CheckedRepository(ConfigRepository):
 
 
 class CheckedLoader(ConfigLoaderImpl):
-    """Hydra's own loader; files are checked as they are read, and what it composes before Hydra makes anything of it."""
+    """Hydra's own loader; it checks files as they are read, and the composed configuration before Hydra acts on it."""
 
     def __init__(self, config_search_path: ConfigSearchPath, trusted: Sequence[Path]):
         self.config_search_path = config_search_path
@@ -106,32 +109,37 @@ class CheckedLoader(ConfigLoaderImpl):
         self._foreign: list[Path] = []
 
     def load_configuration(
-        self, config_name: str | None, overrides: list[str], *given: Any, **named: Any
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode, *given: Any, **named: Any
     ) -> DictConfig:
         """The configuration of a launch or a job. Raises ConfigError for what it may not do."""
         self._foreign = []
-        config = super().load_configuration(config_name, overrides, *given, **named)
+        config = super().load_configuration(config_name, overrides, run_mode, *given, **named)
         if self._foreign:
             _check_size(config)
             _check_choices(config, overrides, self._foreign[-1])
         _check_hydra(config)
+        if run_mode == RunMode.MULTIRUN:
+            check_sweep_size(config, OverridesParser.create(config_loader=self))
         return config
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         assert default.config_path is not None
-        found = repo.load_config(default.config_path)
-        assert found is not None
+        result = repo.load_config(default.config_path)
+        assert result is not None
         group = default.config_path.rpartition("/")[0].replace("/", ".")
-        if (default.package or "").split(".")[0] == "hydra" and default.package not in (found.header["package"], group):
+        if (default.package or "").split(".")[0] == "hydra" and default.package not in (
+            result.header["package"],
+            group,
+        ):
             raise ConfigError(
                 [f"{default.config_path}@{default.package}: only a file of Hydra's own groups goes there"]
             )
-        if isinstance(found, FileResult) and found.foreign:
+        if isinstance(result, FileResult) and result.foreign:
             placed: Any = OmegaConf.to_container(
-                self._embed_result_config(found, default.package).config, resolve=False
+                self._embed_result_config(result, default.package).config, resolve=False
             )
-            check_values(placed, found.foreign, Path(found.path.removeprefix("file://")))
-            self._foreign.append(found.foreign)
+            check_values(placed, result.foreign, Path(result.path.removeprefix("file://")))
+            self._foreign.append(result.foreign)
         return super()._load_single_config(default, repo)
 
 
@@ -157,7 +165,7 @@ def _check_choices(config: DictConfig, overrides: Sequence[str], foreign: Path) 
 
 
 def _check_size(config: DictConfig) -> None:
-    """Raise ConfigError where references to references stand for more than anybody has written."""
+    """Raise ConfigError where nested references expand beyond ``LARGEST_RESOLVED``."""
     values: Any = OmegaConf.to_container(config, resolve=False)
     sizes: dict[tuple[str, ...], int] = {}
 
@@ -198,14 +206,14 @@ def _items(value: Any) -> list[tuple[str, Any]]:
 
 
 def _check_hydra(config: DictConfig) -> None:
-    """Raise ConfigError where Hydra would run code, log or write elsewhere, whoever asks for it."""
+    """Raise ConfigError where Hydra would run code, or log or write elsewhere, even for the command line."""
     if not OmegaConf.is_dict(config.hydra):
         raise ConfigError(["hydra: must hold Hydra's settings; leave it out"])
     raw: Any = OmegaConf.to_container(config.hydra, resolve=False)
     if raw.get("callbacks"):
         raise ConfigError(["hydra.callbacks: a configuration names no code to run; leave it out"])
     for part in ("job_logging", "hydra_logging"):
-        for _, key, value in _leaves(raw.get(part)):
+        for _, key, value in _keys(raw.get(part)):
             if (
                 key == "()"
                 or (key == "class" and value not in LOG_HANDLERS)
@@ -214,36 +222,37 @@ def _check_hydra(config: DictConfig) -> None:
                 raise ConfigError([f"hydra.{part}: choose one of Hydra's, as in hydra/{part}=stdout"])
     for part in ("launcher", "sweeper"):
         installed = _targets(ConfigStore.instance().repo["hydra"][part])
-        for depth, key, value in _leaves(OmegaConf.to_container(config.hydra.get(part), resolve=True)):
+        for depth, key, value in _keys(OmegaConf.to_container(config.hydra.get(part), resolve=True)):
             if key == "_target_" and (value not in installed or depth > (part == "sweeper")):
                 raise ConfigError(
                     [f"hydra.{part}: {value!r} is code, which a configuration cannot name; choose as in hydra/{part}=…"]
                 )
     for key, allowed in PLACES.items():
         section, _, name = key.rpartition(".")
-        found = (raw[section] if section else raw)[name]
-        if found not in allowed and not (raw["launcher"].get("dry_run") and key == "sweep.dir"):
+        place = (raw[section] if section else raw)[name]
+        if place not in allowed and not (raw["launcher"].get("dry_run") and key == "sweep.dir"):
             raise ConfigError(
                 [
-                    f"hydra.{key} = {found!r}: results go to outputs/NAME below the folder where you start; "
+                    f"hydra.{key} = {place!r}: results go to outputs/NAME below the folder where you start; "
                     f"NAME is yours, as in name=run1"
                 ]
             )
 
 
 def _targets(store: Any) -> set[str]:
-    """The code that installed launchers, or sweepers and their samplers, have said is theirs."""
+    """The ``_target_`` of every installed launcher, or sweeper and sampler."""
     if isinstance(store, dict):
         return set().union(*map(_targets, store.values()))
     return {str(store.node.get("_target_"))}
 
 
-def _leaves(value: Any, depth: int = 0) -> Iterator[tuple[int, str, Any]]:
-    """Every key of nested mappings and lists with its depth and its value."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield depth, str(key), item
-            yield from _leaves(item, depth + 1)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _leaves(item, depth + 1)
+def _keys(value: Any) -> list[tuple[int, str, Any]]:
+    """Every key of nested mappings and lists with its depth, counted in mappings, and its value."""
+    keys: list[tuple[int, str, Any]] = []
+    containers = [(0, value)] if isinstance(value, dict | list) else []
+    for depth, container in containers:
+        for key, item in container.items() if isinstance(container, dict) else enumerate(container):
+            keys.append((depth, str(key), item))
+            if isinstance(item, dict | list):
+                containers.append((depth + isinstance(container, dict), item))
+    return keys

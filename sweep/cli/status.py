@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 from sweep import record
-from sweep.store.claim import SHORT, claimed
-from sweep.store.state import Found, State, look
+from sweep.state import Found, State, find
 from sweep.text import printable, say
 
 STATES = get_args(State)
-GOOD = STATES[:2]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,15 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"lora-sweep: {folder} holds no trial", sys.stderr)
         return 2
     say(describe(folder, trials))
-    return 0 if all(trial.state in GOOD for trial in trials) else 1
-
-
-def find(folder: Path) -> list[Found]:
-    """Every trial of the sweep in ``folder``, by name."""
-    folders = record.trial_folders(folder) if folder.is_dir() else []
-    ids = {path: path.name[-SHORT:] for path in folders if record.ends_with_identity(path)}
-    training = claimed(folder, ids.values())
-    return [look(path, ids.get(path) in training) for path in folders]
+    return 0 if all(trial.phase == "done" for trial in trials) else 1
 
 
 def describe(folder: Path, trials: Sequence[Found]) -> str:
@@ -44,13 +34,13 @@ def describe(folder: Path, trials: Sequence[Found]) -> str:
     by_state = {state: [trial for trial in trials if trial.state == state] for state in STATES}
     counts = ", ".join(f"{len(some)} {state}" for state, some in by_state.items() if some)
     lines = [f"{folder}: {len(trials)} trials: {counts}"]
-    for state in STATES[len(GOOD) :]:
-        for trial in by_state[state]:
+    for state in STATES:
+        for trial in (one for one in by_state[state] if one.phase != "done"):
             detail = " ".join(trial.detail.split())[:200]
             lines.append(f"  {state:11}  {printable(trial.folder.name)}  {detail}".rstrip())
     lines += [
         f"environment differs in {line}" for line in record.mixtures(trial.record for trial in trials if trial.record)
     ]
-    if any(trial.state not in GOOD for trial in trials):
+    if any(trial.phase != "done" for trial in trials):
         lines.append("the sweep's command, run again, trains what is not finished")
     return "\n".join(lines)

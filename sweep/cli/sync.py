@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweep.store.claim import claimed
+from sweep.claim import claimed
 from sweep.text import say
 
 

@@ -3,10 +3,6 @@
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-import torch
-
-from sweep.engines.options import LaunchOptions
-from sweep.hardware import available_memory
 from sweep.packs.pack import Pack
 from sweep.record import Record
 from sweep.resolve import ResolvedTrial
@@ -15,21 +11,16 @@ from sweep.store.store import Store
 if TYPE_CHECKING:
     from sweep.trackers.wandb import Mode
 
-START_GB = 1.0
-"""What a process takes before it trains anything."""
-SPARE_MEMORY = 2.0
-"""How many times its estimated memory a pack asks for on a cluster."""
-
 
 class Engine(Protocol):
     """Places packs, runs them again when their node is lost, and gives their records back."""
 
     start_s: float
-    """Seconds that a pack takes to start: smaller packs than that are not worth a place of their own."""
+    """Seconds that a pack takes to start: shorter work is not worth a place of its own."""
     least_work_s: float
-    """Seconds of work below which packs run one after the other."""
+    """Seconds of work below which packs run one after another."""
     assumed_places: int
-    """Packs at once that a dry run reckons with: it asks nobody."""
+    """Packs at once that a dry run assumes, since it contacts no cluster."""
     room: float | None
     """Bytes that the trials of one pack may fill; None shares this machine's memory among the packs at once."""
 
@@ -55,15 +46,3 @@ class Engine(Protocol):
             on_steps: called with the number of trial-steps just done, for progress.
 
         """
-
-
-def requested_gb(options: LaunchOptions, pack: Pack) -> float:
-    """Gigabytes (10⁹ bytes) that ``pack`` asks for on a cluster."""
-    return options.memory_gb or START_GB + SPARE_MEMORY * pack.memory_bytes / 1e9
-
-
-def room_on_node(options: LaunchOptions) -> float:
-    """Bytes that the trials of a pack may fill on a node, which is taken to be like this machine unless told."""
-    if options.memory_gb is None:
-        return available_memory(torch.device("cpu")) / SPARE_MEMORY
-    return max(0.0, (options.memory_gb - START_GB) / SPARE_MEMORY * 1e9)

@@ -32,9 +32,9 @@ POLL_S = 0.2
 FILES_OF_A_WANDB_RUN = 4
 """Open files that wandb needs for each open run."""
 OTHER_FILES = 128
-"""Open files that a process may have besides."""
+"""Other open files of a process."""
 LEAVING_S = 60.0
-"""How long an interrupted worker may take to close its files and W&B runs."""
+"""How long an interrupted worker may take to close its files and W&B runs, in seconds."""
 
 
 class WorkerKilledError(RuntimeError):
@@ -54,7 +54,7 @@ class LocalEngine:
         self.assumed_places = cores()
 
     def connect(self) -> None:
-        """Nothing: this machine is there."""
+        """Do nothing: this machine needs no connection."""
 
     def places(self, trials: Sequence[ResolvedTrial]) -> int:
         """One a core, but one on a GPU."""
@@ -114,7 +114,7 @@ def _one_by_one(
 
 
 class Progress:
-    """Steps of trials that workers have done: a counter for each pack, written by whoever trains it.
+    """Steps of trials that workers have done: one counter a pack, written by the process that trains it.
 
     Plain shared memory: a queue's lock would be lost with a worker that is killed while it holds it.
     """

@@ -49,7 +49,7 @@ class LaunchOptions:
         ]
         elsewhere = [
             f"hydra.launcher.{name} = {getattr(self, name)!r}: "
-            f"engine={self.engine} has no such setting; it is of {' and '.join(engines)}"
+            f"engine={self.engine} has no such setting; it belongs to {' and '.join(engines)}"
             for name, engines in ONLY_OF.items()
             if self.engine not in engines and getattr(self, name) != getattr(plain, name)
         ]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 
-from sweep.engines.engine import requested_gb, room_on_node
-from sweep.engines.options import LaunchOptions
+from sweep.claim import LOCK_FILE
+from sweep.engines.cluster import ClusterEngine
 from sweep.engines.parcel import Parcel, parcel_of, train_parcel
 from sweep.errors import ConfigError
 from sweep.files import replace_file
@@ -22,7 +22,6 @@ from sweep.packs.pack import Pack
 from sweep.packs.train_pack import record_claimed_failure
 from sweep.record import RECORD_FILE, Record
 from sweep.resolve import ResolvedTrial
-from sweep.store.claim import LOCK_FILE
 from sweep.store.skip import decide
 from sweep.store.store import Store, writing
 
@@ -39,16 +38,10 @@ Left = tuple[list[dict[str, Any]], Files]
 """What a node gives back: the records as plain values, and every file that the trials left."""
 
 
-class RayEngine:
+class RayEngine(ClusterEngine):
     """Packs on the Ray cluster at ``address``, or on the one that RAY_ADDRESS names."""
 
     start_s = 5.0
-    least_work_s = 0.0
-    assumed_places = 16
-
-    def __init__(self, options: LaunchOptions):
-        self._options = options
-        self.room = room_on_node(options)
 
     def connect(self) -> None:
         """Join the cluster. Raises ConfigError where it does not answer."""
@@ -71,10 +64,6 @@ class RayEngine:
         there = ray.cluster_resources()
         by_gpu = there.get("GPU", 0) // self._options.gpus if self._options.gpus else float("inf")
         return max(1, int(min(by_gpu, there.get("CPU", 1) // max(1, self._options.cpus))))
-
-    def max_pack(self, trials: Sequence[ResolvedTrial]) -> int:
-        """As many as the user allows."""
-        return self._options.max_pack
 
     def run(
         self, packs: Sequence[Pack], store: Store, mode: "Mode | None", workers: int, on_steps: Callable[[int], None]
@@ -115,7 +104,7 @@ class RayEngine:
         for path in inputs.values():
             if path not in objects:
                 objects[path] = ray.put(path.read_bytes())
-        memory = int(1e9 * requested_gb(options, pack))
+        memory = int(1e9 * self.requested_gb(pack))
         task = ray.remote(_on_node).options(
             num_cpus=options.cpus, num_gpus=options.gpus, memory=memory, max_retries=RETRIES, name="lora-sweep pack"
         )
@@ -133,18 +122,18 @@ def check_reachable(address: str | None) -> None:
 def inputs_of(trial: ResolvedTrial) -> dict[str, Path]:
     """The files that the trials of ``trial``'s task read: by the place that they get on a node, where they are here."""
     options, cache_folder = trial.task, trial.cache_folder
-    found = {}
+    inputs = {}
     if (base := base_file(options, trial.data, cache_folder)).exists():
-        found["cache/bases/" + base.name] = base
-    found |= {f"cache/{path.relative_to(cache_folder)}": path for path in options.cached_files(cache_folder)}
+        inputs["cache/bases/" + base.name] = base
+    inputs |= {f"cache/{path.relative_to(cache_folder)}": path for path in options.cached_files(cache_folder)}
     for name in sorted(options.own_paths()):
         own = Path(getattr(options, name))
         files = sorted(path for path in own.rglob("*") if path.is_file()) if own.is_dir() else [own]
-        found |= {
+        inputs |= {
             f"{name}/{own.name}/{path.relative_to(own)}" if own.is_dir() else f"{name}/{own.name}": path
             for path in files
         }
-    return found
+    return inputs
 
 
 def _on_node(parcel: Parcel, places: Sequence[str], *contents: bytes) -> Left:

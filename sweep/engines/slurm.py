@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import submitit
 
-from sweep.engines.engine import requested_gb, room_on_node
-from sweep.engines.options import LaunchOptions
+from sweep.engines.cluster import ClusterEngine
 from sweep.engines.parcel import Parcel, parcel_of, train_parcel
 from sweep.errors import ConfigError
 from sweep.packs.pack import Pack
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 MARGIN_MINUTES = 10
 SPARE_TIME = 4.0
-"""A job asks for this many times the estimated training time, and the margin for starting and evaluating."""
+"""A job asks for this many times the estimated training time, plus the margin for starting and evaluating."""
 UNMEASURED_MINUTES = 240
 ARRAY_SIZE = 1000
 """Jobs in one array; SLURM's own limit is 1,001 by default."""
@@ -34,7 +33,7 @@ FIRST_POLL_S, LAST_POLL_S, SLOWER = 0.5, 15.0, 1.2
 LAG_S = 10.0
 """How much later than the end of a job its files may be seen through a network file system."""
 FINAL = ("CANCELLED", "TIMEOUT", "DEADLINE")
-"""Ends that somebody wanted, or that half a pack would come to as well."""
+"""Final states that were asked for, or that half a pack would reach as well."""
 
 
 class JobLostError(RuntimeError):
@@ -48,36 +47,23 @@ class JobLostError(RuntimeError):
         )
 
 
-class SlurmEngine:
+class SlurmEngine(ClusterEngine):
     """Packs as jobs of the SLURM cluster whose ``sbatch`` is on the path."""
 
     start_s = 20.0
-    least_work_s = 0.0
-    assumed_places = 16
-
-    def __init__(self, options: LaunchOptions):
-        self._options = options
-        self.room = room_on_node(options)
 
     def connect(self) -> None:
-        """See that SLURM's commands are here; raises ConfigError where they are not."""
+        """Raise ConfigError where SLURM's commands are missing."""
         try:
             _slurm("sinfo", "--version")
         except OSError:
             raise ConfigError(
-                [
-                    "hydra.launcher.engine = 'slurm': there is no sinfo here; launch from a machine where "
-                    "SLURM's commands are"
-                ]
+                ["hydra.launcher.engine = 'slurm': sinfo is missing; launch from a machine that has SLURM's commands"]
             ) from None
 
     def places(self, trials: Sequence[ResolvedTrial]) -> int:
         """A modest number: how many jobs a user may run is the site's business."""
         return self.assumed_places
-
-    def max_pack(self, trials: Sequence[ResolvedTrial]) -> int:
-        """As many as the user allows."""
-        return self._options.max_pack
 
     def run(
         self, packs: Sequence[Pack], store: Store, mode: "Mode | None", workers: int, on_steps: Callable[[int], None]
@@ -120,7 +106,7 @@ class SlurmEngine:
         """Submit the packs, those that ask for the same in one array; returns the jobs by their ids."""
         alike: dict[tuple[int, int], list[Pack]] = defaultdict(list)
         for pack in packs:
-            alike[self._minutes(pack), _rounded(requested_gb(self._options, pack))].append(pack)
+            alike[self._minutes(pack), _rounded(self.requested_gb(pack))].append(pack)
         jobs: dict[str, tuple[Any, Pack]] = {}
         for (minutes, memory_gb), group in alike.items():
             executor = submitit.AutoExecutor(store.folder.absolute() / "slurm", cluster="slurm")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
+from sweep import planned
 from sweep.engines.options import LaunchOptions
 from sweep.launch.plan import Plan, make_plan, skipped, summary
 from sweep.launch.progress import progress_bar
@@ -13,7 +14,7 @@ from sweep.packs.rows import tracking_mode
 from sweep.packs.train_pack import pretrain, record_failure
 from sweep.record import Record, mixtures
 from sweep.resolve import ResolvedTrial
-from sweep.store.store import Store
+from sweep.store.store import Store, writing
 from sweep.tasks.options import TaskOptions
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,8 @@ def _report(plan: Plan, trials: Sequence[ResolvedTrial], store: Store) -> None:
 def _execute(plan: Plan, store: Store, options: LaunchOptions) -> dict[str, Record]:
     if not plan.packs:
         return {}
+    with writing(store.folder):
+        planned.add(store.folder, ((pack.steps, {one.label: one.flat() for one in pack.trials}) for pack in plan.packs))
     mode = tracking_mode(plan.packs[0].trials[0])
     steps = sum(len(pack.trials) * pack.steps for pack in plan.packs)
     records: dict[str, Record] = {}

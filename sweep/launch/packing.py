@@ -19,6 +19,8 @@ WORTH_DIVIDING_S = 4.0
 """Estimated work of all packs, in seconds, from which on they are divided among the workers."""
 LARGEST_SHARE_OF_TIME = 0.9
 """A bigger pack must take less than this fraction of the time for each trial, or the smaller one is kept."""
+LONG_UPDATE_S = 0.5
+"""Seconds of an update of one trial from which on it is all arithmetic: a bigger pack would do no less of it."""
 LATEST_END = 1.1
 """The last worker may end this much later than if all ended together, before packs are made smaller."""
 SHARE_OF_MEMORY = 0.5
@@ -162,10 +164,10 @@ class _Sizing:
             return self._best_size(trials, 1, limit)
         if each_s * trials[0].training.steps * len(trials) < WORTH_PROBING_S:
             return limit, each_s
-        while size < limit and not math.isnan(each_s):
+        while size < limit and each_s < LONG_UPDATE_S:  # NaN is not
             bigger = min(4 * size, limit)
             bigger_each_s = self._update_s(trials[:bigger]) / bigger
-            if not bigger_each_s <= LARGEST_SHARE_OF_TIME * each_s:  # NaN is no gain
+            if not bigger_each_s <= LARGEST_SHARE_OF_TIME * each_s:  # NaN gains nothing
                 break
             size, each_s = bigger, bigger_each_s
         return size, each_s

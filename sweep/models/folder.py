@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sweep.models.hugging_face import CONFIG_FILE, GGUF_HASH, TEMPLATE, TOKENIZE
 WEIGHTS = "*.safetensors"
 READ = (CONFIG_FILE, WEIGHTS, "*.safetensors.index.json", *TOKENIZER)
 LARGEST_CONFIG, LARGEST_TOKENIZER, LARGEST_WEIGHTS = 2**20, 2**28, 2**40
-"""Bytes of a model's configuration, of a file of its tokenizer and of its weights."""
+"""Largest configuration of a model, file of its tokenizer and file of its weights, in bytes."""
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
 SIZES = (
     *LAYERS,
@@ -100,10 +101,14 @@ def _complete(folder: Path, model: str) -> Path:
 @cache
 def sha256_of(folder: Path) -> str:
     """A hash of what makes the model and its tokenizer: of the GGUF file that it was made of, else of the files read."""
-    if (source := folder / GGUF_HASH).exists():
-        return source.read_text().strip()
+    source = folder / GGUF_HASH
+    return source.read_text().strip() if source.exists() else sha256_of_files(folder, READ)
+
+
+def sha256_of_files(folder: Path, patterns: Iterable[str]) -> str:
+    """A hash of the names and contents of the files in ``folder`` that match one of ``patterns``."""
     digest = hashlib.sha256()
-    for path in sorted({path for pattern in READ for path in folder.glob(pattern)}):
+    for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
         digest.update(f"{path.name}\0".encode())
         try:
             with open_foreign(path, LARGEST_WEIGHTS if path.match(WEIGHTS) else LARGEST_TOKENIZER) as file:

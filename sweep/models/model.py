@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from sweep.errors import ConfigError
+
 
 class Model(nn.Module):
     """A module that names its parts.
@@ -17,3 +19,14 @@ class Model(nn.Module):
     stages: Sequence[str]
     can_checkpoint: bool = False
     checkpointing: bool = False
+
+
+def check_rows_are_independent(model: nn.Module) -> None:
+    """Raise ConfigError for layers through which the rows of a batch would change each other, or at random."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise ConfigError([f"layer {name} is a batch normalisation: it mixes the rows of different trials"])
+        if isinstance(module, nn.Dropout) and module.p > 0:
+            raise ConfigError(
+                [f"layer {name} drops out inside the base; set its p to 0, LoRA's own is adapter.dropout"]
+            )

@@ -119,7 +119,7 @@ def base_weights(model: Model, task: Task) -> dict[str, BaseWeight]:
         drawn = task.target.batches(generator(0, "calibration"), rows)
         return (batch.to(device) for batch in islice(drawn, max(1, CALIBRATION_POSITIONS // (rows * positions))))
 
-    calibration = Calibration(model, layers, task.loss, batches)
+    calibration = Calibration(model, layers, task, batches)
     return {name: BaseWeight(layer.weight, name, calibration) for name, layer in layers.items()}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sweep.packs.plugin_trackers import plugin_trackers
 from sweep.record import Record
 from sweep.resolve import ResolvedTrial
+from sweep.samples import Sample
 from sweep.store.store import WRITERS, Store, writing
 from sweep.trackers.local import LocalTracker
 from sweep.trackers.tracker import Tracker
@@ -58,7 +59,7 @@ class PackRows:
     """Receives what the trials of one pack report, in the pack's order."""
 
     def __init__(self, pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | None"):
-        self._store, self._folder = store, store.folder
+        self._pack, self._store, self._folder = pack, store, store.folder
         with writing(self._folder):
             self._local = [LocalTracker(store.trial_folder(trial)) for trial in pack]
         opened = ((trial.id, trial.label, trial.flat(), trial.metrics) for trial in pack)
@@ -78,6 +79,12 @@ class PackRows:
             for tracker, row in zip(group, rows, strict=False):
                 if row is not None:
                     tracker.log(step, row)
+
+    def save_samples(self, position: int, samples: Sequence[Sample]) -> None:
+        """Keep what one trained model wrote, in its folder and at W&B."""
+        self._store.save_samples(self._pack[position], samples)
+        if self._mirrors and samples:
+            self._mirrors[position].log_samples(samples)
 
     def flush(self) -> None:
         """Write waiting rows to disk, if the last time was long enough ago."""

@@ -11,7 +11,8 @@ from sweep.metrics import EXACT_MATCH, KEPT_STEP, LOSS
 from sweep.packs.base import Base
 from sweep.record import Record, Status
 from sweep.resolve import ResolvedTrial
-from sweep.tasks.task import Sample, Task, require_declared
+from sweep.samples import Sample
+from sweep.tasks.task import Task, require_declared
 from sweep.training.evaluate import (
     Both,
     evaluate_both,

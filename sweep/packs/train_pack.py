@@ -1,13 +1,16 @@
 """Train one pack in this process: claim its trials, train them on their base, write their rows and records."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from sweep.adapters.peft import export
+from sweep.adapters.peft.placement import placement_note
 from sweep.guard import blaming
 from sweep.hardware import device_of, threads
 from sweep.packs.base import Base, load_base, pretrained
@@ -19,10 +22,13 @@ from sweep.resolve import ResolvedTrial
 from sweep.store.environment import environment
 from sweep.store.skip import decide
 from sweep.store.store import Store, UnwritableError
+from sweep.tasks.task import Task
 from sweep.text import failure
 
 if TYPE_CHECKING:
     from sweep.trackers.wandb import WandbSweep
+
+log = logging.getLogger("sweep")
 
 OnStep = Callable[[int], None]
 
@@ -31,8 +37,10 @@ _bases: dict[Hashable, Base] = {}
 
 
 def pretrain(trial: ResolvedTrial, on_step: OnStep) -> None:
-    """Make sure that the base of ``trial`` is in the cache; calls ``on_step`` after each step of its training."""
+    """Make sure that a base that is trained is in the cache; calls ``on_step`` after each step of its training."""
     task = trial.task.build(trial.cache_folder)
+    if task.pretraining is None:  # it brings its base, which whoever trains a pack loads
+        return
     with blaming(TASKS.plugin(trial.task.name), "pre-training"):
         pretrained(trial.task, trial.data, task, trial.cache_folder, device_of(trial.config.device), on_step)
 
@@ -68,7 +76,7 @@ def train_pack(
 
 
 def record_failure(trials: Sequence[ResolvedTrial], store: Store, error: Exception) -> list[Record]:
-    """Record that ``trials`` failed for ``error``, which is no fault of their own training.
+    """Record that ``trials`` failed for ``error``, which their own training did not cause.
 
     Returns:
         Their records, but for trials that another launch is training now; what is finished stays as it is.
@@ -79,7 +87,7 @@ def record_failure(trials: Sequence[ResolvedTrial], store: Store, error: Excepti
 
 
 def record_claimed_failure(trials: Sequence[ResolvedTrial], store: Store, error: Exception) -> list[Record]:
-    """As ``record_failure``, for whoever holds the claim on ``trials`` already."""
+    """As ``record_failure``, for a caller that already holds the claim on ``trials``."""
     unknown = environment(torch.device("cpu"), base="unknown")
     records = [store.record_of(trial, unknown, "failed", error=failure(error)) for trial in trials]
     PackRows(trials, store, mirror=None).finish(records)
@@ -120,9 +128,11 @@ def _train(pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | No
                 records, folded, samples, scores = run_pack(pack, task, base, record_of, rows.log, stepped)
             store.save_scores([pack[position] for position in scores], scores.values())
             for position, trial in enumerate(pack):
-                store.save_samples(trial, [sample._asdict() for sample in samples[position]])
+                rows.save_samples(position, samples[position])
                 if trial.config.save_adapter:
-                    store.save_adapter(trial, export.files(folded, position, trial.adapter, task.peft_base))
+                    files = export.files(folded, position, trial.adapter, task.peft_base)
+                    store.save_adapter(trial, files)
+                    records[position] = _with_placement(records[position], trial, files, task)
         except (KeyboardInterrupt, UnwritableError):
             rows.abandon()
             raise
@@ -138,6 +148,15 @@ def _train(pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | No
         return [record for half in halves for record in _train(half, store, mirror, on_steps)]
     rows.finish(records)
     return records
+
+
+def _with_placement(record: Record, trial: ResolvedTrial, files: Mapping[str, bytes], task: Task) -> Record:
+    """``record`` with a note where PEFT, which renames the layers of some architectures, loads another adapter."""
+    network = task.unmodified() if export.WEIGHTS_FILE["lora"] in files else None
+    if network is None or not (note := placement_note(files, network)):
+        return record
+    log.warning("%s: %s", trial.label, note)
+    return replace(record, notes=(*record.notes, note))
 
 
 def _beginning(trial: ResolvedTrial, pack_size: int, base_hash: str) -> str:

@@ -44,7 +44,7 @@ class Account:
         return ADAM_BYTES * self.trainable_params
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
+        """All fields and what follows from them, for JSON."""
         derived = ("trainable_ratio", "saved_bytes", "optimizer_bytes")
         return asdict(self) | {name: getattr(self, name) for name in derived}
 

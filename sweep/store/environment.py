@@ -21,7 +21,7 @@ def environment(device: torch.device, base: str) -> dict[str, Any]:
         "lora_sweep": sweep.__version__,
         "code": _code(),
         "python": platform.python_version(),
-        **{package: found for package in PACKAGES if (found := _version(package))},
+        **{package: version for package in PACKAGES if (version := _version(package))},
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cpu_count": os.cpu_count(),
@@ -33,7 +33,7 @@ def environment(device: torch.device, base: str) -> dict[str, Any]:
 
 @cache
 def _code() -> str:
-    """The hash of every source file of the harness: a change is seen where no version was raised."""
+    """The hash of every source file of the harness: it shows changes that raised no version."""
     folder = Path(sweep.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):

@@ -7,7 +7,7 @@ from typing import Literal
 from sweep.errors import ConfigError
 from sweep.record import Record
 from sweep.resolve import ResolvedTrial
-from sweep.store.state import look
+from sweep.state import look
 from sweep.store.store import Store
 
 Why = Literal["exact duplicate", "already finished", "already pruned", "failed before", "trained by another launch"]
@@ -50,18 +50,18 @@ def decide(
         return Skip(trial, "exact duplicate")
     if trial.id in claimed:
         return Skip(trial, "trained by another launch")
-    found = look(store.trial_folder(trial))
-    if found.state == "damaged" and found.record is None:
-        raise ConfigError([found.detail])
-    if found.record is None or found.record.trial_id != trial.id:
+    left = look(store.trial_folder(trial))
+    if left.state == "damaged" and left.record is None:
+        raise ConfigError([left.detail])
+    if left.record is None or left.record.trial_id != trial.id:
         return None
-    match found.state:
+    match left.state:
         case "finished":
-            lacking = store.lacks_adapter(trial) or store.lacks_metrics(trial, found.record)
-            return None if lacking else Skip(trial, "already finished", record=found.record)
+            lacking = store.lacks_adapter(trial) or store.lacks_metrics(trial, left.record)
+            return None if lacking else Skip(trial, "already finished", record=left.record)
         case "pruned":
-            return Skip(trial, "already pruned", record=found.record) if trial.config.pruning else None
+            return Skip(trial, "already pruned", record=left.record) if trial.config.pruning else None
         case "damaged":
             return None
         case _:
-            return None if retry_failed else Skip(trial, "failed before", found.detail, found.record)
+            return None if retry_failed else Skip(trial, "failed before", left.detail, left.record)

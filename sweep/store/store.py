@@ -9,23 +9,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sweep import record
+from sweep import claim, record, samples, scores
 from sweep.adapters.peft.export import WEIGHTS_FILE
 from sweep.errors import ConfigError
 from sweep.files import read_foreign, replace_file
 from sweep.metrics import to_plain
 from sweep.record import Record, Status
 from sweep.resolve import ResolvedTrial
-from sweep.scores import SCORES_FILE, Domain, Scores, write
-from sweep.store import claim
+from sweep.samples import SAMPLES_FILE, Sample
+from sweep.scores import SCORES_FILE, Domain, Scores
 
 MEASURED_BY = "metric_plugins"
-"""Where a record's environment holds the plug-ins, by metric, that its trained layers were measured by."""
-SAMPLES_FILE = "samples.jsonl"
+"""Key of a record's environment: the plug-ins that measured its trained layers, by metric."""
 WRITERS = 16
 """Files that are written at once: a disk confirms many at a time."""
 _UNWRITTEN = ".records-"
-"""Begins the name of the file that holds the records of a pack until each is in its trial's folder."""
+"""Prefix of the file that holds a pack's records until each is in its trial's folder."""
 _LARGEST_UNWRITTEN = 256 << 20
 
 
@@ -59,7 +58,8 @@ class Store:
     def count_other_trials(self, trials: Sequence[ResolvedTrial]) -> int:
         """How many trials have a record here and are neither among ``trials`` nor asked for by an earlier call."""
         self._asked |= {trial.label for trial in trials}
-        return sum(path.parent.name not in self._asked for path in self.folder.glob(f"*/{record.RECORD_FILE}"))
+        here = record.trial_folders(self.folder) if self.folder.exists() else []
+        return sum(path.name not in self._asked and (path / record.RECORD_FILE).exists() for path in here)
 
     @contextmanager
     def claim(self, trials: Sequence[ResolvedTrial]) -> Iterator[list[ResolvedTrial]]:
@@ -77,7 +77,7 @@ class Store:
 
     @contextmanager
     def write_records_atomically(self, records: Sequence[Record]) -> Iterator[None]:
-        """The block writes these records of one pack; if the process is killed in it, ``recover_records`` does the rest.
+        """Let the block write these records of one pack; if it is killed, ``recover_records`` writes the rest.
 
         Pruning compares the trials of a pack, so they must not be trained again without the others.
         """
@@ -132,17 +132,16 @@ class Store:
                 self._adapter(trial).mkdir(exist_ok=True)
                 replace_file(self._adapter(trial) / name, content)
 
-    def save_scores(self, trials: Sequence[ResolvedTrial], scores: Iterable[Mapping[Domain, Scores]]) -> None:
+    def save_scores(self, trials: Sequence[ResolvedTrial], scored: Iterable[Mapping[Domain, Scores]]) -> None:
         """Keep what each of these trials scored on each test example in ``scores.safetensors``."""
         with writing(self.folder), ThreadPoolExecutor(WRITERS) as pool:
-            list(pool.map(write, scores, [self.trial_folder(trial) / SCORES_FILE for trial in trials]))
+            list(pool.map(scores.write, scored, [self.trial_folder(trial) / SCORES_FILE for trial in trials]))
 
-    def save_samples(self, trial: ResolvedTrial, samples: Sequence[Mapping[str, str]]) -> None:
+    def save_samples(self, trial: ResolvedTrial, written: Sequence[Sample]) -> None:
         """Keep what the trained model wrote in ``samples.jsonl``, where it wrote anything."""
-        if samples:
+        if written:
             with writing(self.folder):
-                lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
-                replace_file(self.trial_folder(trial) / SAMPLES_FILE, "".join(lines).encode())
+                samples.write(written, self.trial_folder(trial) / SAMPLES_FILE)
 
     def _write_missing(self, records: Sequence[Record]) -> None:
         with writing(self.folder):
@@ -156,9 +155,9 @@ class Store:
         weights = WEIGHTS_FILE.get(trial.adapter.kind)
         return bool(trial.config.save_adapter and weights and not (self._adapter(trial) / weights).exists())
 
-    def lacks_metrics(self, trial: ResolvedTrial, found: Record) -> bool:
+    def lacks_metrics(self, trial: ResolvedTrial, left: Record) -> bool:
         """Whether a metric of a plug-in, as it is installed now, has not been taken of the trial with this record."""
-        measured_by = found.environment.get(MEASURED_BY, {})
+        measured_by = left.environment.get(MEASURED_BY, {})
         return any(measured_by.get(name) != identity for name, identity in trial.layer_metrics.identities.items())
 
     def _adapter(self, trial: ResolvedTrial) -> Path:

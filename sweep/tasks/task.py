@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from sweep.adapters.fold import Folded
 from sweep.adapters.options import AdapterOptions
 from sweep.metrics import Kind, Metric
 from sweep.models.model import Model
+from sweep.samples import Sample
 from sweep.tasks.pretraining import PretrainingOptions
 
 GATHERED_BATCHES = 16
@@ -30,14 +31,6 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> "Batch":
         """The same batch on ``device``."""
         return Batch(self.inputs.to(device), self.targets.to(device))
-
-
-class Sample(NamedTuple):
-    """What a trained model writes to a held-out prompt, and what was expected."""
-
-    prompt: str
-    expected: str
-    answer: str
 
 
 class Domain(Protocol):
@@ -114,9 +107,18 @@ class Task(ABC):
         """What a PEFT configuration says of the base, such as ``task_type``; nothing of a model of ours."""
         return {}
 
+    def unmodified(self) -> nn.Module | None:
+        """The model as its own library makes it, on the meta device; None for a model of ours."""
+        return None
+
     @abstractmethod
     def new_model(self, rng: Generator) -> Model:
         """The architecture, initialised from ``rng``, which moves on."""
+
+    def outline(self) -> Model:
+        """The same modules and shapes on the meta device, without numbers."""
+        with torch.device("meta"):
+            return self.new_model(Generator())
 
     def base(self) -> Model | None:
         """The base of a task that needs no pre-training; None where ``pretraining`` makes it."""
@@ -129,6 +131,10 @@ class Task(ABC):
     def weights(self, targets: Tensor) -> Tensor:
         """What each row counts in the means of a trial (N,): in its loss over an update, and in an evaluation."""
         return torch.ones(len(targets), device=targets.device)
+
+    def learnt(self, targets: Tensor) -> Tensor | None:
+        """Which positions (N, S) have something to learn, for the initialisations that look at data; None: all."""
+        return None
 
     @abstractmethod
     def scores(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:

@@ -11,7 +11,7 @@ from sweep.errors import ConfigError
 from sweep.files import read_foreign
 
 LARGEST_TEXT = 2**30
-"""Bytes of a text."""
+"""Largest text, in bytes."""
 FEWEST_WINDOWS = 20
 
 Documents = tuple[str, ...]

@@ -17,7 +17,7 @@ LOG_FILE = "trial.log"
 class LocalTracker:
     """Writes into the trial's own folder. Rows wait in memory until ``flush``; no file stays open.
 
-    The history is a new file, by which this attempt is known: whoever began last keeps the folder.
+    The history is a new file that identifies this attempt: the attempt that began last keeps the folder.
     """
 
     def __init__(self, folder: Path):
@@ -37,11 +37,11 @@ class LocalTracker:
         """Append the waiting rows to ``history.jsonl``.
 
         Raises OSError where they do not fit, and ESTALE where the file is another: a second launch trains the same trial,
-        because somebody deleted the sweep's lock file.
+        because the sweep's lock file was deleted.
         """
         with append_to(self._folder / HISTORY_FILE) as file:
-            found = os.fstat(file.fileno())
-            if ((found.st_dev, found.st_ino), found.st_size) != (self._file, self._size):
+            now = os.fstat(file.fileno())
+            if ((now.st_dev, now.st_ino), now.st_size) != (self._file, self._size):
                 reason = f"another launch has begun {self._folder.name} (was .lock deleted?) and goes on with it"
                 raise OSError(errno.ESTALE, reason, str(self._folder))
             try:

@@ -26,7 +26,7 @@ class TrackerOptions(Options):
                 known = (
                     ", ".join(map(TRACKERS.shown, TRACKERS.names)) or "none, for no plug-in that is installed gives one"
                 )
-                raise ValueError(f"{name!r} is no tracker; known here: {known}")
+                raise ValueError(f"{name!r} is not a tracker; known here: {known}")
             if conflict := TRACKERS.conflict(name):
                 raise ValueError(f"{name!r} is {conflict}")
         return names

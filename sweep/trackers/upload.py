@@ -1,6 +1,6 @@
 """Upload the W&B runs that a sweep has left on disk: each once and whole, those of killed processes too.
 
-A sweep's folder may be somebody else's. What is handed to ``wandb sync`` is a copy of a run, alone in a folder of ours,
+A sweep's folder may come from elsewhere. What is handed to ``wandb sync`` is a copy of a run, alone in a folder of ours,
 with the records that a trial leaves and no others: no files, no artifacts. It goes where the user says.
 
 Works around three faults of ``wandb sync``. It never marks a file that ends in a torn record, as a killed process
@@ -26,7 +26,7 @@ from typing import Any
 import wandb
 
 from sweep.files import read_foreign, replace_file
-from sweep.trackers.wandb import ATTEMPT_BYTES, PROJECT
+from sweep.trackers.wandb import ATTEMPT_BYTES, PROJECT, SAMPLES
 from sweep.wandb_log import TornError, framed, records
 
 OURS = re.compile(rf"run-[0-9a-f]{{16}}-[0-9a-f]{{{2 * ATTEMPT_BYTES}}}\.wandb")
@@ -120,19 +120,19 @@ def upload(files: Sequence[Path], goal: Destination, stalled_s: float = STALLED_
     said = ""
     for file in files:
         try:
-            found = messages(file)
+            content = messages(file)
         except ValueError as error:
             said += f"{file}: {error}; all rows are in the history.jsonl of its trial\n"
             continue
-        begins = next((one.run for one in found if one.HasField("run")), None)
+        begins = next((one.run for one in content if one.HasField("run")), None)
         if begins is None:  # no run was ever begun
             replace_file(marker(file), b"")
         elif refusal := goal.refusal(begins):
             said += f"{file}: {refusal}\n"
         else:
-            runs[file] = found
+            runs[file] = content
     begun = [file for file in runs if _begun(file)]
-    fresh = {file: _copy(found, goal, _run_id(file)) for file, found in runs.items() if file not in begun}
+    fresh = {file: copied(content, goal, _run_id(file)) for file, content in runs.items() if file not in begun}
     said += _sync(fresh, stalled_s) if fresh else ""
     for file in begun:
         run = _run_on_server(file, goal)
@@ -142,7 +142,7 @@ def upload(files: Sequence[Path], goal: Destination, stalled_s: float = STALLED_
         if run is not None:
             run.delete()
         attempt = f"{trial_of(file)}-{secrets.token_hex(ATTEMPT_BYTES)}"
-        said += _sync({file: _copy(runs[file], goal, attempt)}, stalled_s)
+        said += _sync({file: copied(runs[file], goal, attempt)}, stalled_s)
     return said
 
 
@@ -151,22 +151,22 @@ def messages(file: Path) -> list[Any]:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
-    found = []
+    content = []
     try:
         with suppress(TornError):
             for message, _ in records(read_foreign(file, LARGEST, links=False)):
-                found.append(Record.FromString(message))
+                content.append(Record.FromString(message))
     except DecodeError as error:
         raise ValueError(f"not a .wandb file ({error})") from None
     except OSError as error:
         raise ValueError(error.strerror) from None
-    return found
+    return content
 
 
-def _copy(found: Sequence[Any], goal: Destination, run_id: str) -> bytes:
+def copied(content: Sequence[Any], goal: Destination, run_id: str) -> bytes:
     """The ``.wandb`` file of a run with nothing but what a trial leaves, for this place and under this id."""
     kept = []
-    for one in found:
+    for one in content:
         if one.WhichOneof("record_type") not in UPLOADED:
             continue
         copy = type(one)()
@@ -176,6 +176,11 @@ def _copy(found: Sequence[Any], goal: Destination, run_id: str) -> bytes:
                 if name.name not in OF_RUN:
                     copy.run.ClearField(name.name)
             copy.run.entity, copy.run.project, copy.run.run_id = goal.entity, goal.project, run_id
+        for kind, items in (("history", copy.history.item), ("summary", copy.summary.update)):
+            if copy.HasField(kind):
+                own = [item for item in items if (*item.nested_key, item.key)[0] != SAMPLES]  # its file stays here
+                del items[:]
+                items.extend(own)
         kept.append(copy.SerializeToString())
     return framed(kept)
 
@@ -233,7 +238,7 @@ def _run_on_server(file: Path, goal: Destination) -> Any | None:
         raise
 
 
-def _has_all_rows(run: Any, found: Sequence[Any]) -> bool:
+def _has_all_rows(run: Any, content: Sequence[Any]) -> bool:
     """Whether the server has closed ``run`` and has every history row of these records."""
-    rows = sum(one.HasField("history") for one in found)
+    rows = sum(one.HasField("history") for one in content)
     return bool(run.state != "running" and run.lastHistoryStep >= rows - 1)

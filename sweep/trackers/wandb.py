@@ -21,6 +21,7 @@ import wandb
 
 from sweep.metrics import Better, Metric
 from sweep.record import Record
+from sweep.samples import Sample
 from sweep.trackers.tracker import Row
 from sweep.wandb_log import RESULT, SUPERSEDED
 
@@ -28,6 +29,7 @@ Mode = Literal["offline", "online"]
 
 PROJECT = "lora-sweep"
 STEP = "step"
+SAMPLES = "samples"
 ATTEMPT_BYTES = 3
 ANSWER_SECONDS = 10
 """How long ``wandb.login`` waits for the server, unless WANDB_HTTP_TIMEOUT says otherwise."""
@@ -139,6 +141,14 @@ class WandbTracker:
                 self._run.define_metric(key, step_metric=STEP, summary=SUMMARIES[self._better.get(key)])
                 self._defined.add(key)
             self._run.log({STEP: step, **row})
+
+    def log_samples(self, samples: Sequence[Sample]) -> None:
+        """Mirror what the trained model wrote as a table, one prompt a row."""
+        if self._run is None:
+            return
+        with self._mirroring("log samples to"):
+            rows = [list(sample) for sample in samples]
+            self._run.log({SAMPLES: wandb.Table(columns=list(Sample._fields), data=rows)})
 
     def finish(self, record: Record) -> None:
         """Write the record's figures to the run's summary and close it, within ``FINISH_SECONDS``.

@@ -31,7 +31,7 @@ class Pruning:
         return rung == step
 
     def survivors(self, alive: Sequence[int], losses: Sequence[float]) -> list[int]:
-        """Those of the trials ``alive`` that go on: the ⌈cells / factor⌉ best cells by their mean loss.
+        """The survivors of the trials ``alive``: the ⌈cells / factor⌉ best cells by their mean loss.
 
         A loss that is NaN or infinite is the worst. Ties are decided by the trials' order.
         """

@@ -49,7 +49,7 @@ class Trials:
         return len(self.trained)
 
     def where(self, levels: Mapping[str, Any]) -> "Trials":
-        """Those at these levels, of which there must be some."""
+        """The trials at these levels. Raises ConfigError where there are none."""
         chosen = [one for one in self.trained if all(one.value(key) == level for key, level in levels.items())]
         if not chosen:
             raise ConfigError([f"no finished trial has {dict(levels)}"])
@@ -65,15 +65,15 @@ class Trials:
         return f"{mean(values):.{decimals}f} ± {stdev(values) if len(values) > 1 else 0.0:.{decimals}f}"
 
     def tuned(self, key: str = "eval/loss") -> "Trials":
-        """Those at the learning rate whose mean of ``key`` is the lowest."""
+        """The trials at the learning rate with the lowest mean of ``key``."""
         rates = {one.value("optimizer.lr") for one in self}
         return min((self.where({"optimizer.lr": rate}) for rate in rates), key=lambda trials: trials.mean(key))
 
 
 def trials_of(sweep: Path) -> Trials:
     """The finished trials below ``sweep``. Raises ConfigError when there are none."""
-    found = ((path.parent, record.read(path.parent)) for path in sorted(sweep.glob("*/record.json")))
-    finished = [Trained(folder, one) for folder, one in found if one is not None and one.finished]
+    records = ((path.parent, record.read(path.parent)) for path in sorted(sweep.glob("*/record.json")))
+    finished = [Trained(folder, one) for folder, one in records if one is not None and one.finished]
     if not finished:
         raise ConfigError([f"{sweep} has no finished trials; train them with: python -m sweep +ablation={sweep.name}"])
     return Trials(finished)

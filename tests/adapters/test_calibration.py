@@ -18,7 +18,7 @@ from sweep.packs.base import CALIBRATION_POSITIONS, base_weights
 from sweep.registry import INITS
 from sweep.tasks.task import Batch
 from sweep.tasks.toy_regression.task import toy_regression
-from tests.support.builders import attach, bits, equal, llama, lora, mlp, randn, regression, tutorial
+from tests.support.builders import attach, bits, equal, llama, lora, mlp, objective, randn, regression, tutorial
 
 # inputs with a spectrum: directions are only defined where variances differ
 SPREAD = torch.linspace(3.0, 0.2, 12)
@@ -34,9 +34,12 @@ def squared(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs - targets).square().mean(1)
 
 
+SQUARED = objective(squared)
+
+
 def calibrated(model: Any, batches: list[Batch]) -> dict[str, BaseWeight]:
     layers = linear_layers(model)
-    calibration = Calibration(model, layers, squared, lambda: batches)
+    calibration = Calibration(model, layers, SQUARED, lambda: batches)
     return {name: BaseWeight(layer.weight, name, calibration) for name, layer in layers.items()}
 
 
@@ -54,7 +57,7 @@ def start(init: str, base: BaseWeight, rank: int = 3) -> tuple[Tensor, Tensor]:
 
 def test_calibration_covariances_are_those_of_each_layers_inputs() -> None:
     model = mlp(12, 20, 8)
-    calibration = Calibration(model, linear_layers(model), squared, seen)
+    calibration = Calibration(model, linear_layers(model), SQUARED, seen)
     for name, inputs in layer_inputs(model, seen()).items():
         expected = torch.cov(inputs.T, correction=0)
         # the inputs of the second layer are float32; the sums are not
@@ -63,7 +66,7 @@ def test_calibration_covariances_are_those_of_each_layers_inputs() -> None:
 
 def test_calibration_gradients_are_those_of_the_mean_loss() -> None:
     model, batches = mlp(12, 20, 8), seen()
-    calibration = Calibration(model, linear_layers(model), squared, lambda: batches)
+    calibration = Calibration(model, linear_layers(model), SQUARED, lambda: batches)
     twin = copy.deepcopy(model).requires_grad_(True)
     inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
     squared(twin(inputs), targets).mean().backward()
@@ -143,7 +146,7 @@ def test_eva_takes_the_directions_of_peft() -> None:
 
 def gradient_svd(model: Any, name: str) -> tuple[Tensor, Tensor, Tensor]:
     u, s, vt = torch.linalg.svd(
-        Calibration(model, linear_layers(model), squared, seen).gradients[name].double(), full_matrices=False
+        Calibration(model, linear_layers(model), SQUARED, seen).gradients[name].double(), full_matrices=False
     )
     return u.float(), s.float(), vt.float()
 

@@ -14,6 +14,8 @@ from sweep.adapters.fold import Folded
 from sweep.adapters.lora import TrialFactors
 from sweep.registry import INITS
 from tests.support.builders import (
+    OUTPUTS,
+    TRACE,
     InOrder,
     attach,
     bits,
@@ -34,8 +36,6 @@ from tests.support.builders import (
 TRIALS, ROWS, IN, OUT, RANK = 3, 7, 6, 5, 2
 SCALING = [0.5, 1.0, 4.0]
 TARGETED = [True, False, True]
-OUTPUTS = 1e-6  # relative to the largest output, as in test_peft.py
-TRACE = 1e-5  # relative, over 20 steps of AdamW
 
 
 def layer(dropout: float = 0.0, moved: bool = False, has_bias: bool = True) -> DoRALinear:

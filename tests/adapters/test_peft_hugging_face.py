@@ -11,14 +11,14 @@ from sweep.adapters.fold import linear_layers
 from sweep.adapters.options import AdapterOptions
 from sweep.adapters.peft import export
 from sweep.adapters.peft.import_ import check_start, start
+from sweep.adapters.peft.placement import placement_note
 from sweep.models.hugging_face import FromConv1D, as_model, without_dropout
-from tests.adapters.test_peft import TRACE, their_trace
-from tests.support.builders import FULL, attach, lora, next_token, optimizer, run, tokens, training
+from tests.adapters.test_peft import their_trace
+from tests.support.builders import FULL, OUTPUTS, TRACE, attach, lora, next_token, optimizer, run, tokens, training
 from tests.support.hugging_face import CONFIGS, VOCABULARY, network
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # PEFT asks transformers
 
-OUTPUTS = 1e-6  # relative to the largest logit: the same products in float32, some in another order
 FAMILIES = sorted(CONFIGS)
 BATCHES = tokens(20, VOCABULARY)
 TOKENS = BATCHES.held_out.inputs
@@ -163,3 +163,22 @@ def test_inits_that_look_at_data_work_on_every_family(family: str, init: str) ->
     done = run(folded, next_token(20), BATCHES, [optimizer()] * 2, training(steps=2))
     assert done.losses(0)[0] == pytest.approx(done.losses(1)[0], rel=1e-5)
     assert done.losses(0)[1] != done.losses(1)[1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_placement_note_is_empty_where_peft_loads_every_tensor(family: str) -> None:
+    folded = attach(ours(family), *PACK)
+    for trial, adapter in enumerate(PACK):
+        assert placement_note(export.files(folded, trial, adapter, {}), network(family)) == ""
+
+
+def test_placement_note_names_a_tensor_that_peft_renames() -> None:
+    """PEFT takes the dense and shared layers of DeepSeek-V3 for experts of the old kind."""
+    adapter = lora(rank=4)
+    files = export.files(attach(ours("deepseek_v3"), adapter), 0, adapter, {})
+    note = placement_note(files, network("deepseek_v3"))
+    assert "has no place for 12 of the 32 tensors" in note
+    assert "model.layers.0.mlp.down_proj.lora_A.weight" in note
+    attention = lora(rank=4, targets="attention")
+    files = export.files(attach(ours("deepseek_v3"), attention), 0, attention, {})
+    assert placement_note(files, network("deepseek_v3")) == ""

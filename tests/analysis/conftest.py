@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from simulate import grid, write_sweep
 
+from tests.support.browser import Browser, start_browser
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -36,3 +38,10 @@ def tuned_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.random.default_rng(1),
         diverge=lambda trial: trial["optimizer"]["lr"] == 1e-2 and trial["seed"] == 1,
     )
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    running = start_browser()
+    yield running
+    running.quit()

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from sweep import scores
+from sweep.metrics import LOSS, of_test, to_plain
+
 SEED_SD = 0.012
 RESIDUAL_SD = 0.006
 TOTAL = 421_000
@@ -121,3 +124,39 @@ def write_trial(
     }
     (place / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (place / "record.json").write_text(json.dumps(record))
+
+
+def write_scores(
+    folder: Path,
+    rng: np.random.Generator,
+    example_sd: float = 0.0,
+    both_sd: float = 0.0,
+    examples: Sequence[int] = range(64),
+    clusters: Sequence[int] | None = None,
+    file: str = scores.SCORES_FILE,
+) -> Path:
+    """Score every trial of a sweep on ``examples`` of 1 to 9 tokens, the new test loss being that of its validation.
+
+    Each cell has an effect of each example, of standard deviation ``example_sd`` and the same at all seeds; ``both_sd`` is
+    left. Examples of one number of ``clusters`` share their effect. The scores are written to ``file``, and as
+    ``test/loss`` into the record where they are not those of a later evaluation.
+    """
+    identity = np.array(examples, dtype=np.uint64) + np.uint64(1 << 40)
+    weight = (1 + identity % np.uint64(9)).astype(np.float32)
+    cluster = np.arange(len(examples)) if clusters is None else np.array(clusters)
+    effects: dict[str, np.ndarray] = {}
+    for path in sorted(folder.glob("*/record.json")):
+        record = json.loads(path.read_text())
+        if record["status"] != "finished":
+            continue
+        trial = record["trial"]
+        cell = json.dumps({key: value for key, value in trial.items() if key != "seed"})
+        effect = effects.setdefault(cell, rng.normal(0, example_sd, 1 + int(cluster.max())))[cluster]
+        losses = record["result"]["eval/loss"] + effect + rng.normal(0, both_sd, len(examples))
+        own = scores.Scores(identity, cluster.astype(np.int32), weight, {"test/loss": (losses * weight).astype("f4")})
+        scores.write({"target": own}, path.with_name(file))
+        if file == scores.SCORES_FILE:
+            record["result"]["test/loss"] = float(own.sums["test/loss"].sum(dtype=float) / weight.sum(dtype=float))
+            record["metrics"] = to_plain([LOSS, of_test(LOSS)])
+            path.write_text(json.dumps(record))
+    return folder

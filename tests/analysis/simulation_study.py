@@ -16,7 +16,7 @@ from scipy import stats
 from analysis.columns import describe
 from analysis.statistics.best import best_of
 from analysis.statistics.compare import against, clear_best, compare
-from analysis.statistics.intervals import detectable, paired, summarise
+from analysis.statistics.intervals import Error, detectable, paired, summarise
 from analysis.statistics.observations import Observations
 from analysis.statistics.tuning import choose
 
@@ -193,14 +193,14 @@ def best_bias(rng: np.random.Generator, n: int, count: int, repeats: int) -> tup
 def detectable_honesty(rng: np.random.Generator, n: int, repeats: int) -> tuple[float, float]:
     """The power at the true detectable difference, and the median ratio of the estimated to the true one."""
     sd = math.sqrt(2) * RESIDUAL_SD
-    truth = detectable(sd, n)
+    truth = detectable(Error(sd / math.sqrt(n), n - 1))
     found = ratio = 0.0
     ratios = []
     for _ in range(repeats):
         base, cell = cells(rng, np.array([0.0, truth]), n)
         difference = paired(cell - base)
         found += difference.p < 0.05
-        ratios.append(detectable(difference.std, n) / truth)
+        ratios.append(detectable(*difference.errors) / truth)
     ratio = float(np.median(ratios))
     return found / repeats, ratio
 

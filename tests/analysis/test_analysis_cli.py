@@ -20,7 +20,7 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_the_analysis_never_imports_torch(rank_sweep: Path):
+def test_analysis_never_imports_torch(rank_sweep: Path):
     code = (
         "import sys\nfrom analysis.__main__ import main\n"
         f"assert main(['{rank_sweep}']) == 0\nassert 'torch' not in sys.modules\n"
@@ -28,7 +28,9 @@ def test_the_analysis_never_imports_torch(rank_sweep: Path):
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    ground = "sweep sweep.files sweep.metrics sweep.record sweep.text sweep.wandb_log"
+    ground = (
+        "sweep sweep.child sweep.errors sweep.files sweep.metrics sweep.record sweep.scores sweep.text sweep.wandb_log"
+    )
     assert done.stdout.splitlines()[-1] == ground
 
 
@@ -49,7 +51,7 @@ def test_compare_prints_a_verdict(rank_sweep: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_export_round_trips(rank_sweep: Path, tmp_path: Path, ending: str):
+def test_export_comes_back_as_it_was(rank_sweep: Path, tmp_path: Path, ending: str):
     target = tmp_path / "new" / f"trials.{ending}"
     assert main(["export", str(rank_sweep), "--to", str(target)]) == 0
     frame = pd.read_csv(target) if ending == "csv" else pd.read_parquet(target)
@@ -77,7 +79,7 @@ def test_export_round_trips(rank_sweep: Path, tmp_path: Path, ending: str):
         (["compare", "SWEEP", "--factor", "optimizer.lr", "--baseline", "0.001"], "nothing to compare"),
     ],
 )
-def test_what_cannot_be_answered_is_one_message(
+def test_command_says_in_one_message_what_cannot_be_answered(
     arguments: list[str], said: str, rank_sweep: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert main([str(rank_sweep) if item == "SWEEP" else item for item in arguments]) == 2
@@ -87,5 +89,5 @@ def test_what_cannot_be_answered_is_one_message(
     assert "Traceback" not in error
 
 
-def test_conditions():
+def test_conditions_read_factors_and_levels():
     assert conditions(["a=1,2", "b=x", "a=3"]) == {"a": ["1", "2", "3"], "b": ["x"]}

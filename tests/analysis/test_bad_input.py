@@ -37,7 +37,7 @@ TRIAL_KEYS = ["seed", "task", "adapter", "optimizer", "training"]
     st.dictionaries(st.sampled_from(TRIAL_KEYS), LEAVES),
     st.binary(),
 )
-def test_a_malformed_record_is_a_problem_and_its_neighbours_live(
+def test_load_names_a_malformed_record_and_reads_its_neighbours(
     record_changes: dict[str, Any], trial_changes: dict[str, Any], history: bytes
 ):
     with TemporaryDirectory() as place:

@@ -15,7 +15,7 @@ def load(place: Path, trials: list[dict], **given: object) -> analysis.Sweep:
     return analysis.load(write_sweep(place / "sweep", trials, np.random.default_rng(3), **given))
 
 
-def test_level_texts_and_order():
+def test_levels_have_their_text_and_order():
     assert [level_text(v) for v in (8.0, 1e-5, 0.001, None, float("nan"), "q+v")] == [
         "8",
         "1e-5",
@@ -27,7 +27,7 @@ def test_level_texts_and_order():
     assert ordered(["none", "16", "full", "2", "b", "a", "2"]) == ["2", "16", "a", "b", "full", "none"]
 
 
-def test_references_are_levels_of_every_adapter_factor(rank_sweep: Path):
+def test_labels_of_references_are_their_kind_under_every_adapter_factor(rank_sweep: Path):
     trials = analysis.load(rank_sweep).trials
     assert set(labels(trials, "adapter.rank")) == {"1", "2", "4", "full", "none"}
     assert set(labels(trials, "adapter.init")) == {"kaiming", "pissa", "full", "none"}
@@ -44,7 +44,7 @@ def test_swept_factors_leave_out_followers(tmp_path: Path):
     assert swept(load(tmp_path, trials).trials) == ["adapter.rank", "adapter.init"]
 
 
-def test_averaging_over_a_hidden_factor_by_hand(tmp_path: Path):
+def test_observe_averages_over_a_hidden_factor_by_hand(tmp_path: Path):
     trials = [make_trial(seed, rank=2, init=i) for seed in (0, 1) for i in ("kaiming", "pissa")]
     sweep = load(tmp_path, trials)
     values = sweep.trials["eval/loss"].to_numpy()
@@ -54,7 +54,7 @@ def test_averaging_over_a_hidden_factor_by_hand(tmp_path: Path):
     assert info("averaged", over=[("adapter.init", 2)]) in seen.notes
 
 
-def test_cells_are_averaged_over_shared_combinations_only(tmp_path: Path):
+def test_observe_averages_over_shared_combinations_only(tmp_path: Path):
     trials = [make_trial(s, rank=1, init=i) for s in range(3) for i in ("kaiming", "pissa")]
     trials += [make_trial(s, rank=2, init="kaiming") for s in range(3)]
     sweep = load(tmp_path, trials)
@@ -64,14 +64,14 @@ def test_cells_are_averaged_over_shared_combinations_only(tmp_path: Path):
     assert info("combinations left out", values=3, factors=["adapter.init"]) in seen.notes
 
 
-def test_cells_that_share_nothing_are_refused(tmp_path: Path):
+def test_observe_refuses_cells_that_share_nothing(tmp_path: Path):
     trials = [make_trial(s, rank=1, init=i) for s in range(2) for i in ("kaiming", "pissa")]
     trials += [make_trial(s, rank=2, init=i) for s in range(2) for i in ("olora", "gaussian")]
     with pytest.raises(BadRequestError, match=r"share no combination of adapter\.init"):
         observe(load(tmp_path, trials).trials, ("adapter.rank",), "eval/loss")
 
 
-def test_a_seed_that_lost_a_trial_leaves_the_average(tmp_path: Path):
+def test_observe_leaves_out_a_seed_that_lost_a_trial(tmp_path: Path):
     trials = [make_trial(s, rank=2, init=i) for s in range(4) for i in ("kaiming", "pissa")]
     sweep = load(tmp_path, trials, diverge=lambda t: t["seed"] == 2 and t["adapter"]["init"] == "pissa")
     seen = observe(sweep.trials, ("adapter.rank",), "eval/loss")
@@ -80,7 +80,7 @@ def test_a_seed_that_lost_a_trial_leaves_the_average(tmp_path: Path):
     assert info("lost", diverged=1, failed=0, trials=8) in seen.notes
 
 
-def test_a_pruned_trial_and_its_replicates_are_kept_out(tmp_path: Path):
+def test_observe_leaves_out_a_pruned_trial_and_its_replicates(tmp_path: Path):
     trials = [make_trial(s, rank=r, lr=lr) for s in range(4) for r in (1, 2) for lr in (1e-3, 1e-2)]
     sweep = load(tmp_path, trials)
     frame = sweep.trials.copy()
@@ -96,7 +96,7 @@ def test_a_pruned_trial_and_its_replicates_are_kept_out(tmp_path: Path):
     assert tuned.cell(("2",)).min() > 0
 
 
-def test_mixed_tasks_are_refused_unless_separated(tmp_path: Path):
+def test_observe_refuses_mixed_tasks_unless_separated(tmp_path: Path):
     trials = [make_trial(s, task=t, rank=2) for s in range(3) for t in ("mnist", "transformer")]
     sweep = load(tmp_path, trials)
     with pytest.raises(BadRequestError, match="mix the tasks mnist, transformer"):
@@ -106,16 +106,16 @@ def test_mixed_tasks_are_refused_unless_separated(tmp_path: Path):
     assert observe(only, ("adapter.rank",), "eval/loss").counts["n"].tolist() == [3]
 
 
-def test_single_learning_rate_is_warned_about_and_tuned_ones_are_not(rank_sweep: Path, tuned_sweep: Path):
+def test_observe_warns_of_a_single_learning_rate_and_not_of_tuned_ones(rank_sweep: Path, tuned_sweep: Path):
     single = observe(analysis.load(rank_sweep).trials, ("adapter.rank",), "eval/loss")
     assert warning("not tuned", rates=["0.001"]) in single.notes
     tuned = observe(analysis.load(tuned_sweep).trials, ("adapter.rank",), "eval/loss")
-    assert [note.kind for note in tuned.notes] == ["tuned", "lost"]
+    assert [note.kind for note in tuned.notes] == ["tuned", "lost", "seeds only"]
     assert tuned.rates[("1",)] == "0.001"
     assert tuned.counts.loc[("1",), ["trials", "diverged", "n"]].tolist() == [15, 1, 5]
 
 
-def test_forgetting_is_reported_at_the_rate_that_suits_the_target(tuned_sweep: Path):
+def test_observe_reports_forgetting_at_the_rate_that_suits_the_target(tuned_sweep: Path):
     trials = analysis.load(tuned_sweep).trials
     kept = observe(trials, ("adapter.rank",), "eval/source_loss")
     target = observe(trials, ("adapter.rank",), "eval/loss")
@@ -129,7 +129,7 @@ def test_curves_use_the_trials_at_the_chosen_rate(tuned_sweep: Path):
     assert set(chosen["optimizer.lr"]) == {0.001}
 
 
-def test_unknown_names_suggest_the_nearest(rank_sweep: Path):
+def test_observe_suggests_the_nearest_name(rank_sweep: Path):
     trials = analysis.load(rank_sweep).trials
     with pytest.raises(BadRequestError, match="did you mean eval/loss"):
         observe(trials, ("adapter.rank",), "eval/los")
@@ -139,7 +139,7 @@ def test_unknown_names_suggest_the_nearest(rank_sweep: Path):
         select(trials, {"adapter.init": ["kaimin"]})
 
 
-def test_references_leave_a_table_that_cannot_show_them(rank_sweep: Path):
+def test_observe_leaves_out_references_that_no_factor_separates(rank_sweep: Path):
     seen = observe(analysis.load(rank_sweep).trials, ("optimizer.lr",), "eval/loss")
     assert info("references left out", trials=10, kinds=["full", "none"]) in seen.notes
     assert seen.counts["trials"].tolist() == [60]

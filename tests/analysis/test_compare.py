@@ -11,7 +11,9 @@ from analysis.errors import BadRequestError
 from analysis.statistics.cells import observe
 from analysis.statistics.compare import against, clear_best, compare
 from analysis.statistics.intervals import summarise
-from analysis.tables.wording import mean_text, number, sentence, verdict_text
+from analysis.statistics.levels import labels, select
+from analysis.tables.numbers import mean_text, number
+from analysis.tables.wording import sentence, verdict_text
 
 
 def differences(sweep: analysis.Sweep, level: str, baseline: str) -> np.ndarray:
@@ -20,7 +22,7 @@ def differences(sweep: analysis.Sweep, level: str, baseline: str) -> np.ndarray:
     return (means[level] - means[baseline]).to_numpy()
 
 
-def test_paired_comparison_equals_scipy_on_the_frame(tmp_path: Path):
+def test_compare_equals_scipy_on_the_frame(tmp_path: Path):
     trials = grid(rank=[2], init=["gaussian", "kaiming", "olora", "pissa"], references=())
     sweep = analysis.load(write_sweep(tmp_path / "s", trials, np.random.default_rng(5)))
     seen = observe(sweep.trials, ("adapter.init",), "eval/loss")
@@ -34,14 +36,31 @@ def test_paired_comparison_equals_scipy_on_the_frame(tmp_path: Path):
     )
 
 
-def test_known_effects_get_their_verdicts(rank_sweep: Path):
+def test_compare_finds_known_effects(rank_sweep: Path):
     trials = analysis.load(rank_sweep).trials
     seen = observe(trials, ("adapter.rank",), "eval/loss")
     verdicts = {item.cell[0]: item.verdict for item in compare(seen, against(seen, ("4",)))}
     assert verdicts == {"1": "worse", "2": "worse", "full": "better", "none": "worse"}
 
 
-def test_higher_is_better_for_accuracy(tmp_path: Path):
+def test_labels_tell_a_setting_called_none_from_the_untouched_base(tmp_path: Path):
+    truth = {"none": 1.0, "all": 2.0, None: 9.0}
+    trials = grid(references=("none",), rank=[4], bias=["none", "all"])
+    path = write_sweep(tmp_path / "s", trials, np.random.default_rng(5), lambda trial: truth[trial["adapter"]["bias"]])
+    sweep = analysis.load(path)
+    seen = observe(sweep.trials, ("adapter.bias",), "eval/loss")
+    assert seen.filled == [("all",), ("bias none",), ("none",)]
+    assert {cell: round(seen.summary(cell).mean) for cell in seen.filled} == {
+        ("all",): 2,
+        ("bias none",): 1,
+        ("none",): 9,
+    }
+    assert clear_best(seen, seen.filled) == ("bias none",)  # the untouched base takes no part, this cell does
+    kept = select(sweep.trials, {"adapter.bias": ["none"]})
+    assert set(labels(kept, "adapter.bias")) == {"bias none", "none"}
+
+
+def test_compare_takes_higher_for_better_where_the_metric_says_so(tmp_path: Path):
     trials = [make_trial(s, rank=r) for s in range(5) for r in (1, 4)]
     sweep = analysis.load(write_sweep(tmp_path / "s", trials, np.random.default_rng(5)))
     frame = sweep.trials.assign(**{"eval/accuracy": 1 - sweep.trials["eval/loss"] / 10})
@@ -49,7 +68,7 @@ def test_higher_is_better_for_accuracy(tmp_path: Path):
     assert compare(seen, against(seen, ("1",)))[0].verdict == "better"
 
 
-def test_too_few_seeds_conclude_nothing(tmp_path: Path):
+def test_compare_concludes_nothing_from_too_few_seeds(tmp_path: Path):
     trials = [make_trial(s, rank=r) for s in range(2) for r in (1, 4)]
     sweep = analysis.load(write_sweep(tmp_path / "s", trials, np.random.default_rng(5)))
     seen = observe(sweep.trials, ("adapter.rank",), "eval/loss")
@@ -59,7 +78,7 @@ def test_too_few_seeds_conclude_nothing(tmp_path: Path):
     assert clear_best(seen, seen.filled) is None
 
 
-def test_differences_that_never_vary_are_not_significant(tmp_path: Path):
+def test_compare_finds_differences_that_never_vary_not_significant(tmp_path: Path):
     trials = [make_trial(s, rank=r) for s in range(5) for r in (1, 4)]
     sweep = analysis.load(write_sweep(tmp_path / "s", trials, np.random.default_rng(5)))
     frame = sweep.trials.assign(**{"eval/loss": sweep.trials["adapter.rank"] * 1.0})
@@ -69,7 +88,7 @@ def test_differences_that_never_vary_are_not_significant(tmp_path: Path):
     assert "the seeds vary nothing" in sentence(only)
 
 
-def test_a_null_effect_names_what_could_have_been_seen(tmp_path: Path):
+def test_sentence_of_a_null_effect_names_what_could_have_been_seen(tmp_path: Path):
     trials = [make_trial(s, rank=4, dropout=d) for s in range(5) for d in (0.0, 0.1)]
     sweep = analysis.load(write_sweep(tmp_path / "s", trials, np.random.default_rng(6)))
     seen = observe(sweep.trials, ("adapter.dropout",), "eval/loss")
@@ -79,7 +98,7 @@ def test_a_null_effect_names_what_could_have_been_seen(tmp_path: Path):
     assert clear_best(seen, seen.filled) is None
 
 
-def test_pairs_of_a_row_baseline_stay_in_their_column(rank_sweep: Path):
+def test_against_a_row_stays_in_its_column(rank_sweep: Path):
     seen = observe(analysis.load(rank_sweep).trials, ("adapter.rank", "adapter.targets"), "eval/loss")
     pairs = against(seen, ("4",))
     assert (("1", "attention"), ("4", "attention")) in pairs
@@ -90,7 +109,7 @@ def test_pairs_of_a_row_baseline_stay_in_their_column(rank_sweep: Path):
         against(seen, ("3",))
 
 
-def test_the_untouched_base_is_never_best(rank_sweep: Path):
+def test_clear_best_is_never_the_untouched_base(rank_sweep: Path):
     trials = analysis.load(rank_sweep).trials
     base = trials["adapter.kind"] == "none"
     trials.loc[base, "eval/source_loss"] = 0.1 + 0.001 * trials.loc[base, "seed"]
@@ -108,7 +127,7 @@ def test_verdict_text_reads_in_a_few_lines(rank_sweep: Path):
     assert "could not go below p=0.0625 at 5 seeds" in text
 
 
-def test_numbers_read_well():
+def test_number_reads_well():
     assert [number(v) for v in (0.012345, 1234.5, 2e9, float("nan"))] == ["0.0123", "1234", "2e+09", "–"]
     assert number(-0.5, signed=True) == "−0.5"
     assert mean_text(summarise([1.0, 2.0, 3.0])) == "2.0 ± 2.5 (n=3)"

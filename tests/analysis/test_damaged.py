@@ -4,7 +4,6 @@ import json
 import os
 import struct
 import subprocess
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from analysis.sources.folders import begun_trials, read_trials
 from analysis.sources.frames import assemble
 from analysis.sources.wandb_runs import read_offline
 from sweep.wandb_log import framed
+from tests.support.damage import a_device, a_folder, a_hole, a_pipe, without_privileges
 
 LONG_NUMBER = 10**400
 
@@ -47,23 +47,14 @@ def changed(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
     return damage
 
 
-def pipe(trial: Path) -> None:
-    (trial / "record.json").unlink()
-    os.mkfifo(trial / "record.json")
+def replaced(make: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Put something else in the place of a trial's record."""
 
+    def damage(trial: Path) -> None:
+        (trial / "record.json").unlink()
+        make(trial / "record.json")
 
-def device(trial: Path) -> None:
-    (trial / "record.json").unlink()
-    (trial / "record.json").symlink_to("/dev/zero")
-
-
-def inner_folder(trial: Path) -> None:
-    (trial / "record.json").unlink()
-    (trial / "record.json").mkdir()
-
-
-def hole(trial: Path) -> None:
-    os.truncate(trial / "record.json", 5 << 30)
+    return damage
 
 
 def linked(trial: Path) -> None:
@@ -72,16 +63,16 @@ def linked(trial: Path) -> None:
 
 
 DAMAGES: list[tuple[Callable[[Path], None], str]] = [
-    (pipe, "is a named pipe, not a regular file"),
-    (device, "is a symbolic link"),
-    (inner_folder, "is a folder, not a regular file"),
-    (hole, "bytes; at most"),
+    (replaced(a_pipe), "is a named pipe, not a regular file"),
+    (replaced(a_device), "is a symbolic link"),
+    (replaced(a_folder), "is a folder, not a regular file"),
+    (replaced(a_hole), "bytes; at most"),
     (linked, "is a symbolic link, which is not followed"),
     (changed(lambda one: one["trial"]["adapter"].update(rank=LONG_NUMBER)), "adapter.rank is not a number"),
     (changed(lambda one: one["trial"].update(seed=LONG_NUMBER)), "seed is not a number"),
     (changed(lambda one: one["trial"]["optimizer"].update(lr="abc")), "optimizer.lr is not a number"),
     (changed(lambda one: one["environment"].update(cpu_count=LONG_NUMBER)), "environment.cpu_count is not a finite"),
-    (changed(lambda one: one["result"].update({"eval/loss": 1e308})), "result['eval/loss'] is not a finite number"),
+    (changed(lambda one: one["result"].update({"eval/loss": 1e308})), "result['eval/loss'] is not"),
     (changed(lambda one: one.update(trial_id="\ud800")), "trial_id has characters that cannot be printed"),
     (changed(lambda one: one.update(status="failed")), "it failed without an error"),
     (changed(lambda one: one.update(result={})), "it finished without a result"),
@@ -101,7 +92,7 @@ def test_load_names_a_damaged_record_and_reads_its_neighbours(
     assert says in problem
 
 
-@pytest.mark.parametrize("damage", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+@pytest.mark.parametrize("damage", [a_pipe, a_folder, a_device])
 def test_load_names_a_damaged_history_and_keeps_its_trial(damage: Callable[[Path], Any], folder: Path) -> None:
     path = folder / "trial_00000" / "history.jsonl"
     path.unlink()
@@ -111,6 +102,22 @@ def test_load_names_a_damaged_history_and_keeps_its_trial(damage: Callable[[Path
     [problem] = sweep.problems
     assert problem.startswith(f"{path} is left out (is ")
     assert sweep.trials["trial_id"].iloc[0] not in set(sweep.history["trial_id"])
+
+
+@pytest.mark.parametrize("name", ["record.json", "history.jsonl", ""], ids=["record", "history", "folder"])
+def test_load_names_what_it_may_not_read_and_reads_the_rest(name: str) -> None:
+    with TemporaryDirectory() as place:  # pytest's own folders are closed to other users
+        folder = write_sweep(Path(place, "s"), grid([0, 1], (), rank=[1]), np.random.default_rng(0), points=2)
+        closed = folder / "trial_00000" / name
+        Path(place).chmod(0o755)
+        closed.chmod(0)
+        with without_privileges():
+            sweep = analysis.load(folder)
+        closed.chmod(0o755)
+    [problem] = sweep.problems
+    assert problem.startswith(str(folder / "trial_00000"))
+    assert "Permission denied" in problem
+    assert len(sweep.trials) == (2 if name == "history.jsonl" else 1)
 
 
 def test_analysis_prints_a_folder_whose_name_is_not_utf_8_and_text_that_is_not(
@@ -128,7 +135,7 @@ def test_analysis_prints_a_folder_whose_name_is_not_utf_8_and_text_that_is_not(
 
 
 def test_report_lists_a_damaged_trial(folder: Path) -> None:
-    pipe(folder / "trial_00000")
+    replaced(a_pipe)(folder / "trial_00000")
     assert "trial_00000/record.json is not a record" in report.write(analysis.load(folder)).read_text(encoding="utf-8")
 
 
@@ -189,7 +196,7 @@ WANDB_DAMAGES = [
     (wandb_file(*OURS, ("config", ["x"] * 5000, 1)), "more than 50 levels"),
     (wandb_file(*OURS, *(("config", [f"x.{number}"], 1) for number in range(3000))), "more than 1,000 keys"),
     (wandb_file(*OURS, *(("history", [f"x/{number}"], 1) for number in range(3000))), "more than 1,000 keys"),
-    (wandb_file(*OURS, ("summary", ["result/folder"], 5)), "result['folder'] is no metric"),
+    (wandb_file(*OURS, ("summary", ["result/folder"], 5)), "result['folder'] is not"),
     (wandb_file(*OURS, ("config", ["seed"], LONG_NUMBER)), "seed is not a number"),
     (wandb_file(*OURS, ("config", ["optimizer.lr"], "abc")), "optimizer.lr is not a number"),
     (wandb_file(*OURS, ("config", ["ablation"], [1])), "its trial_id or its ablation is not a text"),
@@ -209,6 +216,7 @@ def test_read_offline_names_a_damaged_run(content: bytes, says: str, tmp_path: P
 
 
 def test_read_offline_takes_linear_time_and_looks_into_no_depth(tmp_path: Path) -> None:
+    """Quadratic in these 450,000 chunks, or in these folders, it would not end before pytest ends it."""
     first = struct.pack("<IHB", zlib.crc32(b"", zlib.crc32(b"\2")), 0, 2)
     chunks = (3 << 20) // len(EMPTY_CHUNK)
     whole = bytearray(wandb_file()[:7] + first)
@@ -216,8 +224,8 @@ def test_read_offline_takes_linear_time_and_looks_into_no_depth(tmp_path: Path) 
         left = 32768 - len(whole) % 32768
         whole += (bytes(left) if left < 7 else b"") + EMPTY_CHUNK
     (tmp_path / "run-x.wandb").write_bytes(whole)
-    os.mkfifo(tmp_path / "run-y.wandb")
-    (tmp_path / "run-z.wandb").symlink_to("/dev/zero")
+    a_pipe(tmp_path / "run-y.wandb")
+    a_device(tmp_path / "run-z.wandb")
     deepest = os.open(tmp_path, os.O_RDONLY)
     for _ in range(3000):
         os.mkdir("d", dir_fd=deepest)
@@ -225,10 +233,8 @@ def test_read_offline_takes_linear_time_and_looks_into_no_depth(tmp_path: Path) 
         os.close(deepest)
         deepest = inner
     os.close(deepest)
-    began = time.process_time()
     with pytest.raises(BadRequestError, match=r"run-y\.wandb is not a \.wandb file \(is a named pipe"):
         analysis.load(tmp_path)
-    assert time.process_time() - began < 30
     subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # pytest cannot: shutil.rmtree recurses
 
 
@@ -325,8 +331,8 @@ def try_wandb_files(examples: int) -> None:
 
 
 def test_load_survives_random_records_and_runs() -> None:
-    try_records(200)
-    try_wandb_files(50)
+    try_records(60)
+    try_wandb_files(20)
 
 
 @pytest.mark.slow

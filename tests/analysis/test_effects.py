@@ -11,7 +11,7 @@ from analysis.statistics.effects import effects
 from analysis.statistics.notes import info
 
 
-def test_balanced_two_factor_anova_by_hand():
+def test_effects_of_two_balanced_factors_by_hand():
     """2 × 2 levels, 2 seeds: sums of squares from the cell means with paper and pencil."""
     y = {(1, "a"): (1.0, 2.0), (1, "b"): (3.0, 4.0), (2, "a"): (5.0, 6.0), (2, "b"): (9.0, 12.0)}
     rows = [
@@ -32,7 +32,7 @@ def test_balanced_two_factor_anova_by_hand():
     assert found.residual_freedom == 3
 
 
-def test_a_simulated_sweep_gives_back_its_factors(rank_sweep: Path):
+def test_effects_of_a_simulated_sweep_are_its_factors(rank_sweep: Path):
     found = effects(analysis.load(rank_sweep).trials, "eval/loss")
     order = [effect.source for effect in found.effects]
     assert order[:3] == ["adapter.rank", "adapter.targets", "adapter.init"]
@@ -40,7 +40,7 @@ def test_a_simulated_sweep_gives_back_its_factors(rank_sweep: Path):
     assert found.n == 60
 
 
-def test_what_cannot_be_analysed_is_refused(tmp_path: Path, rank_sweep: Path):
+def test_effects_refuse_what_cannot_be_analysed(tmp_path: Path, rank_sweep: Path):
     trials = analysis.load(rank_sweep).trials
     with pytest.raises(BadRequestError, match="is the same in every trial"):
         effects(trials.assign(**{"eval/loss": 1.0}), "eval/loss")
@@ -52,7 +52,7 @@ def test_what_cannot_be_analysed_is_refused(tmp_path: Path, rank_sweep: Path):
         effects(analysis.load(thin).trials, "eval/loss")
 
 
-def test_one_seed_has_no_block_and_says_so(tmp_path: Path):
+def test_effects_of_one_seed_have_no_block_and_say_so(tmp_path: Path):
     trials = grid([0], (), rank=[1, 2, 4], targets=["all_linear", "attention", "mlp"])
     found = effects(analysis.load(write_sweep(tmp_path / "s", trials, np.random.default_rng(0))).trials, "eval/loss")
     assert found.notes == (info("no block"),)

@@ -1,8 +1,5 @@
 """The interactive page in a real headless Chromium."""
 
-import shutil
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,32 +11,9 @@ import analysis
 from analysis.report import report
 from analysis.statistics.cells import observe
 from analysis.statistics.curves import learning_curves
+from tests.support.browser import Browser, click, opened, texts
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium or chromedriver here")
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-FLAGS = (
-    "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "
-    "disable-component-update disable-sync window-size=1280,900"
-)
 HOSTILE = "</script><img src=x onerror='document.title=1'>"
-
-
-def started() -> "webdriver.Chrome":
-    """A headless browser."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in FLAGS.split():
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    return webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["webdriver.Chrome"]:
-    running = started()
-    yield running
-    running.quit()
 
 
 @pytest.fixture(scope="module")
@@ -49,30 +23,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return report.write(analysis.load(folder))
 
 
-def opened(browser: "webdriver.Chrome", page: Path, state: str = "") -> "webdriver.Chrome":
-    """Open ``page`` afresh and wait until the explorer has drawn."""
-    browser.get("about:blank")
-    browser.get(page.as_uri() + state)
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        facts = browser.execute_script("return {...document.documentElement.dataset}")
-        assert "error" not in facts, facts
-        if "ready" in facts:
-            return browser
-        time.sleep(0.05)
-    raise AssertionError("the explorer never became ready")
-
-
-def shown(browser: "webdriver.Chrome") -> int:
+def shown(browser: Browser) -> int:
     return int(browser.execute_script("return document.documentElement.dataset.shown"))
 
 
-def click(browser: "webdriver.Chrome", selector: str) -> None:
-    browser.execute_script("document.querySelector(arguments[0]).click()", selector)
-
-
 def test_explorer_opens_without_a_complaint_and_draws(browser, page: Path):
-    opened(browser, page)
+    opened(browser, page.as_uri())
     assert shown(browser) == 24
     assert browser.get_log("browser") == []
     names = browser.execute_script(
@@ -82,13 +38,13 @@ def test_explorer_opens_without_a_complaint_and_draws(browser, page: Path):
     first_axis = browser.execute_script(
         "return [...document.getElementById('parallel').getContext('2d').getImageData(46, 100, 1, 1).data]"
     )
-    assert first_axis == [85, 85, 85, 255]
+    assert first_axis == [89, 89, 89, 255]
     widths = browser.execute_script("return [...document.images].map((i) => i.naturalWidth)")
     assert len(widths) == len(list((page.parent / "figures").glob("*.svg"))) == 10
     assert min(widths) > 100
 
 
-def bands(browser: "webdriver.Chrome") -> dict[str, dict[str, list[float]]]:
+def bands(browser: Browser) -> dict[str, dict[str, list[float]]]:
     """The numbers of the curves that are drawn, by group."""
     series = browser.execute_script(
         "return document.getElementById('curve').series.map(({name, mean, low, high}) => ({name, mean, low, high}))"
@@ -96,7 +52,7 @@ def bands(browser: "webdriver.Chrome") -> dict[str, dict[str, list[float]]]:
     return {item.pop("name"): item for item in series}
 
 
-def means(browser: "webdriver.Chrome") -> dict[str, tuple[int, list[float]]]:
+def means(browser: Browser) -> dict[str, tuple[int, list[float]]]:
     """The rows of the table of means: n, then mean, low and high at full precision, by group."""
     rows = browser.execute_script(
         """return [...document.querySelectorAll('#means tbody tr')].map((row) => {
@@ -106,7 +62,7 @@ def means(browser: "webdriver.Chrome") -> dict[str, tuple[int, list[float]]]:
     return {name: (n, values) for name, n, values in rows}
 
 
-def assert_equals_python(browser: "webdriver.Chrome", sweep: analysis.Sweep, trials: pd.DataFrame) -> None:
+def assert_equals_python(browser: Browser, sweep: analysis.Sweep, trials: pd.DataFrame) -> None:
     """Curves and means in the browser against ours; curves travel as 32-bit floats, final values with 7 digits."""
     expected = learning_curves(trials, sweep.history, "adapter.rank", "eval/loss")
     drawn = bands(browser)
@@ -126,7 +82,7 @@ def assert_equals_python(browser: "webdriver.Chrome", sweep: analysis.Sweep, tri
 
 def test_explorer_numbers_equal_python_under_filters(browser, rank_sweep: Path):
     sweep = analysis.load(rank_sweep)
-    opened(browser, report.write(sweep))
+    opened(browser, report.write(sweep).as_uri())
     assert_equals_python(browser, sweep, sweep.trials)
     click(browser, "button[data-factor='adapter.targets'][data-level='attention']")
     click(browser, "button[data-factor='adapter.init'][data-level='pissa']")
@@ -140,14 +96,14 @@ def test_explorer_numbers_equal_python_under_filters(browser, rank_sweep: Path):
 
 
 def test_explorer_names_are_text_and_never_markup(browser, page: Path):
-    opened(browser, page)
+    opened(browser, page.as_uri())
     assert browser.title.startswith("hostile <b>")
     assert browser.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
     assert HOSTILE in browser.execute_script("return document.body.textContent")
 
 
 def test_explorer_filters_groups_sorts_and_remembers(browser, page: Path):
-    opened(browser, page)
+    opened(browser, page.as_uri())
     click(browser, "button[data-factor='adapter.rank'][data-level='4']")
     assert shown(browser) == 6
     click(browser, "button[data-factor='adapter.rank'][data-level='1']")
@@ -157,14 +113,19 @@ def test_explorer_filters_groups_sorts_and_remembers(browser, page: Path):
     assert browser.execute_script("return document.querySelector('#count').textContent") == "4 of 24 trials"
     click(browser, "button[data-sort='adapter.rank']")
     ranks = browser.execute_script(
-        "return [...document.querySelectorAll('#trials tbody tr')].map((r) => r.children[3].textContent)"
+        "return [...document.querySelectorAll('#trials tbody tr')].map((r) => r.children[1].textContent)"
     )
     assert ranks == ["1", "1", "4", "4"]
     browser.execute_script("g = document.querySelector('#group'); g.value = 'adapter.init'; g.onchange()")
-    browser.refresh()
-    opened(browser, page, browser.execute_script("return location.hash"))
+    click(browser, "#trials tbody tr:nth-child(1) input")
+    click(browser, "#trials tbody tr:nth-child(4) input")
+    picked = texts(browser, "#difference thead th")
+    state = browser.execute_script("return location.hash")
+    opened(browser, page.as_uri() + state)
     assert shown(browser) == 4
     assert browser.execute_script("return document.querySelector('#group').value") == "adapter.init"
+    assert texts(browser, "#difference thead th") == picked
+    assert len(picked) == 2
     click(browser, "#clear")
     assert shown(browser) == 24
 
@@ -185,12 +146,12 @@ def test_explorer_filters_groups_sorts_and_remembers(browser, page: Path):
     ],
 )
 def test_explorer_starts_whatever_its_address_says(browser, page: Path, state: str):
-    opened(browser, page, f"#{state}")
+    opened(browser, f"{page.as_uri()}#{state}")
     assert shown(browser) == 24
 
 
 def test_explorer_chosen_trials_show_their_differences_and_link_to_their_folder(browser, page: Path):
-    opened(browser, page)
+    opened(browser, page.as_uri())
     for row in (1, 8):
         click(browser, f"#trials tbody tr:nth-child({row}) input")
     rows = browser.execute_script(
@@ -206,7 +167,7 @@ def test_explorer_chosen_trials_show_their_differences_and_link_to_their_folder(
 
 
 def test_explorer_range_on_an_axis_filters(browser, page: Path):
-    opened(browser, page)
+    opened(browser, page.as_uri())
     browser.execute_script(
         """const c = document.getElementById('parallel'), box = c.getBoundingClientRect();
         const at = (y) => ({clientX: box.left + 46, clientY: box.top + y, bubbles: true});

@@ -16,7 +16,7 @@ def sweep_folder(tmp_path: Path) -> Path:
     return write_sweep(tmp_path / "sweep", grid(rank=[1, 2], seeds=range(2)), np.random.default_rng(0))
 
 
-def test_one_row_a_trial_with_factors_metrics_and_identity(sweep_folder: Path):
+def test_load_gives_one_row_a_trial_with_factors_metrics_and_identity(sweep_folder: Path):
     sweep = analysis.load(sweep_folder)
     assert len(sweep.trials) == 8
     assert sweep.counts == {"finished": 8, "pruned": 0, "diverged": 0, "failed": 0, "missing": 0}
@@ -27,7 +27,7 @@ def test_one_row_a_trial_with_factors_metrics_and_identity(sweep_folder: Path):
     assert set(sweep.history["trial_id"]) == set(sweep.trials["trial_id"])
 
 
-def test_the_cache_gives_the_same_frames_and_sees_changes(sweep_folder: Path):
+def test_cache_gives_the_same_frames_and_sees_changes(sweep_folder: Path):
     first, second = analysis.load(sweep_folder), analysis.load(sweep_folder)
     assert len(list(cache.place().iterdir())) >= 2
     assert not list(sweep_folder.glob(".*"))
@@ -41,7 +41,7 @@ def test_the_cache_gives_the_same_frames_and_sees_changes(sweep_folder: Path):
     assert 123.25 in set(analysis.load(sweep_folder).trials["eval/loss"])
 
 
-def test_the_cache_is_the_users_own_and_a_damaged_one_is_made_anew(
+def test_cache_is_the_users_own_and_a_damaged_one_is_made_anew(
     sweep_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
@@ -56,7 +56,7 @@ def test_the_cache_is_the_users_own_and_a_damaged_one_is_made_anew(
             assert path.read_bytes() == whole
 
 
-def test_the_cache_sees_a_change_of_equal_size_and_time(sweep_folder: Path):
+def test_cache_sees_a_change_of_equal_size_and_time(sweep_folder: Path):
     analysis.load(sweep_folder)
     path = sweep_folder / "trial_00000" / "record.json"
     state, text = path.stat(), path.read_text()
@@ -66,7 +66,7 @@ def test_the_cache_sees_a_change_of_equal_size_and_time(sweep_folder: Path):
     assert analysis.load(sweep_folder).counts["pruned"] == 1
 
 
-def test_a_moved_sweep_has_its_new_folders(sweep_folder: Path):
+def test_load_of_a_moved_sweep_has_its_new_folders(sweep_folder: Path):
     analysis.load(sweep_folder)
     moved = sweep_folder.rename(sweep_folder.with_name("moved"))
     sweep = analysis.load(moved)
@@ -74,7 +74,7 @@ def test_a_moved_sweep_has_its_new_folders(sweep_folder: Path):
     assert all(Path(folder).parent == moved for folder in sweep.trials["folder"])
 
 
-def test_missing_corrupt_and_torn_are_named(sweep_folder: Path):
+def test_load_names_what_is_missing_corrupt_and_torn(sweep_folder: Path):
     (sweep_folder / "trial_00000" / "record.json").unlink()
     (sweep_folder / "trial_00001" / "record.json").write_text("{broken")
     with (sweep_folder / "trial_00002" / "history.jsonl").open("a") as file:
@@ -91,7 +91,7 @@ def test_missing_corrupt_and_torn_are_named(sweep_folder: Path):
         assert 300 not in set(sweep.history["step"])
 
 
-def test_failed_trials_keep_their_error(sweep_folder: Path):
+def test_load_keeps_the_error_of_failed_trials(sweep_folder: Path):
     path = sweep_folder / "trial_00003" / "record.json"
     record = json.loads(path.read_text())
     record |= {"status": "failed", "result": {}, "error": {"type": "OSError", "message": "disk", "traceback": ""}}
@@ -102,7 +102,7 @@ def test_failed_trials_keep_their_error(sweep_folder: Path):
     assert (failed["error.type"], failed["error.message"]) == ("OSError", "disk")
 
 
-def test_lists_and_mixed_values_become_text(sweep_folder: Path):
+def test_load_makes_lists_and_mixed_values_text(sweep_folder: Path):
     path = sweep_folder / "trial_00000" / "record.json"
     record = json.loads(path.read_text())
     record["trial"]["adapter"]["targets"] = ["q_proj", "v_proj"]
@@ -113,7 +113,7 @@ def test_lists_and_mixed_values_become_text(sweep_folder: Path):
     assert trials["adapter.layers"].iloc[0] == "0+1"
 
 
-def test_several_sources_count_a_shared_trial_once(sweep_folder: Path, tmp_path: Path):
+def test_load_counts_a_trial_of_several_sources_once(sweep_folder: Path, tmp_path: Path):
     other = write_sweep(tmp_path / "other", grid(rank=[4], seeds=range(2)), np.random.default_rng(1))
     assert len(analysis.load([sweep_folder, other]).trials) == 8 + 6
     twice = analysis.load([sweep_folder, sweep_folder])
@@ -122,7 +122,7 @@ def test_several_sources_count_a_shared_trial_once(sweep_folder: Path, tmp_path:
     assert len(twice.history) == 40
 
 
-def test_sources_without_a_finished_trial(tmp_path: Path):
+def test_load_refuses_sources_without_a_finished_trial(tmp_path: Path):
     (tmp_path / "outputs" / "empty").mkdir(parents=True)
     with pytest.raises(BadRequestError, match="no finished trial"):
         analysis.load(tmp_path / "outputs" / "empty")

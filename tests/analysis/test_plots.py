@@ -16,7 +16,7 @@ from simulate import grid, write_sweep
 import analysis
 from analysis.columns import describe
 from analysis.figures import figures, plots, style
-from analysis.report.answer import answer
+from analysis.report.answer import answer, draw
 from analysis.statistics.cells import observe
 from analysis.statistics.compare import against, compare
 from analysis.statistics.curves import learning_curves
@@ -68,22 +68,13 @@ def overlapping(figure: Figure) -> list[tuple[str, str]]:
     ],
     ids=["two factors", "forty levels", "long names", "twelve words"],
 )
-def test_no_label_covers_another(factors: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    drawn: dict[str, Figure] = {}
-
-    def keep(name: str, caption: str, size: tuple[float, float], paint, *given) -> figures.Drawing:
-        with matplotlib.rc_context(style.STYLE):
-            drawn[name] = Figure(figsize=size)
-            FigureCanvasAgg(drawn[name])
-            paint(drawn[name].add_subplot(), *given)
-            assert overlapping(drawn[name]) == [], name
-        return figures.Drawing(name, caption, b"", b"")
-
-    monkeypatch.setattr(figures, "draw", keep)
+def test_place_labels_lets_none_cover_another(factors: dict, tmp_path: Path):
     sweep = analysis.load(write_sweep(tmp_path / "s", grid(seeds=range(3), **factors), np.random.default_rng(0)))
     [question], _ = questions(sweep)
-    answer(sweep, question)
-    assert {"response", "curves_eval-loss", "forgetting", "perf_step_ms"} <= set(drawn)
+    drawings = draw(answer(sweep, question), sweep).drawings
+    assert {"response", "curves_eval-loss", "forgetting", "perf_step_ms"} <= {drawing.name for drawing in drawings}
+    with matplotlib.rc_context(style.STYLE):
+        assert {drawing.name: found for drawing in drawings if (found := overlapping(drawing.figure()))} == {}
 
 
 def test_curves_are_means_and_intervals_over_seeds(axis, rank_sweep: Path):
@@ -114,13 +105,13 @@ def test_forest_fills_only_what_is_significant(axis, tmp_path: Path):
     assert [tick.get_text() for tick in axis.get_yticklabels()] == ["gaussian", "pissa", "full"]
 
 
-def test_the_front_is_what_nothing_beats_in_both():
+def test_front_is_what_nothing_beats_in_both():
     points = {("a",): (1.0, 5.0), ("b",): (2.0, 6.0), ("c",): (3.0, 2.0), ("d",): (3.0, 1.0), ("e",): (9.0, 1.0)}
     assert plots._front(points, 1.0) == [("a",), ("d",)]
     assert plots._front(points, -1.0) == [("a",), ("b",)]
 
 
-def test_a_far_base_does_not_set_the_scale(axis, rank_sweep: Path):
+def test_reference_lines_do_not_set_the_scale(axis, rank_sweep: Path):
     plots.response(axis, observe(analysis.load(rank_sweep).trials, ("adapter.rank", "adapter.targets"), "eval/loss"))
     assert axis.get_ylim()[1] < 1.8
     assert any(name.endswith("(off the scale)") for name in axis.get_legend_handles_labels()[1])
@@ -158,7 +149,7 @@ def test_response_in_svg_has_every_seed_at_its_number(tmp_path: Path):
         )
     )
     seen = observe(sweep.trials, ("optimizer.lr", "adapter.rank"), "eval/loss")
-    svg = figures.draw("response", "", (6.4, 3.8), plots.response, seen).svg
+    svg = figures.Drawing("response", "", (6.4, 3.8), plots.response, (seen,)).files["svg"]
     values = sweep.trials.dropna(subset=["eval/loss"])
     drawn = np.array(places(svg, "seed"))
     assert len(drawn) == len(values) == 28

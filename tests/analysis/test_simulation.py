@@ -24,7 +24,7 @@ def test_intervals_cover_at_their_nominal_rate(n: int):
     assert found == pytest.approx(0.95, abs=margin(0.95, 2000))
 
 
-def test_false_verdicts_stay_below_five_percent_in_a_family():
+def test_verdicts_that_are_false_stay_below_five_percent_in_a_family():
     plain, corrected, bold = family_errors(np.random.default_rng(1), 5, 8, 300)
     assert corrected <= 0.05 + margin(0.05, 300)
     assert bold <= 0.05
@@ -48,7 +48,7 @@ def test_tuning_does_not_flatter():
     assert peaked.our_worse == pytest.approx(0.025, abs=margin(0.025, 1000))
 
 
-def test_the_detectable_difference_is_found_four_times_in_five():
+def test_detectable_difference_is_found_four_times_in_five():
     found, ratio = detectable_honesty(np.random.default_rng(4), 5, 1000)
     assert found == pytest.approx(0.8, abs=margin(0.8, 1000))
     assert 0.85 < ratio < 1.0
@@ -63,7 +63,7 @@ def test_interactions_are_found_and_not_invented():
     assert plain < 0.05
 
 
-def test_survivors_of_the_worst_seeds_are_not_plainly_better():
+def test_verdicts_of_survivors_of_the_worst_seeds_are_not_plainly_better():
     alone, plain = survivors(np.random.default_rng(7), 8, 3, 100)
     assert alone > 0.2
     assert plain <= 0.025 + margin(0.025, 100)

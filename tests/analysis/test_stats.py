@@ -6,7 +6,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from analysis.statistics.intervals import detectable, holm, paired, smallest_rank_p, summarise
+from analysis.statistics.intervals import Error, detectable, holm, paired, smallest_rank_p, summarise
 
 
 def test_summary_by_hand():
@@ -54,23 +54,31 @@ def test_holm_equals_statsmodels_and_skips_nan():
 
 @pytest.mark.parametrize(("n", "family"), [(3, 1), (5, 1), (5, 6), (10, 6), (30, 1)])
 def test_detectable_difference_has_80_percent_power_by_statsmodels(n: int, family: int):
-    effect = detectable(0.5, n, family) / 0.5
+    effect = detectable(Error(0.5 / n**0.5, n - 1), family) / 0.5
     assert TTestPower().power(effect, n, 0.05 / family) == pytest.approx(0.8, abs=1e-3)
 
 
 def test_detectable_difference_has_80_percent_power_by_simulation():
     # Three seeds and six comparisons, where statsmodels gives NaN; 0.004 is three standard errors.
     n, family = 3, 6
-    x = np.random.default_rng(0).normal(detectable(1.0, n, family), 1.0, (100_000, n))
+    x = np.random.default_rng(0).normal(detectable(Error(n**-0.5, n - 1), family), 1.0, (100_000, n))
     p = stats.ttest_1samp(x, 0, axis=1).pvalue
     assert (p < 0.05 / family).mean() == pytest.approx(0.8, abs=0.004)
 
 
 def test_detectable_difference_at_the_edges():
-    assert math.isnan(detectable(1.0, 1))
-    assert math.isnan(detectable(math.nan, 5))
-    assert detectable(0.0, 5) == 0.0
-    assert 0 < detectable(1.0, 2, 50) < 1e5
+    assert detectable(Error(0.0, 4)) == 0.0
+    assert 0 < detectable(Error(1.0, 1), 50) < 1e5
+
+
+def test_equivalence_is_two_one_sided_t_tests():
+    x = np.random.default_rng(3).normal(0.1, 1.0, 12)
+    upper, lower = (
+        stats.ttest_1samp(x, bound, alternative=side).pvalue for bound, side in ((0.9, "less"), (-0.9, "greater"))
+    )
+    assert paired(x).p_outside(0.9) == pytest.approx(max(upper, lower))
+    assert paired(x).p_outside(abs(x.mean())) == pytest.approx(0.5)
+    assert math.isnan(paired([1.0, 1.0, 1.0]).p_outside(2.0))
 
 
 def test_smallest_rank_p():

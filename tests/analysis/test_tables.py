@@ -25,7 +25,7 @@ def table(rank_sweep: Path):
     return build(analysis.load(rank_sweep), "adapter.rank", "adapter.targets", "eval/loss", ("4",))
 
 
-def test_cells_hold_mean_interval_and_n(table, rank_sweep: Path):
+def test_table_cells_hold_mean_interval_and_n(table, rank_sweep: Path):
     entry = table.entries[("4", "attention")]
     trials = analysis.load(rank_sweep).trials
     cell = trials[(trials["adapter.rank"] == 4) & (trials["adapter.targets"] == "attention")]
@@ -37,7 +37,7 @@ def test_cells_hold_mean_interval_and_n(table, rank_sweep: Path):
     assert table.entries[("1", "attention")].mark == "*"
 
 
-def test_only_a_distinguishable_best_is_bold(table):
+def test_table_makes_only_a_distinguishable_best_bold(table):
     assert [place for place, entry in table.entries.items() if entry.best] == [("full", "full")]
 
 
@@ -56,20 +56,20 @@ def test_csv_has_full_precision_and_every_cell(table):
     assert float(first["mean"]) == pytest.approx(table.entries[("1", "all_linear")].summary.mean, rel=1e-9)
 
 
-def test_ratio_has_its_own_column_where_the_rows_decide_it(rank_sweep: Path):
+def test_table_has_a_column_of_ratios_where_the_rows_decide_them(rank_sweep: Path):
     sweep = analysis.load(rank_sweep)
     text = render(build(sweep, "adapter.rank", None, "eval/loss", (), {"adapter.targets": ["attention"]}), "md")
     assert "| rank | trainable | eval loss ↓ |" in text
     assert "| full | 100% |" in text
 
 
-def test_lost_trials_are_a_rate_in_the_cell(tuned_sweep: Path):
+def test_table_shows_lost_trials_as_a_rate_in_the_cell(tuned_sweep: Path):
     text = render(build(analysis.load(tuned_sweep), "adapter.rank", None, "eval/loss"), "md")
     assert "1 of 15 lost" in text
     assert "3 diverged and 0 failed trials" in text
 
 
-def test_names_are_escaped_in_every_format(tmp_path: Path):
+def test_table_escapes_names_in_every_format(tmp_path: Path):
     trials = grid(rank=[1, 2], init=["kaiming", HOSTILE], references=(), seeds=range(3))
     sweep = analysis.load(write_sweep(tmp_path / "s", trials, np.random.default_rng(0)))
     table = build(sweep, "adapter.rank", "adapter.init", "eval/loss")
@@ -108,7 +108,7 @@ def test_latex_is_plain_ascii_and_balanced(table):
 
 
 @pytest.mark.parametrize("style", sorted(FORMATS))
-def test_fifty_levels_and_one_trial_both_give_a_table(style: str, tmp_path: Path):
+def test_table_has_fifty_levels_or_one_trial(style: str, tmp_path: Path):
     many = grid(rank=list(range(1, 51)), references=(), seeds=range(3))
     sweep = analysis.load(write_sweep(tmp_path / "many", many, np.random.default_rng(0)))
     assert render(build(sweep, "adapter.rank", None, "eval/loss"), style).count("\n") > 50
@@ -118,7 +118,7 @@ def test_fifty_levels_and_one_trial_both_give_a_table(style: str, tmp_path: Path
     assert "±" not in render(alone, style).replace("mean ± 95%", "")
 
 
-def test_a_metric_that_some_trials_lack_is_counted(rank_sweep: Path):
+def test_table_counts_trials_that_lack_the_metric(rank_sweep: Path):
     sweep = analysis.load(rank_sweep)
     trials = sweep.trials.copy()
     trials.loc[trials["adapter.rank"] == 1, "eval/loss"] = np.nan
@@ -129,7 +129,7 @@ def test_a_metric_that_some_trials_lack_is_counted(rank_sweep: Path):
         build(replace(sweep, trials=trials.assign(**{"eval/loss": np.nan})), "adapter.rank", None, "eval/loss")
 
 
-def test_the_seed_is_no_row(rank_sweep: Path):
+def test_table_refuses_the_seed_as_a_row(rank_sweep: Path):
     with pytest.raises(BadRequestError, match="the seed is what the table averages over"):
         build(analysis.load(rank_sweep), "seed", None, "eval/loss")
 

@@ -14,7 +14,7 @@ def group(scores: dict[float, list[float]], values: dict[float, list[float]] | N
     return pd.DataFrame(rows)
 
 
-def test_each_half_of_the_seeds_is_reported_at_the_rate_of_the_other():
+def test_choose_reports_each_half_of_the_seeds_at_the_rate_of_the_other():
     # Halves: seeds 0 and 2, seeds 1 and 3. Means on the even seeds: 0.5 and 2.0, so the odd ones get rate 0.1;
     # on the odd seeds: 9.0 and 1.0, so the even ones get rate 0.2.
     found = choose(group({0.1: [0.5, 9.0, 0.5, 9.0], 0.2: [2.0, 1.0, 2.0, 1.0], 0.4: [20.0] * 4}))
@@ -22,30 +22,30 @@ def test_each_half_of_the_seeds_is_reported_at_the_rate_of_the_other():
     assert found.usual == 0.1
 
 
-def test_halves_follow_the_order_of_numbers():
+def test_choose_halves_seeds_in_the_order_of_numbers():
     scores = {0.1: [float(i % 2) for i in range(12)], 0.2: [float(1 - i % 2) for i in range(12)]}
     found = choose(group(scores))
     assert set(found.values.values()) == {1.0}
 
 
-def test_a_rate_that_diverges_in_the_other_half_is_not_chosen():
+def test_choose_leaves_a_rate_that_diverges_in_the_other_half():
     found = choose(group({0.1: [1.0, 1.0, 1.0], 0.2: [0.5, 0.5, math.inf]}))
     assert found.values["1"] == 1.0
     assert found.values["0"] == 0.5
 
 
-def test_the_seed_that_diverges_at_the_chosen_rate_has_no_value():
+def test_choose_gives_no_value_to_a_seed_that_diverges_at_the_chosen_rate():
     scores = {0.1: [1.0, 1.0, 1.0], 0.2: [0.5, 0.5, math.inf]}
     values = {0.1: [1.0, 1.0, 1.0], 0.2: [0.5, 0.5, math.nan]}
     assert math.isnan(choose(group(scores, values)).values["2"])
 
 
-def test_failed_trials_say_nothing_about_their_rate():
+def test_choose_learns_nothing_from_failed_trials():
     found = choose(group({0.1: [1.0] * 4, 0.2: [0.5, math.nan, 0.5, 0.5]}))
     assert found.values["0"] == 0.5
 
 
-def test_a_single_seed_is_flagged_and_all_diverged_has_no_value():
+def test_choose_flags_a_single_seed_and_gives_no_value_where_all_diverged():
     assert choose(group({0.1: [1.0], 0.2: [2.0]})).peeked
     gone = choose(group({0.1: [math.inf, math.inf], 0.2: [math.inf, math.inf]}))
     assert math.isnan(gone.values["0"])

@@ -18,9 +18,10 @@ from analysis.statistics.compare import Comparison, against, clear_best, compare
 from analysis.statistics.effects import effects
 from analysis.statistics.observations import Observations
 from analysis.statistics.questions import questions
+from analysis.tables.numbers import mean_and_half
 from analysis.tables.render import render
 from analysis.tables.table import build
-from analysis.tables.wording import mean_and_half, sentence, verdict_text
+from analysis.tables.wording import sentence, verdict_text
 
 Change = Callable[[dict[str, Any]], Mapping[str, Any]]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import wandb
 
-from analysis.sources.wandb_files import WandbRun, read_run, read_runs
+from analysis.sources.wandb_files import WandbRun, read_run
+from tests.support.commands import wandb_runs
 
 ROWS = [{"step": step, "train/loss": 1.0 / (1 + step)} for step in range(40)]
 LONG = "spans blocks of 32 KiB " * 5000
@@ -46,7 +47,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     return one
 
 
-def test_reads_what_was_logged(write: Write) -> None:
+def test_read_run_gives_what_was_logged(write: Write) -> None:
     run = read_run(write("one"))
     assert (run.id, run.name, run.group) == ("one", "name of one", "sweep")
     assert run.config == {"adapter.rank": 8, "notes": LONG, "nested": {"a": 1}}
@@ -56,13 +57,13 @@ def test_reads_what_was_logged(write: Write) -> None:
     assert (run.exit_code, run.truncated) == (3, False)
 
 
-def test_non_finite_values_are_numbers_again(write: Write) -> None:
+def test_read_run_makes_non_finite_values_numbers_again(write: Write) -> None:
     row = read_run(write("one")).history[-1]
     assert math.isnan(row["nan"])
     assert (row["up"], row["down"]) == (math.inf, -math.inf)
 
 
-def test_a_file_cut_anywhere_gives_the_rows_before_the_cut(write: Write, tmp_path: Path) -> None:
+def test_read_run_gives_the_rows_before_a_cut(write: Write, tmp_path: Path) -> None:
     content = write("one").read_bytes()
     assert len(content) > 3 * 32 * 1024
     cut = tmp_path / "run-one.wandb"
@@ -77,7 +78,7 @@ def test_a_file_cut_anywhere_gives_the_rows_before_the_cut(write: Write, tmp_pat
     assert (rows_read[0], rows_read[-1]) == (0, 41)
 
 
-def test_a_cut_inside_a_record_is_told(write: Write, tmp_path: Path) -> None:
+def test_read_run_tells_a_cut_inside_a_record(write: Write, tmp_path: Path) -> None:
     cut = tmp_path / "run-one.wandb"
     cut.write_bytes(write("one").read_bytes()[:-1])
     run = read_run(cut)
@@ -85,7 +86,7 @@ def test_a_cut_inside_a_record_is_told(write: Write, tmp_path: Path) -> None:
     assert run.exit_code is None or run.history
 
 
-def test_a_damaged_byte_ends_the_reading(write: Write) -> None:
+def test_read_run_ends_at_a_damaged_byte(write: Write) -> None:
     path = write("one")
     content = bytearray(path.read_bytes())
     content[len(content) - 1000] ^= 0xFF
@@ -95,40 +96,40 @@ def test_a_damaged_byte_ends_the_reading(write: Write) -> None:
     assert run.history == ROWS[: len(run.history)]
 
 
-def test_zeros_at_the_end_are_a_cut(write: Write) -> None:
+def test_read_run_takes_zeros_at_the_end_for_a_cut(write: Write) -> None:
     path = write("one")
     path.write_bytes(path.read_bytes() + bytes(100))
     assert read_run(path).truncated
     assert read_run(path).history[:-1] == ROWS
 
 
-def test_another_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_read_run_refuses_another_file_by_name(tmp_path: Path) -> None:
     path = tmp_path / "run-x.wandb"
     path.write_bytes(b"PK\x03\x04 something else")
     with pytest.raises(ValueError, match=r"run-x\.wandb is not a \.wandb file"):
         read_run(path)
 
 
-def test_each_run_of_a_folder_is_read_once(write: Write, tmp_path: Path) -> None:
+def test_run_files_have_each_run_of_a_folder_once(write: Write, tmp_path: Path) -> None:
     old = write("old").parent
     write("b")
     write("a")
     assert (tmp_path / "wandb" / "latest-run").is_symlink()
     (tmp_path / "wandb" / "superseded").mkdir()
     old.rename(tmp_path / "wandb" / "superseded" / old.name)
-    assert sorted(run.id for run in read_runs(tmp_path)) == ["a", "b"]
+    assert sorted(run.id for run in wandb_runs(tmp_path)) == ["a", "b"]
 
 
-def test_a_folder_without_runs_is_empty(tmp_path: Path) -> None:
-    assert read_runs(tmp_path) == []
+def test_run_files_of_a_folder_without_runs_are_none(tmp_path: Path) -> None:
+    assert wandb_runs(tmp_path) == []
 
 
-def test_an_empty_file_is_a_run_of_which_nothing_is_known(tmp_path: Path) -> None:
+def test_read_run_of_an_empty_file_knows_nothing(tmp_path: Path) -> None:
     (tmp_path / "run-killed.wandb").touch()
-    assert read_runs(tmp_path) == [WandbRun(id="killed", truncated=True)]
+    assert wandb_runs(tmp_path) == [WandbRun(id="killed", truncated=True)]
 
 
-def test_importing_the_reader_is_light() -> None:
+def test_read_run_is_imported_without_wandb() -> None:
     check = (
         "import sys, analysis.sources.wandb_files; sys.exit(bool({'torch', 'wandb', 'pandas'} & sys.modules.keys()))"
     )

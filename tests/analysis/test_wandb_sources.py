@@ -62,7 +62,7 @@ def assert_same(ours: analysis.Sweep, theirs: analysis.Sweep) -> None:
     pd.testing.assert_frame_equal(left, right, check_dtype=False)
 
 
-def test_offline_files_equal_the_records(folder: Path):
+def test_wandb_files_equal_the_records(folder: Path):
     mirror(folder, folder, "offline")
     wandb.teardown()
     assert len(analysis.load(folder).trials) == 14
@@ -70,14 +70,14 @@ def test_offline_files_equal_the_records(folder: Path):
     assert analysis.load(folder / "wandb").counts == analysis.load(folder).counts
 
 
-def test_the_api_equals_the_records(folder: Path, tmp_path: Path, server: LoopbackWandb):
+def test_wandb_api_equals_the_records(folder: Path, tmp_path: Path, server: LoopbackWandb):
     mirror(folder, tmp_path / "elsewhere", "online")
     assert_same(analysis.load(folder), analysis.load("wandb:local/lora-sweep/ranks"))
     with pytest.raises(BadRequestError, match="no finished trial"):
         analysis.load("wandb:local/lora-sweep/another-group")
 
 
-def test_a_killed_run_is_missing_by_name(folder: Path, tmp_path: Path):
+def test_wandb_run_that_was_killed_is_missing_by_name(folder: Path, tmp_path: Path):
     place = tmp_path / "killed"
     settings = WandbSettings(place, "offline", "s", None, 1)
     whole = WandbTracker(settings, "whole", "trial_whole", {"adapter.rank": 1, "seed": 0}, OURS.values())
@@ -96,7 +96,7 @@ def test_a_killed_run_is_missing_by_name(folder: Path, tmp_path: Path):
     assert sweep.missing == ("trial_cut",)
 
 
-def test_a_dead_server_and_a_malformed_path_are_said_plainly(monkeypatch: pytest.MonkeyPatch):
+def test_wandb_api_names_a_dead_server_and_a_malformed_path(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(BadRequestError, match="must be wandb:ENTITY/PROJECT"):
         analysis.load("wandb:justone")
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)

@@ -75,14 +75,14 @@ def check(spec: dict[str, Any]) -> None:
     assert "result/eval/loss" in json.dumps(found["Parallel Coordinates Plot"])
 
 
-def test_it_serialises_without_a_server(rank_sweep: Path, capsys: pytest.CaptureFixture[str]):
+def test_workspace_serialises_without_a_server(rank_sweep: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["workspace", str(rank_sweep), "--project", "me/lora-sweep"]) == 0
     view = json.loads(capsys.readouterr().out)
     assert view["displayName"] == "ranks ablation"
     check(view["spec"])
 
 
-def test_it_is_saved_to_the_server(rank_sweep: Path, server: WithViews, capsys: pytest.CaptureFixture[str]):
+def test_workspace_is_saved_to_the_server(rank_sweep: Path, server: WithViews, capsys: pytest.CaptureFixture[str]):
     assert main(["workspace", str(rank_sweep), "--project", "local/lora-sweep", "--save"]) == 0
     [view] = server.views
     assert (view["entityName"], view["projectName"]) == ("local", "lora-sweep")
@@ -90,7 +90,7 @@ def test_it_is_saved_to_the_server(rank_sweep: Path, server: WithViews, capsys: 
     assert "local/lora-sweep" in capsys.readouterr().out
 
 
-def test_a_project_without_entity_is_refused(rank_sweep: Path, capsys: pytest.CaptureFixture[str]):
+def test_workspace_refuses_a_project_without_entity(rank_sweep: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["workspace", str(rank_sweep), "--project", "lora-sweep"]) == 2
     assert "must be ENTITY/PROJECT" in capsys.readouterr().err
     assert analysis.load(rank_sweep).name == "ranks"

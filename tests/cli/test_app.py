@@ -21,7 +21,9 @@ def no_hydra_is_left() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("launcher", ["packed", "basic"])
-def test_each_trial_is_parsed_and_resolved_once(launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_application_parses_and_resolves_each_trial_once(
+    launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = {"parse": 0, "resolve": 0}
 
     def counted(name: str, own: object) -> object:
@@ -35,6 +37,7 @@ def test_each_trial_is_parsed_and_resolved_once(launcher: str, tmp_path: Path, m
     monkeypatch.setattr(app, "parse", counted("parse", app.parse))
     monkeypatch.setattr(resolve_module, "resolve", counted("resolve", resolve_module.resolve))
     monkeypatch.setattr(sys, "argv", ["sweep", *SWEEP, f"hydra/launcher={launcher}"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # as it is afterwards, too
     run.run()
     assert len(list(tmp_path.glob("outputs/*/*/record.json"))) == 8
     assert calls == {"parse": 8, "resolve": 8}

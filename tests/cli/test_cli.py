@@ -41,10 +41,6 @@ ABLATIONS = ", ".join(sorted(path.stem for path in (ROOT / "conf" / "ablation").
             ("adapter.rank=0", "seed=-1"),
             "seed = -1: must be greater than or equal to 0\nadapter.rank = 0: must be greater than or equal to 1",
         ),
-        (
-            ("adapter.rank=11",),
-            "adapter.rank = 11: no targeted layer can hold it; the largest possible rank here is 10",
-        ),
         (("task=toy",), "task = 'toy': must be one of causal_lm, mnist, toy_regression, transformer, transformer_tiny"),
         (("hydra/job_logging=loud",), "hydra/job_logging = 'loud': must be one of default, disabled, none, stdout"),
         (("+ablation=size",), f"ablation = 'size': must be one of {ABLATIONS}"),
@@ -81,51 +77,41 @@ ABLATIONS = ", ".join(sorted(path.stem for path in (ROOT / "conf" / "ablation").
         (("-m", "hydra.launcher.wokers=2"), "hydra.launcher.wokers: unknown key; did you mean hydra.launcher.workers?"),
         (("adapter.rank=${oc.env:USER_SECRET}",), "adapter.rank = '$USER_SECRET': must be a valid integer"),
         (
-            ("name='\x1b[31m'",),
-            "name = '\\x1b[31m': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two",
-        ),
-        (
             ("adapter.\x1b=1",),
             "'adapter.\\x1b=1': is not of the form key=value1,value2 without spaces, or a value needs quotes",
-        ),
-        (
-            ("+hydra.callbacks.x._target_=builtins.open",),
-            "hydra.callbacks: a configuration names no code to run; leave it out",
-        ),
-        (
-            ("-m", "hydra/launcher=packed", "+hydra.launcher.slurm.x={_target_:builtins.open}"),
-            "hydra.launcher: 'builtins.open' is code, which a configuration cannot name; choose as in hydra/launcher=…",
-        ),
-        (
-            ("hydra.run.dir=x",),
-            "hydra.run.dir = 'x': results go to outputs/NAME below the folder where you start; NAME is yours, as in name=run1",
-        ),
-        (
-            ("-m", "hydra/launcher=basic", "hydra.output_subdir=../x"),
-            "hydra.output_subdir = '../x': results go to outputs/NAME below the folder where you start; NAME is yours, as in name=run1",
         ),
         (
             ("hydra.job_logging.handlers.console.class=os.mkdir",),
             "hydra.job_logging: choose one of Hydra's, as in hydra/job_logging=stdout",
         ),
-        (
-            ("name=../../x",),
-            "name = '../../x': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two",
-        ),
-        (
-            ("name=",),
-            "name = '': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two",
-        ),
-        (
-            ("-m", "name=../../x", "seed=0,1"),
-            "name = '../../x': a name has letters, digits, '.', '_', '+' and '-', and begins with one of the first two",
-        ),
     ],
 )
-def test_a_mistake_is_refused_before_anything_exists(
+def test_command_refuses_a_mistake_before_anything_exists(
     arguments: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run_here((*TOY, *arguments), tmp_path, monkeypatch) == f"lora-sweep: {says}"
+    assert tree(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (("adapter.rank=11",), "adapter.rank = 11"),
+        (("name='\x1b[31m'",), "name = '\\x1b[31m'"),
+        (("name=../../x",), "name = '../../x'"),
+        (("name=",), "name = ''"),
+        (("-m", "name=../../x", "seed=0,1"), "name = '../../x'"),
+        (("+hydra.callbacks.x._target_=builtins.open",), "hydra.callbacks"),
+        (("-m", PACKED, "+hydra.launcher.slurm.x={_target_:builtins.open}"), "hydra.launcher"),
+        (("hydra.run.dir=x",), "hydra.run.dir = 'x'"),
+        (("-m", "hydra/launcher=basic", "hydra.output_subdir=../x"), "hydra.output_subdir = '../x'"),
+    ],
+)
+def test_command_names_a_mistake_whose_wording_is_tested_elsewhere(
+    arguments: tuple[str, ...], names: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [line] = run_here((*TOY, *arguments), tmp_path, monkeypatch).splitlines()
+    assert line.startswith(f"lora-sweep: {names}: ")
     assert tree(tmp_path) == set()
 
 
@@ -139,7 +125,9 @@ def test_a_mistake_is_refused_before_anything_exists(
         ),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_1(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
+def test_command_says_a_mistake_in_one_line_with_exit_code_1(
+    arguments: tuple[str, ...], says: str, tmp_path: Path
+) -> None:
     done = command("sweep", *arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stdout == ""
@@ -148,13 +136,13 @@ def test_a_mistake_is_one_line_and_exit_code_1(arguments: tuple[str, ...], says:
     assert tree(tmp_path) == set()
 
 
-def test_basic_sweep_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
+def test_command_with_the_basic_launcher_leaves_nothing_of_a_refused_sweep(tmp_path: Path) -> None:
     done = command("sweep", *TOY, "adapter.rnk=4,8", "-m", "name=bad", "hydra/launcher=basic", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, "lora-sweep: adapter.rnk: unknown key; did you mean adapter.rank?\n")
     assert tree(tmp_path) == set()
 
 
-def test_without_a_launcher_a_sweep_is_packed(tmp_path: Path) -> None:
+def test_command_packs_a_sweep_without_a_launcher(tmp_path: Path) -> None:
     done = command("sweep", "-m", *TOY, "name=p", "seed=0,1", "adapter.rank=4,99", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("lora-sweep: nothing was started:\n")
@@ -162,14 +150,14 @@ def test_without_a_launcher_a_sweep_is_packed(tmp_path: Path) -> None:
     assert [one.perf["pack_size"] for one in records(tmp_path / "outputs/p").values()] == [2, 2]
 
 
-def test_options_may_stand_between_overrides(tmp_path: Path) -> None:
+def test_command_takes_options_between_overrides(tmp_path: Path) -> None:
     done = sweep("task=mnist", "--cfg", "job", "seed=7", "~tracker.project", "--resolve", "name=x", cwd=tmp_path)
     assert "seed: 7" in done.stdout
     assert "project" not in done.stdout
     assert "name: x" in done.stdout
 
 
-def test_every_fault_of_every_trial_is_told_at_once(tmp_path: Path) -> None:
+def test_command_tells_every_fault_of_every_trial_at_once(tmp_path: Path) -> None:
     ranks = "adapter.rank=4,0,99,x"
     done = command("sweep", "-m", *TOY, PACKED, "name=bad", ranks, "adapter.init=kaiming,zero", cwd=tmp_path)
     assert done.returncode == 1
@@ -178,15 +166,15 @@ def test_every_fault_of_every_trial_is_told_at_once(tmp_path: Path) -> None:
     unknown_init, *faults = faults
     assert unknown_init.startswith("adapter.init = 'zero': must be 'kaiming', 'gaussian', ")
     assert unknown_init.endswith(" (in 4 of 8 trials)")
-    assert faults == [
-        "adapter.rank = 0: must be greater than or equal to 1 (in 2 of 8 trials)",
-        "adapter.rank = 99: no targeted layer can hold it; the largest possible rank here is 10 (in 1 of 8 trials)",
-        "adapter.rank = 'x': must be a valid integer (in 2 of 8 trials)",
+    assert [(fault.partition(": ")[0], fault.rpartition(" (in ")[2]) for fault in faults] == [
+        ("adapter.rank = 0", "2 of 8 trials)"),
+        ("adapter.rank = 99", "1 of 8 trials)"),
+        ("adapter.rank = 'x'", "2 of 8 trials)"),
     ]
     assert tree(tmp_path) == set()
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
+def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     arguments = (*TOY, "name=plan", "adapter.rank=2,4", "adapter=lora,full,none", "seed=0,1,1", "--dry-run")
     done = sweep(*arguments, cwd=tmp_path)
     first, *packs, last, skipped = done.stdout.splitlines()
@@ -206,7 +194,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     assert tree(tmp_path) == set()
 
 
-def test_a_dry_run_knows_what_is_finished(tmp_path: Path) -> None:
+def test_dry_run_knows_what_is_finished(tmp_path: Path) -> None:
     sweep(*TOY, "name=plan", "seed=1", cwd=tmp_path)
     before = tree(tmp_path)
     done = sweep(*TOY, "name=plan", "seed=0,1", "--dry-run", cwd=tmp_path)
@@ -214,14 +202,14 @@ def test_a_dry_run_knows_what_is_finished(tmp_path: Path) -> None:
     assert tree(tmp_path) == before
 
 
-def test_a_dry_run_refuses_what_a_run_refuses(tmp_path: Path) -> None:
+def test_dry_run_refuses_what_a_run_refuses(tmp_path: Path) -> None:
     done = command("sweep", *TOY, "adapter.rank=0,1", "--dry-run", cwd=tmp_path)
     assert done.returncode == 1
-    assert "adapter.rank = 0: must be greater than or equal to 1 (in 1 of 2 trials)" in done.stderr
+    assert re.search(r"adapter\.rank = 0: .* \(in 1 of 2 trials\)", done.stderr)
     assert tree(tmp_path) == set()
 
 
-def test_each_swept_name_is_a_sweep_of_its_own(tmp_path: Path) -> None:
+def test_command_makes_a_sweep_of_each_swept_name(tmp_path: Path) -> None:
     done = sweep("-m", *TOY, PACKED, "name=a,b", "seed=0,1,1", cwd=tmp_path)
     first, second = records(tmp_path / "outputs/a"), records(tmp_path / "outputs/b")
     assert list(first) == list(second)
@@ -232,7 +220,7 @@ def test_each_swept_name_is_a_sweep_of_its_own(tmp_path: Path) -> None:
     assert "2 of 2 trials finished; see them with: python -m analysis outputs/b" in done.stdout
 
 
-def test_an_adapter_that_was_not_kept_is_trained_when_it_is_asked_for(tmp_path: Path) -> None:
+def test_command_trains_again_when_an_adapter_is_asked_for_later(tmp_path: Path) -> None:
     sweep(*TOY, "name=kept", cwd=tmp_path)
     [label] = records(tmp_path / "outputs/kept")
     adapter = tmp_path / "outputs/kept" / label / "adapter"
@@ -241,13 +229,13 @@ def test_an_adapter_that_was_not_kept_is_trained_when_it_is_asked_for(tmp_path: 
     assert {path.name for path in adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
 
 
-def test_a_damaged_record_or_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_names_a_damaged_record_or_folder_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep(*TOY, "name=old", cwd=tmp_path)
     [damaged] = tmp_path.glob("outputs/old/*/record.json")
     damaged.write_text("{")
     said = run_here((*TOY, "name=old"), tmp_path, monkeypatch)
     assert isinstance(said, str)
-    assert re.fullmatch(r"lora-sweep: .*record\.json is not valid JSON .*; delete it to run that trial again", said)
+    assert re.fullmatch(r"lora-sweep: .*record\.json is not valid JSON .*", said)
     (tmp_path / "outputs/file").touch()
     said = run_here((*TOY, "name=file"), tmp_path, monkeypatch)
     assert isinstance(said, str)
@@ -255,7 +243,7 @@ def test_a_damaged_record_or_folder_is_one_line(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_sweep_leaves_no_process_behind(how: signal.Signals, tmp_path: Path) -> None:
+def test_command_leaves_no_process_behind_when_interrupted(how: signal.Signals, tmp_path: Path) -> None:
     long = (
         "task=toy_regression",
         "tracker=none",
@@ -310,7 +298,7 @@ def wait_for(condition: object, seconds: float = 60) -> None:
         ),
         (
             ('adapter.rank_pattern={"^q_proj": 4}',),
-            "adapter.rank_pattern: on the command line a name has no quotes and no other signs than . * | ? $, as in "
+            "adapter.rank_pattern: on the command line a name has no quotes and no signs but . * | ? $, as in "
             "'adapter.rank_pattern={q_proj: 4}'; any other expression goes into a YAML file, as in "
             'rank_pattern: {"^q_proj": 4}',
         ),

@@ -44,7 +44,7 @@ NEEDED = {"peft": ["adapter.peft=x"]}  # what has no default
 CHOICES = [(group, choice) for group, choices in GROUPS.items() for choice in sorted(choices)]
 
 
-def test_no_file_is_forgotten() -> None:
+def test_conf_has_every_file_tested() -> None:
     found: dict[str, set[str]] = {}
     for path in CONF.rglob("*.yaml"):
         found.setdefault(path.parent.name, set()).add(path.stem)
@@ -52,12 +52,12 @@ def test_no_file_is_forgotten() -> None:
     assert len(CHOICES) == 31
 
 
-def test_no_file_names_code() -> None:
+def test_conf_names_no_code() -> None:
     assert not [path for path in CONF.rglob("*.yaml") if "_target_" in path.read_text()]
 
 
 @pytest.mark.parametrize(("group", "choice"), [pair for pair in CHOICES if pair[0] != "ablation"])
-def test_every_choice_is_valid_and_has_its_effect(group: str, choice: str) -> None:
+def test_conf_choices_are_valid_and_have_their_effect(group: str, choice: str) -> None:
     chosen = config(f"{group}={choice}", *NEEDED.get(choice, []))
     means: dict[str, Any] = {
         "adapter": chosen.adapter.kind,
@@ -71,12 +71,12 @@ def test_every_choice_is_valid_and_has_its_effect(group: str, choice: str) -> No
 
 
 @pytest.mark.parametrize("task", sorted(GROUPS["task"]))
-def test_a_task_brings_the_training_that_suits_it(task: str) -> None:
+def test_conf_task_brings_the_training_that_suits_it(task: str) -> None:
     says = yaml.safe_load((CONF / "task" / f"{task}.yaml").read_text())["training"]
     assert config(f"task={task}", *NEEDED.get(task, [])).training.model_dump(include=set(says)) == says
 
 
-def test_an_adapter_of_peft_leaves_every_other_setting_to_its_file() -> None:
+def test_conf_adapter_of_peft_leaves_every_other_setting_to_its_file() -> None:
     lora, peft = (yaml.safe_load((CONF / "adapter" / f"{name}.yaml").read_text()) for name in ("lora", "peft"))
     assert set(peft) == set(lora)
     assert {name for name, value in peft.items() if value} == {"kind", "peft"}
@@ -118,7 +118,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("ablation", sorted(GROUPS["ablation"] - {"search"}))  # tests/test_search.py
-def test_an_ablation_has_the_trials_and_baselines_that_it_says(ablation: str, tmp_path: Path) -> None:
+def test_conf_ablation_has_the_trials_and_baselines_that_it_says(ablation: str, tmp_path: Path) -> None:
     params = yaml.safe_load((CONF / "ablation" / f"{ablation}.yaml").read_text())["hydra"]["sweeper"]["params"]
     seeds = [int(seed) for seed in params["seed"].split(",")]
     assert seeds == list(range(SIZES[ablation][-1]))
@@ -141,14 +141,14 @@ def test_an_ablation_has_the_trials_and_baselines_that_it_says(ablation: str, tm
     assert {job.config.name for job in jobs} == {name}
 
 
-def test_a_question_is_asked_for_every_seed() -> None:
+def test_conf_ablation_asks_for_every_seed() -> None:
     quickstart = list(expand("+ablation=quickstart"))
     assert len(quickstart) == 90
     assert len({job.id for job in quickstart}) == 30 + 5 + 5
 
 
 @pytest.mark.parametrize("ablation", sorted(GROUPS["ablation"]))
-def test_an_ablation_begins_with_its_question(ablation: str) -> None:
+def test_conf_ablation_begins_with_its_question(ablation: str) -> None:
     lines = (CONF / "ablation" / f"{ablation}.yaml").read_text().splitlines()
     assert re.fullmatch(r"# [A-Z].*\?", lines[1])
 

@@ -2,7 +2,6 @@
 
 import re
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -329,10 +328,8 @@ def test_loader_checks_a_file_however_it_is_found(way: str, content: str, says: 
     ids=["text", "inside a section", "relative, in lists"],
 )
 def test_loader_refuses_references_that_grow_without_bound(content: str, tmp_path: Path) -> None:
-    begin = time.monotonic()
-    said = tried(f"{HEAD}{content}\n", tmp_path)
+    said = tried(f"{HEAD}{content}\n", tmp_path)  # whoever resolves it first would need all memory
     assert "its references to other keys stand for" in said
-    assert time.monotonic() - begin < 20  # alone it takes half a second; what it refuses would take all memory
 
 
 def test_loader_trusts_the_folders_that_are_named(tmp_path: Path) -> None:

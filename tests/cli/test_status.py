@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from sweep.cli.status import find, main
+from sweep.cli.status import main
 from sweep.engines.options import LaunchOptions
 from sweep.launch.launch import run
+from sweep.state import find
 from sweep.store.store import Store
-from tests.store.test_claim import holding
 from tests.support.commands import resolved
+from tests.test_claim import holding
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def sweep(tmp_path: Path) -> Store:
     return store
 
 
-def test_every_state_is_told_apart(sweep: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_tells_every_state_apart(sweep: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = [
         job.label for job in resolved(*(f"seed={seed}" for seed in range(5)), "optimizer.lr=1e30", cache=tmp_path)
     ]
@@ -51,7 +52,7 @@ def test_every_state_is_told_apart(sweep: Store, tmp_path: Path, capsys: pytest.
     assert len(lines) == 5
 
 
-def test_the_exit_code_is_0_when_all_is_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_exits_with_0_when_all_is_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(tmp_path / "study", None)
     run(resolved("seed=0", "adapter=none", cache=tmp_path), store, LaunchOptions(workers=1))
     assert main([str(store.folder)]) == 0
@@ -70,7 +71,7 @@ def test_status_names_every_trial_that_is_not_finished(tmp_path: Path, capsys: p
     assert [line.split()[-1] for line in named] == sorted(path.name for path in tmp_path.iterdir())
 
 
-def test_no_sweep_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_says_that_there_is_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err == f"lora-sweep: {tmp_path / 'none'} holds no trial\n"
     assert find(tmp_path) == []

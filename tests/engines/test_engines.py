@@ -7,7 +7,7 @@ import pytest
 
 from sweep.config import parse
 from sweep.engines.choose import engine_of
-from sweep.engines.engine import requested_gb, room_on_node
+from sweep.engines.cluster import ClusterEngine
 from sweep.engines.local import LocalEngine
 from sweep.engines.options import LaunchOptions
 from sweep.engines.parcel import parcel_of, train_parcel
@@ -32,40 +32,43 @@ def test_engine_of_this_machine_is_its_processes() -> None:
         (LaunchOptions(engine="dask"), "hydra.launcher.engine = 'dask': must be one of local, ray, slurm"),
         (
             LaunchOptions(address="h:1"),
-            "hydra.launcher.address = 'h:1': engine=local has no such setting; it is of ray",
+            "hydra.launcher.address = 'h:1': engine=local has no such setting; it belongs to ray",
         ),
-        (LaunchOptions(gpus=1), "hydra.launcher.gpus = 1: engine=local has no such setting; it is of ray and slurm"),
+        (
+            LaunchOptions(gpus=1),
+            "hydra.launcher.gpus = 1: engine=local has no such setting; it belongs to ray and slurm",
+        ),
         (
             LaunchOptions(engine="ray", minutes=9),
-            "hydra.launcher.minutes = 9: engine=ray has no such setting; it is of slurm",
+            "hydra.launcher.minutes = 9: engine=ray has no such setting; it belongs to slurm",
         ),
         (
             LaunchOptions(engine="slurm", address="h:1"),
-            "hydra.launcher.address = 'h:1': engine=slurm has no such setting; it is of ray",
+            "hydra.launcher.address = 'h:1': engine=slurm has no such setting; it belongs to ray",
         ),
     ],
 )
-def test_a_setting_that_an_engine_does_not_have_is_refused(cluster: LaunchOptions, says: str) -> None:
+def test_engine_refuses_a_setting_that_it_does_not_have(cluster: LaunchOptions, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         engine_of(cluster)
     assert caught.value.faults == (says,)
 
 
-def test_slurm_is_refused_where_its_commands_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slurm_engine_is_refused_where_its_commands_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("submitit", reason="pip install lora-sweep[slurm]")
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(ConfigError, match="there is no sinfo here"):
+    with pytest.raises(ConfigError, match="sinfo is missing"):
         engine_of(LaunchOptions(engine="slurm")).connect()
 
 
-def test_memory_is_what_the_plan_estimates_unless_it_is_given() -> None:
+def test_cluster_engine_asks_for_the_estimated_memory_unless_told() -> None:
     pack = Pack((), step_s=0.1, memory_bytes=3_000_000_000)
-    assert requested_gb(LaunchOptions(engine="ray"), pack) == 7.0  # twice the estimate, and one for the process
-    assert requested_gb(LaunchOptions(engine="ray", memory_gb=4.0), pack) == 4.0
-    assert room_on_node(LaunchOptions(engine="ray", memory_gb=4.0)) == 1.5e9
+    assert ClusterEngine(LaunchOptions()).requested_gb(pack) == 7.0  # twice the estimate, and one for the process
+    told = ClusterEngine(LaunchOptions(memory_gb=4.0))
+    assert (told.requested_gb(pack), told.room) == (4.0, 1.5e9)
 
 
-def test_a_pack_is_kept_in_its_room_and_is_worth_its_start(tmp_path: Path) -> None:
+def test_into_packs_keeps_a_pack_in_its_room_and_worth_its_start(tmp_path: Path) -> None:
     wanted = resolved(*(f"seed={seed} training.steps=200000" for seed in range(8)), cache=tmp_path)
     [whole] = into_packs(wanted, max_pack=256, workers=1)
     each = whole.memory_bytes // 8
@@ -85,7 +88,7 @@ def test_a_pack_is_kept_in_its_room_and_is_worth_its_start(tmp_path: Path) -> No
     ],
     ids=["plain", "none", "patterns", "mnist", "transformer"],
 )
-def test_a_parcel_is_json_and_holds_the_same_trials(overrides: tuple[str, ...], tmp_path: Path) -> None:
+def test_parcel_is_json_and_holds_the_same_trials(overrides: tuple[str, ...], tmp_path: Path) -> None:
     wanted = resolved("seed=0", "seed=1", common=overrides, cache=tmp_path)
     parcel = json.loads(json.dumps(parcel_of(wanted, Store(tmp_path / "s", "rank"), "offline")))
     again = [resolve(parse(config)) for config in parcel["configs"]]
@@ -93,7 +96,7 @@ def test_a_parcel_is_json_and_holds_the_same_trials(overrides: tuple[str, ...], 
     assert parcel["trial_ids"] == [trial.id for trial in wanted]
 
 
-def test_paths_in_a_parcel_hold_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parcel_paths_hold_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("own.txt").write_text("to be, or not to be; " * 200)
     [trial] = resolved("task.source_text=own.txt", common=("task=transformer_tiny",), cache=Path("cache"))
@@ -101,7 +104,7 @@ def test_paths_in_a_parcel_hold_from_anywhere(tmp_path: Path, monkeypatch: pytes
     assert (config["cache"], config["task"]["source_text"]) == (f"{tmp_path}/cache", f"{tmp_path}/own.txt")
 
 
-def test_losing_a_pack_loses_nothing_that_is_finished(tmp_path: Path) -> None:
+def test_record_failure_leaves_what_is_finished(tmp_path: Path) -> None:
     wanted, store = resolved("seed=0", "seed=1", cache=tmp_path), Store(tmp_path / "s", None)
     [done] = run(wanted[:1], store, LaunchOptions(workers=1))
     found = record_failure(wanted, store, RuntimeError("the node is gone"))
@@ -110,7 +113,7 @@ def test_losing_a_pack_loses_nothing_that_is_finished(tmp_path: Path) -> None:
     assert list(records(store.folder).values()) == found
 
 
-def test_a_parcel_trains_as_the_pack_does_and_refuses_to_be_another(tmp_path: Path) -> None:
+def test_parcel_trains_as_the_pack_does_and_refuses_to_be_another(tmp_path: Path) -> None:
     wanted = resolved("seed=0", "seed=1", cache=tmp_path)
     expected = run(wanted, Store(tmp_path / "here", None), LaunchOptions(workers=1))
     parcel = parcel_of(wanted, Store(tmp_path / "there", None), None)

@@ -17,7 +17,7 @@ LONG = ("task=toy_regression", "tracker=none", "training.steps=1500", "training.
 EACH = ["seed=0", "seed=1", "seed=2", "adapter.rank=2"]
 
 
-def test_two_processes_leave_what_one_leaves_and_survive_a_killed_child(tmp_path: Path) -> None:
+def test_local_engine_of_two_processes_leaves_the_same_and_survives_a_killed_child(tmp_path: Path) -> None:
     wanted = resolved(*EACH, common=LONG, cache=tmp_path)
     one, two = Store(tmp_path / "one", None), Store(tmp_path / "two", None)
     expected = run(wanted, one, LaunchOptions(workers=1))

@@ -63,7 +63,9 @@ def begun(nodes: Path) -> set[Path]:
     return {log for log in nodes.glob("lora-sweep-*/*/trial.log") if "in a pack of" in log.read_text()}
 
 
-def test_a_lost_node_and_a_killed_driver_change_no_record(cluster: Any, nodes: Path, tmp_path: Path) -> None:
+def test_ray_engine_loses_a_node_and_its_driver_without_changing_a_record(
+    cluster: Any, nodes: Path, tmp_path: Path
+) -> None:
     local = command("sweep", *SWEEP, cwd=tmp_path / "local")
     assert local.returncode == 0, local.stderr
     there = (*SWEEP, "hydra.launcher.engine=ray", f"hydra.launcher.address={cluster.address}")
@@ -94,7 +96,7 @@ def test_a_lost_node_and_a_killed_driver_change_no_record(cluster: Any, nodes: P
     assert len(list(nodes.glob("cache/lora-sweep/*/cache/bases/*.safetensors"))) == 1
 
 
-def test_what_another_launch_has_finished_since_the_plan_was_made_is_passed_over(tmp_path: Path) -> None:
+def test_ray_engine_passes_over_what_another_launch_has_finished_since_the_plan(tmp_path: Path) -> None:
     from sweep.engines.ray import RayEngine
 
     wanted, store = resolved("seed=0", "seed=1", cache=tmp_path), Store(tmp_path / "s", None)
@@ -104,7 +106,7 @@ def test_what_another_launch_has_finished_since_the_plan_was_made_is_passed_over
     assert list(without_a_cluster.run(packs, store, None, 2, lambda steps: None)) == []
 
 
-def test_an_address_where_nothing_answers_is_named(tmp_path: Path) -> None:
+def test_ray_engine_names_an_address_where_nothing_answers(tmp_path: Path) -> None:
     done = command(
         "sweep", *SWEEP, "hydra.launcher.engine=ray", "hydra.launcher.address=127.0.0.1:9", cwd=tmp_path, **ENVIRONMENT
     )

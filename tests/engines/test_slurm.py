@@ -89,7 +89,7 @@ def begun(folder: Path, trial: str) -> bool:
     )
 
 
-def test_what_becomes_of_a_job_changes_no_record(loopback: dict[str, str], tmp_path: Path) -> None:
+def test_slurm_engine_leaves_equal_records_whatever_becomes_of_a_job(loopback: dict[str, str], tmp_path: Path) -> None:
     local = command("sweep", *SWEEP, cwd=tmp_path / "local")
     assert local.returncode == 0, local.stderr
     there = (*SWEEP, "hydra.launcher.engine=slurm", "hydra.launcher.workers=3")
@@ -134,7 +134,7 @@ def test_what_becomes_of_a_job_changes_no_record(loopback: dict[str, str], tmp_p
         assert attempts == 2 if name in again else attempts <= 2
 
 
-def test_a_job_that_slurm_does_not_take_is_one_line(loopback: dict[str, str], tmp_path: Path) -> None:
+def test_slurm_engine_says_in_one_line_that_a_job_is_not_taken(loopback: dict[str, str], tmp_path: Path) -> None:
     more = ("hydra.launcher.engine=slurm", "+hydra.launcher.slurm.partition=nowhere")
     done = command("sweep", *SWEEP, *more, cwd=tmp_path, **loopback)
     assert done.returncode == 1

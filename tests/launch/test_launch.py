@@ -44,7 +44,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[ResolvedTr
     return lambda wanted: results(run(wanted, store, ALONE))
 
 
-def test_records_come_in_the_order_of_the_jobs(
+def test_launch_gives_records_in_the_order_of_the_trials(
     tmp_path: Path, alone: Callable[[list[ResolvedTrial]], list[dict[str, Any]]]
 ) -> None:
     wanted = resolved(*MIXED, cache=tmp_path)
@@ -57,7 +57,7 @@ def test_records_come_in_the_order_of_the_jobs(
     }
 
 
-def test_what_is_finished_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launch_does_not_train_again_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = resolved("seed=0", "seed=1", "seed=0", "seed=2", cache=tmp_path)
     trained: list[int] = []
     own = train_pack.run_pack
@@ -82,7 +82,7 @@ class BoomError(Exception):
     """Something that nobody has thought of."""
 
 
-def test_one_trial_that_raises_fails_alone(
+def test_launch_fails_a_trial_that_raises_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Callable[[list[ResolvedTrial]], list[dict[str, Any]]]
 ) -> None:
     wanted = resolved(*(f"seed={seed}" for seed in range(5)), cache=tmp_path)
@@ -111,7 +111,7 @@ def test_one_trial_that_raises_fails_alone(
     assert results(run(wanted, store, TOGETHER)) == healthy
 
 
-def test_a_trial_that_diverges_ends_alone_and_keeps_its_history(
+def test_launch_ends_a_diverged_trial_alone_and_keeps_its_history(
     tmp_path: Path, alone: Callable[[list[ResolvedTrial]], list[dict[str, Any]]]
 ) -> None:
     wanted = resolved(*(f"optimizer.lr={lr} training.log_every=1" for lr in ("1e-2", "1e30", "2e-2")), cache=tmp_path)
@@ -130,7 +130,7 @@ def test_a_trial_that_diverges_ends_alone_and_keeps_its_history(
     assert len(history(store.trial_folder(wanted[0]))) == 21
 
 
-def test_a_pack_that_is_too_large_is_halved_once_its_memory_is_free(
+def test_launch_halves_a_pack_that_is_too_large_once_its_memory_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Callable[[list[ResolvedTrial]], list[dict[str, Any]]]
 ) -> None:
     wanted = resolved(*(f"seed={seed}" for seed in range(7)), cache=tmp_path)
@@ -157,7 +157,9 @@ def test_a_pack_that_is_too_large_is_halved_once_its_memory_is_free(
     assert results(found) == healthy
 
 
-def test_a_trial_too_large_on_its_own_fails_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launch_fails_a_trial_that_is_too_large_alone_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_memory(*arguments: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -168,7 +170,7 @@ def test_a_trial_too_large_on_its_own_fails_with_the_reason(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(("kind", "file"), [("lora", "adapter_model.safetensors"), ("full", "model.safetensors")])
-def test_the_adapter_is_kept_on_request(kind: str, file: str, tmp_path: Path) -> None:
+def test_launch_keeps_the_adapter_on_request(kind: str, file: str, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     store = Store(tmp_path / "sweep", None)
@@ -182,7 +184,7 @@ def test_the_adapter_is_kept_on_request(kind: str, file: str, tmp_path: Path) ->
         assert sum(tensor.numel() for tensor in tensors.values()) == one.params["trainable"]
 
 
-def test_a_trial_starts_where_the_adapter_that_it_is_given_ended(tmp_path: Path) -> None:
+def test_launch_starts_a_trial_where_its_adapter_ended(tmp_path: Path) -> None:
     store = Store(tmp_path / "sweep", None)
     wanted = resolved(
         "adapter.rank=2 seed=0 save_adapter=true", "adapter.rank=2 seed=1 save_adapter=true", cache=tmp_path
@@ -203,14 +205,14 @@ def test_a_trial_starts_where_the_adapter_that_it_is_given_ended(tmp_path: Path)
     assert together[0].trial_id != together[1].trial_id
 
 
-def test_a_lora_config_is_the_trial_that_its_settings_are(tmp_path: Path) -> None:
+def test_launch_of_a_lora_config_is_the_trial_of_its_settings(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"r": 2, "lora_alpha": 16, "target_modules": "all-linear"}')
     file, keys = resolved(f"adapter=peft adapter.peft={tmp_path}/config.json", "adapter.rank=2", cache=tmp_path)
     assert replace(file, config=keys.config) == keys
     assert file.id == keys.id
 
 
-def test_no_mirror_without_a_tracker(tmp_path: Path) -> None:
+def test_launch_without_a_tracker_has_no_mirror(tmp_path: Path) -> None:
     run(resolved("seed=0", cache=tmp_path), Store(tmp_path / "sweep", None), TOGETHER)
     assert not (tmp_path / "sweep" / "wandb").exists()
 
@@ -229,7 +231,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, *unlucky: int) -> list[int]:
     return trained
 
 
-def test_a_hopeless_sweep_is_stopped_and_goes_on_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launch_stops_a_hopeless_sweep_and_goes_on_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = resolved(*(f"seed={seed}" for seed in range(6)), cache=tmp_path)
     store = Store(tmp_path / "sweep", None)
     trained = failing(monkeypatch, 0, 2, 3)
@@ -244,7 +246,7 @@ def test_a_hopeless_sweep_is_stopped_and_goes_on_later(tmp_path: Path, monkeypat
     assert all(one.finished for one in found)
 
 
-def test_failed_trials_can_be_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launch_leaves_failed_trials_alone_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = resolved("seed=0", "seed=1", "optimizer.lr=1e30", cache=tmp_path)
     store = Store(tmp_path / "sweep", None)
     failing(monkeypatch, 1)
@@ -261,7 +263,7 @@ def test_failed_trials_can_be_left_alone(tmp_path: Path, monkeypatch: pytest.Mon
     assert trained == [1, 0]
 
 
-def test_a_base_that_cannot_be_trained_costs_only_its_own_trials(
+def test_launch_whose_base_cannot_be_trained_fails_only_its_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = resolved("seed=0", "task=transformer_tiny seed=0", "task=transformer_tiny seed=1", cache=tmp_path)
@@ -280,7 +282,7 @@ def test_a_base_that_cannot_be_trained_costs_only_its_own_trials(
 
 
 @pytest.mark.parametrize("moment", ["while it trains", "at its end"])
-def test_a_full_disk_ends_the_launch_and_blames_no_trial(
+def test_launch_ends_at_a_full_disk_and_blames_no_trial(
     moment: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -307,7 +309,7 @@ def test_a_full_disk_ends_the_launch_and_blames_no_trial(
     assert results(run(wanted, store, TOGETHER)) == alone(wanted)
 
 
-def test_a_trial_that_ends_worse_than_it_began_says_so(tmp_path: Path) -> None:
+def test_launch_notes_a_trial_that_ends_worse_than_it_began(tmp_path: Path) -> None:
     wanted = resolved("optimizer.lr=1e6", "optimizer.lr=1e-2", cache=tmp_path)
     wild, tame = run(wanted, Store(tmp_path / "sweep", None), TOGETHER)
     assert [wild.status, tame.status] == ["finished", "finished"]
@@ -318,7 +320,7 @@ def test_a_trial_that_ends_worse_than_it_began_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("tracker", "largest"), [("none", 600), ("wandb", (1024 - 128) // 4)])
-def test_packs_leave_room_for_the_open_files_of_their_runs(
+def test_launch_leaves_room_for_the_open_files_of_its_runs(
     tracker: str, largest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweep.engines.local.resource.getrlimit", lambda which: (1024, 4096))
@@ -328,7 +330,7 @@ def test_packs_leave_room_for_the_open_files_of_their_runs(
 
 
 @pytest.mark.parametrize(("pruning", "sizes"), [("null", [2, 2, 1, 1]), ("2", [2, 2, 2, 2])])
-def test_a_trial_that_breaks_the_planner_fails_alone(
+def test_launch_fails_a_trial_that_breaks_the_planner_alone(
     pruning: str, sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     each = ("seed=0", "seed=1", "adapter.rank=2 seed=0", "adapter.rank=2 seed=1")

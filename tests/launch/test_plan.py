@@ -82,15 +82,15 @@ def planned(each: list[str], cache: Path, max_pack: int = 256, workers: int = 1)
         ("adapter=none", "adapter=none seed=1", True),
     ],
 )
-def test_what_trains_together(first: str, second: str, together: bool, tmp_path: Path) -> None:
+def test_into_packs_puts_together_what_trains_together(first: str, second: str, together: bool, tmp_path: Path) -> None:
     assert len(planned([first, second], tmp_path)) == (1 if together else 2)
 
 
-def test_no_pack_is_above_the_limit(tmp_path: Path) -> None:
+def test_into_packs_makes_no_pack_above_the_limit(tmp_path: Path) -> None:
     assert sizes(planned(seeds(10), tmp_path, max_pack=4)) == [3, 3, 4]
 
 
-def test_what_is_left_of_a_pruned_sweep_falls_into_the_packs_that_were_planned(tmp_path: Path) -> None:
+def test_into_packs_plans_the_rest_of_a_pruned_sweep_as_before(tmp_path: Path) -> None:
     packs = planned(seeds(33, "pruning=2"), tmp_path, max_pack=8, workers=2)
     assert sizes(packs) == [1, 8, 8, 8, 8]
     for done in packs:
@@ -99,7 +99,7 @@ def test_what_is_left_of_a_pruned_sweep_falls_into_the_packs_that_were_planned(t
         assert {pack.trials for pack in into_packs(wanted, 8, 2)} == {pack.trials for pack in left}
 
 
-def test_packs_fit_the_memory_of_all_workers_together(tmp_path: Path, measured: dict[str, float]) -> None:
+def test_into_packs_fits_the_memory_of_all_workers_together(tmp_path: Path, measured: dict[str, float]) -> None:
     [whole] = planned(seeds(8), tmp_path)
     each = whole.memory_bytes // 8
     for workers, memory, expected in ((1, 4 * each, [2, 2, 2, 2]), (2, 8 * each, [2, 2, 2, 2]), (1, 0, [1] * 8)):
@@ -107,7 +107,7 @@ def test_packs_fit_the_memory_of_all_workers_together(tmp_path: Path, measured: 
         assert sizes(planned(seeds(8), tmp_path, workers=workers)) == expected
 
 
-def test_a_pack_that_gains_nothing_stays_small(tmp_path: Path, measured: dict[str, float]) -> None:
+def test_into_packs_keeps_a_pack_small_that_gains_nothing(tmp_path: Path, measured: dict[str, float]) -> None:
     measured.update(fixed_s=0.0, trial_s=1.0)
     assert sizes(planned(seeds(6), tmp_path)) == [1] * 6
     measured.update(fixed_s=3.0, trial_s=1.0)  # 4 s alone, 1.75 s each of four, 1.5 s of six: less than a tenth more
@@ -116,7 +116,7 @@ def test_a_pack_that_gains_nothing_stays_small(tmp_path: Path, measured: dict[st
     assert sizes(planned(seeds(6), tmp_path)) == [3, 3]
 
 
-def test_what_gained_nothing_is_not_tried_again_at_another_rank(
+def test_into_packs_does_not_try_again_at_another_rank_what_gained_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[int] = []
@@ -125,20 +125,20 @@ def test_what_gained_nothing_is_not_tried_again_at_another_rank(
     assert tried == [1, 4, 1]
 
 
-def test_long_work_is_spread_over_the_workers(tmp_path: Path, measured: dict[str, float]) -> None:
+def test_into_packs_spreads_long_work_over_the_workers(tmp_path: Path, measured: dict[str, float]) -> None:
     assert sizes(planned(seeds(8), tmp_path, workers=2)) == [4, 4]
     measured.update(fixed_s=1e-6, trial_s=0.0)
     assert sizes(planned(seeds(8), tmp_path, workers=2)) == [8]
 
 
-def test_the_longest_pack_comes_first(tmp_path: Path) -> None:
+def test_into_packs_puts_the_longest_pack_first(tmp_path: Path) -> None:
     each = [*seeds(2, "training.steps=10"), *seeds(2, "training.steps=30"), *seeds(2, "adapter=none")]
     packs = planned(each, tmp_path)
     assert [one.trials[0].adapter.kind for one in packs] == ["lora", "lora", "none"]
     assert [one.seconds for one in packs] == pytest.approx([30 * 1.002, 10 * 1.002, 0.0])
 
 
-def test_halves_have_all_trials_once(tmp_path: Path) -> None:
+def test_pack_halves_have_all_trials_once(tmp_path: Path) -> None:
     [whole] = planned(seeds(5), tmp_path)
     first, second = whole.halves()
     assert first.trials + second.trials == whole.trials
@@ -159,12 +159,12 @@ def test_halves_have_all_trials_once(tmp_path: Path) -> None:
         ("adapter=full", 64 * 16 + 16 + 16 * 10 + 10),
     ],
 )
-def test_trained_numbers_are_counted_without_training(overrides: str, numbers: int, tmp_path: Path) -> None:
+def test_cost_counts_trained_numbers_without_training(overrides: str, numbers: int, tmp_path: Path) -> None:
     [one] = resolved(f"task.hidden=[16] {overrides}", cache=tmp_path)
     assert trainable_of(one) == numbers
 
 
-def test_a_plan_leaves_out_what_is_finished_and_what_is_twice(tmp_path: Path) -> None:
+def test_plan_leaves_out_what_is_finished_and_what_is_twice(tmp_path: Path) -> None:
     one, two, again, three = resolved("seed=1", "seed=2", "seed=1 name=other", "seed=3", cache=tmp_path)
     store = Store(tmp_path / "sweep", None)
     finish(store, two, "finished")
@@ -185,14 +185,16 @@ def finish(store: Store, trial: ResolvedTrial, status: str) -> None:
     (folder / "history.jsonl").write_text('{"step": 20}\n')
 
 
-def test_the_estimate_is_shared_by_the_workers(tmp_path: Path) -> None:
+def test_plan_seconds_are_shared_by_the_workers(tmp_path: Path) -> None:
     packs, engine = planned(seeds(4), tmp_path, max_pack=2), LocalEngine(LaunchOptions())
     assert Plan([], packs, 2, engine).seconds == pytest.approx(20 * (2 * 1.002) / 2)
     assert math.isnan(Plan([], planned(["seed=0"], tmp_path), 1, engine).seconds)
 
 
 @pytest.mark.parametrize(("wanted", "packs", "expected"), [(None, 256, 1), (1, 2, 1), (2, 2, 2), (8, 2, 2)])
-def test_processes(wanted: int | None, packs: int, expected: int, tmp_path: Path, measured: dict[str, float]) -> None:
+def test_plan_has_workers_for_the_work_and_the_cores(
+    wanted: int | None, packs: int, expected: int, tmp_path: Path, measured: dict[str, float]
+) -> None:
     measured.update(fixed_s=1e-6)
     chosen = make_plan(
         resolved(*seeds(4), cache=tmp_path), Store(tmp_path, None), LaunchOptions(max_pack=packs, workers=wanted)
@@ -200,7 +202,7 @@ def test_processes(wanted: int | None, packs: int, expected: int, tmp_path: Path
     assert chosen.workers == expected
 
 
-def test_one_process_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_has_one_process_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where ``device=auto`` finds it."""
     waiting = resolved(*seeds(4), cache=tmp_path)
     monkeypatch.setattr("sweep.engines.local.device_of", lambda name: torch.device("cuda"))

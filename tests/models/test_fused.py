@@ -5,7 +5,7 @@ from sweep.models.fused import RMSNorm, rotate
 from sweep.models.llama import rotations
 
 
-def test_the_norm_and_its_gradients_are_pytorchs() -> None:
+def test_fused_norm_and_its_gradients_are_pytorchs() -> None:
     x = torch.randn(3, 5, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     ours, theirs = RMSNorm(16, eps=1e-6).double(), nn.RMSNorm(16, eps=1e-6).double()
     weight = torch.linspace(0.5, 1.5, 16, dtype=torch.float64)
@@ -15,7 +15,7 @@ def test_the_norm_and_its_gradients_are_pytorchs() -> None:
     torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
 
 
-def test_the_rotation_and_its_gradient_are_llamas() -> None:
+def test_fused_rotation_and_its_gradient_are_llamas() -> None:
     x = torch.randn(2, 3, 7, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     cos, sin = (table.double() for table in rotations(7, 8))
 

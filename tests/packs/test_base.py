@@ -14,7 +14,7 @@ from tests.support.builders import NOWHERE, digits
 from tests.support.commands import records, sweep
 
 
-def test_a_constant_schedule_is_plain_adam(tmp_path: Path) -> None:
+def test_base_pretraining_at_a_constant_rate_is_plain_adam(tmp_path: Path) -> None:
     recipe = {"steps": 20, "batch_size": 10, "lr": 1e-3, "schedule": "constant", "seed": 3}
     config = digits(pretraining=recipe)
     task = mnist(config, NOWHERE)
@@ -35,7 +35,7 @@ def test_a_constant_schedule_is_plain_adam(tmp_path: Path) -> None:
 @pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity") or os.cpu_count() == 1, reason="one core, or cores that cannot be chosen"
 )
-def test_a_base_does_not_depend_on_the_number_of_cores(tmp_path: Path) -> None:
+def test_base_does_not_depend_on_the_number_of_cores(tmp_path: Path) -> None:
     allowed, bases = os.sched_getaffinity(0), set()
     for cores in ({min(allowed)}, allowed):
         folder = tmp_path / str(len(cores))

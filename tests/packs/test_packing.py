@@ -1,8 +1,8 @@
 """A trial's result is the same bits alone and in any pack: the claim on which every sweep rests.
 
 Trials share a pack when they have one rank bucket, one bias mode, and all or none of them DoRA and dropout;
-everything else differs here. Bits are equal where MKL has its strict AVX-512 kernels; elsewhere float32 sums are taken in
-another order, which over these few steps leaves the tolerance below.
+everything else differs here. Bits are equal where MKL has its strict AVX-512 kernels, on Intel; elsewhere float32 sums are
+taken in another order, which over these few steps leaves the tolerance below.
 """
 
 from collections.abc import Sequence
@@ -214,7 +214,7 @@ def test_packed_is_alone_under_sgd_with_accumulation(name: str) -> None:
 
 
 @pytest.mark.parametrize(("dropout", "dora"), [(0.0, False), (0.2, False), (0.2, True)])
-def test_checkpointing_changes_no_bit_packed_or_alone(dropout: float, dora: bool) -> None:
+def test_packed_is_alone_with_and_without_checkpointing(dropout: float, dora: bool) -> None:
     trials = grid("transformer", 4, "none", dropout, "adamw", dora)
     plain, checkpointed = HOW, HOW.model_copy(update={"checkpointing": True})
     kept = train("transformer", trials, plain)
@@ -237,14 +237,14 @@ def test_packed_is_alone_beside_trials_that_diverge() -> None:
 
 
 @pytest.mark.parametrize("name", ["linear", "mnist", "transformer"])
-def test_untouched_bases_are_packed_like_one(name: str) -> None:
+def test_packed_untouched_bases_are_like_one(name: str) -> None:
     """Without an adapter nothing is trained; the evaluation of three is that of one."""
     task, model = prepared(name)
     three, one = (evaluate(fold_none(model, n), task, task.target) for n in (3, 1))
     assert three == one * 3 if EXACT else three == [pytest.approx(one[0], rel=TOLERANCE)] * 3
 
 
-def test_full_fine_tuning_does_the_same_twice() -> None:
+def test_packed_full_fine_tuning_does_the_same_twice() -> None:
     trial = One(FULL, optimizer(weight_decay=0.1, clip_norm=1.0), seed=1)
     assert_same(train("mnist", [trial], HOW)[0], train("mnist", [trial], HOW)[0])
 

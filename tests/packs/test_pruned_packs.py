@@ -42,7 +42,7 @@ def status(found: list[Record]) -> list[str]:
     ],
     ids=["toy", "dropout and momentum", "moved base", "transformer", "best"],
 )
-def test_who_goes_on_is_as_if_alone(settings: tuple[str, ...], tmp_path: Path) -> None:
+def test_pruning_survivors_equal_alone(settings: tuple[str, ...], tmp_path: Path) -> None:
     each = [f"optimizer.lr={lr} seed={seed}" for lr in RATES for seed in (0, 1)]
     alone, together = Store(tmp_path / "alone", None), Store(tmp_path / "together", None)
     wanted = resolved(*(f"{PRUNED} {one}" for one in each), common=settings, cache=tmp_path)
@@ -77,7 +77,7 @@ def test_who_goes_on_is_as_if_alone(settings: tuple[str, ...], tmp_path: Path) -
     assert best < set(sorted(at_ten, key=lambda lr: sum(at_ten[lr]))[:3])
 
 
-def test_layers_that_no_trial_adapts_any_more_leave_with_the_trials(tmp_path: Path) -> None:
+def test_pruning_drops_layers_that_no_survivor_adapts(tmp_path: Path) -> None:
     common = (*TOY, *HOW, "task.hidden=[16]")
     each = [f"adapter.targets=[layers.{layer}] optimizer.lr={lr}" for layer, lr in ((0, "1e-5"), (1, "1e-2"))]
     expected = run(resolved(*each, common=common, cache=tmp_path), Store(tmp_path / "alone", None), ALONE)
@@ -90,14 +90,14 @@ def test_layers_that_no_trial_adapts_any_more_leave_with_the_trials(tmp_path: Pa
     assert untimed(found[1]) == untimed(expected[1])
 
 
-def test_a_trial_that_diverges_says_so_rather_than_pruned(tmp_path: Path) -> None:
+def test_pruning_calls_a_diverged_trial_diverged(tmp_path: Path) -> None:
     each = ("optimizer.lr=1e30", "optimizer.lr=1e-2", "optimizer.lr=1e-5", "optimizer.lr=2e-2")
     found = run(resolved(*each, common=(*TOY, *HOW, PRUNED), cache=tmp_path), Store(tmp_path / "s", None), TOGETHER)
     assert status(found)[0] == "diverged"
     assert sorted(status(found)) == ["diverged", "finished", "pruned", "pruned"]
 
 
-def test_what_was_pruned_stays_so_until_pruning_is_no_longer_asked_for(tmp_path: Path) -> None:
+def test_pruning_stays_until_it_is_no_longer_asked_for(tmp_path: Path) -> None:
     store = Store(tmp_path / "s", None)
     each = [f"optimizer.lr={lr}" for lr in RATES]
     found = run(resolved(*(f"{PRUNED} {one}" for one in each), common=(*TOY, *HOW), cache=tmp_path), store, TOGETHER)
@@ -131,7 +131,7 @@ run(resolved(*each, common=tuple(common), cache=folder), Store(folder / "killed"
 """
 
 
-def test_a_pack_whose_process_was_killed_between_two_records_stays_as_it_was_decided(tmp_path: Path) -> None:
+def test_pruning_of_a_pack_killed_between_two_records_stays_as_decided(tmp_path: Path) -> None:
     common = (*TOY, *HOW, PRUNED)
     each = [
         f"optimizer.lr={lr} seed={seed}" for lr in ("1e-2", "2e-2", "3e-2", "1e-3", "1e-4", "1e-5") for seed in (0, 1)
@@ -150,7 +150,7 @@ def test_a_pack_whose_process_was_killed_between_two_records_stays_as_it_was_dec
     assert [log.count("in a pack of") for log in logs] == [1] * 12
 
 
-def test_what_was_judged_once_is_not_judged_again(tmp_path: Path) -> None:
+def test_pruning_does_not_judge_a_trial_twice(tmp_path: Path) -> None:
     """Finished trials whose histories were cut are trained again, and all of them to the end, as before."""
     wanted, store = (
         resolved(

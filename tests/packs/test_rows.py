@@ -22,7 +22,7 @@ WANDB = ("task=toy_regression", "tracker=wandb")
         ("tracker.project=asked", "mine", "asked"),
     ],
 )
-def test_the_project_that_is_asked_for(
+def test_wandb_sweep_has_the_project_that_is_asked_for(
     overrides: str, environment: str | None, project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: dict[str, Any] = {}

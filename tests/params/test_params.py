@@ -42,7 +42,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:Futu
         ("mnist", "all_linear", 1, 6_794, 2_813_804),
     ],
 )
-def test_published_counts(model: str, targets: str, rank: int, trainable: int, total: int) -> None:
+def test_params_of_published_models_are_their_counts(
+    model: str, targets: str, rank: int, trainable: int, total: int
+) -> None:
     account = lora(shape_of(model), targets, rank)
     assert (account.trainable_params, account.total_params) == (trainable, total)
     assert account.optimizer_bytes == 12 * trainable
@@ -50,7 +52,7 @@ def test_published_counts(model: str, targets: str, rank: int, trainable: int, t
 
 
 @pytest.mark.parametrize(("rank", "millions"), [(1, 4.7), (8, 37.7)])
-def test_gpt3_as_in_table_4_of_the_lora_paper(rank: int, millions: float) -> None:
+def test_params_of_gpt3_are_those_of_table_4_of_the_lora_paper(rank: int, millions: float) -> None:
     assert lora(shape_of("GPT-3"), "qv", rank).trainable_params == pytest.approx(millions * 1e6, abs=0.05e6)
     assert full(shape_of("GPT-3")).total_params == pytest.approx(175e9, rel=0.003)  # "175,255.8 M"
 
@@ -76,7 +78,7 @@ CONFIGS: dict[str, PretrainedConfig] = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_named_model_is_what_its_config_builds(name: str, tmp_path: Path) -> None:
+def test_params_of_a_named_model_are_what_its_config_builds(name: str, tmp_path: Path) -> None:
     model = CONFIGS[name]
     model.architectures = None
     model.save_pretrained(tmp_path)
@@ -86,7 +88,7 @@ def test_a_named_model_is_what_its_config_builds(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("task", ["toy_regression", "mnist", "transformer", "transformer_tiny"])
-def test_a_task_is_its_own_model(task: str) -> None:
+def test_params_of_a_task_are_those_of_its_model(task: str) -> None:
     built, rng = config(f"task={task}").task.build(NOWHERE), torch.Generator()
     with torch.device("meta"):
         model = built.new_model(rng)
@@ -165,7 +167,7 @@ def test_flops_of_a_perceptron(targets: list[str]) -> None:
     assert counted(MLP([784, 1000, 2000, 10]), randn(2, 784), 2) == full(shape).flops_per_token
 
 
-def test_the_command_prints_every_combination_below_full_fine_tuning(capsys: pytest.CaptureFixture[str]) -> None:
+def test_params_command_prints_every_combination_below_full_fine_tuning(capsys: pytest.CaptureFixture[str]) -> None:
     line = ["--model", "opt-350m,mnist", "--targets", "all_linear", "all_linear", "--rank", "1,8"]
     assert main(line) == 0
     rows = [
@@ -192,7 +194,7 @@ def test_the_command_prints_every_combination_below_full_fine_tuning(capsys: pyt
         (["--model", "."], "config.json is missing"),
     ],
 )
-def test_a_mistake_is_one_line(
+def test_params_command_says_a_mistake_in_one_line(
     line: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -204,19 +206,19 @@ def test_a_mistake_is_one_line(
     assert said.err.count("\n") == 1
 
 
-def test_a_config_of_something_else_is_a_fault(tmp_path: Path) -> None:
+def test_params_refuse_a_config_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "no such thing"}')
     with pytest.raises(ConfigError, match=r"--model .*no such thing"):
         shape_of(str(tmp_path))
 
 
-def test_a_mixture_of_experts_is_refused(tmp_path: Path) -> None:
+def test_params_refuse_a_mixture_of_experts(tmp_path: Path) -> None:
     MixtralConfig(num_hidden_layers=1).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="a mixtral cannot be computed from its shapes alone"):
         shape_of(str(tmp_path))
 
 
-def test_a_config_needs_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_params_of_a_config_need_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(ConfigError, match=r"lora-sweep\[hf\]"):

@@ -9,7 +9,7 @@ from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, Launche
 from hydra_plugins.lora_sweep.packed_launcher import PackedLauncher
 
 
-def test_hydra_discovers_it() -> None:
+def test_launcher_is_discovered_by_hydra() -> None:
     assert "PackedLauncher" in [plugin.__name__ for plugin in Plugins.instance().discover(Launcher)]
     assert issubclass(PackedLauncher, Launcher)
 

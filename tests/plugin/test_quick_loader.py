@@ -96,7 +96,7 @@ def content(config: DictConfig) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_configuration(kind: str, loader: ConfigLoaderImpl, master: DictConfig) -> None:
+def test_quick_loader_composes_the_same_configuration(kind: str, loader: ConfigLoaderImpl, master: DictConfig) -> None:
     overrides = job(master, KINDS[kind])
     if sum(override.startswith("+ablation") for override in overrides) > 1:
         pytest.skip("one ablation at a time")
@@ -108,7 +108,7 @@ def test_the_same_configuration(kind: str, loader: ConfigLoaderImpl, master: Dic
     )
 
 
-def test_any_mixture_in_any_order(loader: ConfigLoaderImpl, master: DictConfig) -> None:
+def test_quick_loader_takes_any_mixture_in_any_order(loader: ConfigLoaderImpl, master: DictConfig) -> None:
     quick, rng = QuickLoader(loader), random.Random(0)
     some = ["values", "groups and values", "lists", "special characters", "interpolations", "a group"]
     pool = [override for kind in some for override in KINDS[kind]]
@@ -122,7 +122,7 @@ def test_any_mixture_in_any_order(loader: ConfigLoaderImpl, master: DictConfig) 
 @pytest.mark.parametrize(
     "wrong", ["adapter.rnk=1", "task=nothing", "seed", "adapter.rank={", "hydra.nothing=1", "a/b=1"]
 )
-def test_the_same_refusal(wrong: str, loader: ConfigLoaderImpl, master: DictConfig) -> None:
+def test_quick_loader_refuses_the_same(wrong: str, loader: ConfigLoaderImpl, master: DictConfig) -> None:
     with pytest.raises((HydraException, OmegaConfBaseException)) as expected:
         loader.load_sweep_config(master, job(master, [wrong]))
     with pytest.raises(type(expected.value)) as found:
@@ -130,7 +130,7 @@ def test_the_same_refusal(wrong: str, loader: ConfigLoaderImpl, master: DictConf
     assert str(found.value) == str(expected.value)
 
 
-def test_jobs_do_not_share_what_they_change(loader: ConfigLoaderImpl, master: DictConfig) -> None:
+def test_quick_loader_jobs_do_not_share_what_they_change(loader: ConfigLoaderImpl, master: DictConfig) -> None:
     quick = QuickLoader(loader)
     first, second = (
         quick.load_sweep_config(master, job(master, [f"seed={seed}", "task.hidden=[5]"])) for seed in (1, 2)
@@ -141,7 +141,7 @@ def test_jobs_do_not_share_what_they_change(loader: ConfigLoaderImpl, master: Di
     assert quick.load_sweep_config(master, job(master, ["seed=3"])).adapter.rank == 8
 
 
-def test_groups_are_composed_once(
+def test_quick_loader_composes_groups_once(
     loader: ConfigLoaderImpl, master: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     composed = []

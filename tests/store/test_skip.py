@@ -18,7 +18,9 @@ def kept(store: Store, trial: ResolvedTrial) -> Record | None:
     return skip.record if skip else None
 
 
-def test_only_a_finished_record_of_this_very_trial_counts(store: Store, trial: ResolvedTrial, tmp_path: Path) -> None:
+def test_decide_skips_only_for_a_finished_record_of_this_very_trial(
+    store: Store, trial: ResolvedTrial, tmp_path: Path
+) -> None:
     assert kept(store, trial) is None
     for status in ("failed", "diverged"):
         leave(store, trial, status)
@@ -33,14 +35,14 @@ def test_only_a_finished_record_of_this_very_trial_counts(store: Store, trial: R
     assert kept(Store(tmp_path / "elsewhere", "rank"), trial) is None
 
 
-def test_a_damaged_record_is_not_passed_over(store: Store, trial: ResolvedTrial) -> None:
+def test_decide_refuses_a_damaged_record(store: Store, trial: ResolvedTrial) -> None:
     leave(store, trial)
     (store.trial_folder(trial) / "record.json").write_text("{")
-    with pytest.raises(ValueError, match="delete it to run that trial again"):
+    with pytest.raises(ValueError, match=r"record\.json is not"):
         kept(store, trial)
 
 
-def test_an_adapter_that_is_asked_for_must_be_there(store: Store, trial: ResolvedTrial, tmp_path: Path) -> None:
+def test_decide_asks_for_the_adapter_that_must_be_there(store: Store, trial: ResolvedTrial, tmp_path: Path) -> None:
     [keeping] = resolved("adapter.rank=2 seed=3 name=study save_adapter=true", cache=tmp_path)
     assert store.trial_folder(keeping) == store.trial_folder(trial)
     leave(store, trial)
@@ -52,7 +54,7 @@ def test_an_adapter_that_is_asked_for_must_be_there(store: Store, trial: Resolve
     assert (store.trial_folder(trial) / "adapter" / "adapter_model.safetensors").read_bytes() == b"weights"
 
 
-def test_an_untouched_base_has_no_adapter_to_wait_for(store: Store, tmp_path: Path) -> None:
+def test_decide_asks_for_no_adapter_of_an_untouched_base(store: Store, tmp_path: Path) -> None:
     [untouched] = resolved("adapter=none save_adapter=true", cache=tmp_path)
     leave(store, untouched)
     assert kept(store, untouched) is not None
@@ -60,7 +62,7 @@ def test_an_untouched_base_has_no_adapter_to_wait_for(store: Store, tmp_path: Pa
 
 @pytest.mark.parametrize("damage", ["", '{"step": 0}\n', '{"step": 0}\n{"step": 2', '{"step": 20', "[20]\n", None])
 @pytest.mark.parametrize("kind", ["lora", "none"])
-def test_a_finished_trial_whose_history_is_cut_is_not_settled(
+def test_decide_trains_again_where_the_history_is_cut(
     damage: str | None, kind: str, store: Store, tmp_path: Path
 ) -> None:
     [trial] = resolved(f"adapter={kind}", cache=tmp_path)

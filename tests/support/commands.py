@@ -19,6 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from analysis.sources.wandb_files import WandbRun, read_run, run_files
 from sweep import record
 from sweep.cli.app import Application, plain
 from sweep.cli.run import CONF
@@ -108,6 +109,11 @@ def untimed(one: Record) -> dict[str, Any]:
     if values["error"]:
         del values["error"]["traceback"]
     return values
+
+
+def wandb_runs(folder: Path) -> list[WandbRun]:
+    """The runs in the ``.wandb`` files below ``folder``, in the order of the files' names."""
+    return [read_run(path) for path in run_files(folder)]
 
 
 def history(folder: Path) -> list[dict[str, Any]]:

@@ -35,6 +35,16 @@ CONFIGS: dict[str, Any] = {
 OTHERS: dict[str, Any] = {
     "qwen3": lambda: transformers.Qwen3Config(**WIDTH, intermediate_size=48, num_key_value_heads=1, head_dim=16),
     "bloom": lambda: transformers.BloomConfig(hidden_size=32, n_layer=2, n_head=2),
+    "deepseek_v3": lambda: transformers.DeepseekV3Config(
+        **WIDTH,
+        **dict.fromkeys(("q_lora_rank", "kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"), 8),
+        **dict.fromkeys(("n_group", "topk_group", "n_shared_experts", "first_k_dense_replace"), 1),
+        intermediate_size=48,
+        moe_intermediate_size=16,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        num_key_value_heads=2,
+    ),
     "mamba": lambda: transformers.MambaConfig(hidden_size=32, num_hidden_layers=2),
 }
 """Families whose adapters are not compared with PEFT's."""

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from analysis.sources.wandb_files import read_runs
-from tests.support.commands import PATH, records
+from tests.support.commands import PATH, records, wandb_runs
 
 FILES = 1024
 """RLIMIT_NOFILE of the sweep."""
@@ -50,7 +49,7 @@ def many_trials(place: Path, trials: int) -> str:
     took = time.monotonic() - began
     study = place / "outputs" / "many"
     assert sum(one.finished for one in records(study).values()) == trials
-    assert len(read_runs(study / "wandb")) == trials
+    assert len(wandb_runs(study / "wandb")) == trials
     return (
         f"{trials} of {trials} finished in {took:.0f} s; at most {most_files} open files and "
         f"{most_memory / 1e6:.0f} MB in a process"

@@ -10,10 +10,11 @@ from typing import Any
 
 import wandb
 
-from analysis.sources.wandb_files import WandbRun, read_runs
+from analysis.sources.wandb_files import WandbRun
 from sweep.metrics import ACCURACY, TRAIN_LOSS
 from sweep.record import Record
 from sweep.trackers.wandb import WandbSettings, WandbTracker
+from tests.support.commands import wandb_runs
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {"adapter.rank": 8, "adapter.init": "pissa", "optimizer.lr": 3e-3, "seed": 0, "task.name": "mnist"}
@@ -61,7 +62,7 @@ def tracker(folder: Path, mode: Any = "offline", trial_id: str = "t", every: int
 def written(folder: Path) -> list[WandbRun]:
     """The runs on disk: ``finish`` returns some milliseconds before wandb-core has closed the file."""
     wandb.teardown()
-    return read_runs(folder)
+    return wandb_runs(folder)
 
 
 def log_all(mirror: WandbTracker) -> None:

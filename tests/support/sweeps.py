@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from analysis.sources.wandb_files import read_runs
-from tests.support.commands import PATH, command, history, records, untimed
+from tests.support.commands import PATH, command, history, records, untimed, wandb_runs
 
 GRID = ("adapter.rank=2,8", "adapter.init=kaiming,pissa", "name=s", "task=toy_regression", "training.log_every=100")
 Sweep = tuple[str, ...]
@@ -90,7 +89,7 @@ def same(study: Path, reference: Path) -> int:
         assert sum(line.endswith((" finished", " pruned")) for line in attempts) <= 1, (
             "a finished trial was trained again"
         )
-    runs = {run.name: run for run in read_runs(study / "wandb")}
+    runs = {run.name: run for run in wandb_runs(study / "wandb")}
     assert len(runs) == len(list(study.glob("wandb/*run-*"))) == len(expected), "not one W&B run for each trial"
     for label in expected:
         assert runs[label].history == history(study / label)

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from sweep.adapters.fold import check_rows_are_independent, linear_layers
+from sweep.adapters.fold import linear_layers
 from sweep.adapters.targets import select
 from sweep.config import Config
 from sweep.errors import ConfigError
 from sweep.models import hugging_face
 from sweep.models.folder import sha256_of
+from sweep.models.model import check_rows_are_independent
 from sweep.resolve import resolve
 from sweep.tasks.causal_lm.options import CausalLMOptions
 from sweep.tasks.causal_lm.task import causal_lm
@@ -56,7 +57,7 @@ def refused(one: CausalLMOptions) -> str:
     return fault
 
 
-def test_tokens_are_those_of_the_models_own_tokenizer(llama: CausalLMOptions) -> None:
+def test_causal_lm_tokens_are_those_of_the_models_own_tokenizer(llama: CausalLMOptions) -> None:
     task = causal_lm(llama, CACHE)
     content = Path(str(llama.source_text)).read_text()
     tokens = tiny.tokenizer()(content, add_special_tokens=False)["input_ids"]
@@ -64,7 +65,7 @@ def test_tokens_are_those_of_the_models_own_tokenizer(llama: CausalLMOptions) ->
     assert tiny.tokenizer().decode(task.source.train[:40]) == content[: len(tiny.tokenizer().decode(tokens[:40]))]
 
 
-def test_documents_are_parted_by_the_end_of_text(llama: CausalLMOptions) -> None:
+def test_causal_lm_documents_are_parted_by_the_end_of_text(llama: CausalLMOptions) -> None:
     task = causal_lm(llama, CACHE)
     documents = [json.loads(line)["text"] for line in Path(str(llama.target_text)).read_text().splitlines()]
     read = tiny.tokenizer().decode(task.target.train).split("<end>")
@@ -72,7 +73,7 @@ def test_documents_are_parted_by_the_end_of_text(llama: CausalLMOptions) -> None
     assert len(read) > 20
 
 
-def test_the_base_is_the_model_as_it_is(llama: CausalLMOptions) -> None:
+def test_causal_lm_base_is_the_model_as_it_is(llama: CausalLMOptions) -> None:
     task = causal_lm(llama, CACHE)
     expected = tiny.network("llama").eval()(task.target.held_out.inputs).logits
     assert torch.equal(task.base()(task.target.held_out.inputs), expected)
@@ -80,7 +81,7 @@ def test_the_base_is_the_model_as_it_is(llama: CausalLMOptions) -> None:
     assert task.notes == ()
 
 
-def test_dropout_is_switched_off_and_noted(tmp_path: Path) -> None:
+def test_causal_lm_switches_dropout_off_and_notes_it(tmp_path: Path) -> None:
     task = causal_lm(tiny.causal_lm("gpt2", tmp_path), CACHE)
     check_rows_are_independent(task.base())
     assert task.notes == (
@@ -97,23 +98,21 @@ def test_dropout_is_switched_off_and_noted(tmp_path: Path) -> None:
         ("bert", {"all_linear": 13, "attention": 8, "mlp": 5, "qv": 4}),
     ],
 )
-def test_presets_name_the_layers_of_each_family(family: str, sizes: dict[str, int]) -> None:
+def test_causal_lm_presets_name_the_layers_of_each_family(family: str, sizes: dict[str, int]) -> None:
     model = hugging_face.as_model(tiny.network(family))
     names = list(linear_layers(model))
     assert {preset: len(select(lora(targets=preset), names, model.presets)) for preset in model.presets} == sizes
     assert len(names) == sizes["all_linear"] + 1  # and the head
 
 
-def test_validation_reads_no_weights(tmp_path: Path, llama: CausalLMOptions) -> None:
+def test_causal_lm_validation_reads_no_weights(tmp_path: Path, llama: CausalLMOptions) -> None:
     one = copied(llama, tmp_path)
     (Path(one.model) / "model.safetensors").write_bytes(b"never opened")
     assert len(resolve(configured(one)).targets) == 14
     assert refused(one).startswith("task.model = 'model': cannot be used as a causal language model: ")
 
 
-def test_the_same_model_elsewhere_is_the_same_data_and_other_weights_are_not(
-    tmp_path: Path, llama: CausalLMOptions
-) -> None:
+def test_causal_lm_fingerprint_is_of_weights_and_not_of_places(tmp_path: Path, llama: CausalLMOptions) -> None:
     one = copied(llama, tmp_path)
     assert one.fingerprint(CACHE) == llama.fingerprint(CACHE)
     assert one.own_paths() == {"model", "source_text", "target_text"}
@@ -125,7 +124,7 @@ def test_the_same_model_elsewhere_is_the_same_data_and_other_weights_are_not(
         (Path(one.model) / name).write_bytes(content)
 
 
-def test_what_is_no_model_is_refused_by_name(tmp_path: Path, llama: CausalLMOptions) -> None:
+def test_model_folder_that_is_none_is_refused_by_name(tmp_path: Path, llama: CausalLMOptions) -> None:
     def with_model(model: str) -> CausalLMOptions:
         return llama.model_copy(update={"model": model})
 
@@ -141,7 +140,7 @@ def test_what_is_no_model_is_refused_by_name(tmp_path: Path, llama: CausalLMOpti
     assert "has no *.safetensors; other formats can run code" in refused(one)
 
 
-def test_a_hub_that_cannot_be_reached_is_one_line_that_says_what_to_do(
+def test_model_hub_that_cannot_be_reached_is_one_line_that_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, llama: CausalLMOptions
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -151,7 +150,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line_that_says_what_to_do(
     assert says.endswith("fetch it with: hf download org/model --local-dir FOLDER, and give the folder")
 
 
-def test_a_model_from_the_hub_keeps_its_name_in_messages(tmp_path: Path) -> None:
+def test_model_from_the_hub_keeps_its_name_in_messages(tmp_path: Path) -> None:
     assert hugging_face.name_of(tmp_path / "models--org--own-model" / "snapshots" / "0a1b") == "org/own-model"
     assert hugging_face.name_of(tmp_path / "own-model") == "own-model"
 
@@ -173,7 +172,7 @@ def test_a_model_from_the_hub_keeps_its_name_in_messages(tmp_path: Path) -> None
         ("tokenizer.json", {"model": {}}, "its tokenizer cannot be loaded: "),
     ],
 )
-def test_a_model_that_cannot_be_used_is_refused_with_the_reason(
+def test_model_that_cannot_be_used_is_refused_with_the_reason(
     file: str, changes: dict[str, Any], says: str, tmp_path: Path, llama: CausalLMOptions
 ) -> None:
     one = copied(llama, tmp_path)
@@ -181,18 +180,18 @@ def test_a_model_that_cannot_be_used_is_refused_with_the_reason(
     assert says in refused(one)
 
 
-def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path, llama: CausalLMOptions) -> None:
+def test_model_folder_without_a_tokenizer_is_refused(tmp_path: Path, llama: CausalLMOptions) -> None:
     one = copied(llama, tmp_path)
     for path in Path(one.model).glob("tokenizer*"):
         path.unlink()
     assert refused(one).endswith("has no tokenizer; put it there with tokenizer.save_pretrained")
 
 
-def test_a_model_that_sees_what_it_is_to_predict_is_refused(tmp_path: Path, llama: CausalLMOptions) -> None:
+def test_model_that_is_not_causal_is_refused(tmp_path: Path, llama: CausalLMOptions) -> None:
     tiny.transformers.BertLMHeadModel(tiny.network("bert").config).save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
     says = refused(llama.model_copy(update={"model": str(tmp_path)}))
-    assert says.endswith("sees the tokens that it is to predict; it is no causal model")
+    assert says.endswith("is not causal: later tokens change earlier predictions")
 
 
 class Wrong(nn.Module):
@@ -216,13 +215,13 @@ schema_of_fifty: Any = type("Config", (), {"vocab_size": 50})
 @pytest.mark.parametrize(
     ("fault", "says"), [("random", "another result each time"), ("rows", "the rows of a batch change each other")]
 )
-def test_randomness_and_rows_that_meet_are_found_by_computing(fault: str, says: str) -> None:
+def test_model_whose_rows_meet_or_are_random_is_found_by_computing(fault: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         hugging_face.check_independence(Wrong(fault), "wrong")
     hugging_face.check_independence(Wrong(""), "right")
 
 
-def test_batch_normalisation_is_refused_by_name(llama: CausalLMOptions) -> None:
+def test_model_with_batch_normalisation_is_refused_by_name(llama: CausalLMOptions) -> None:
     model = hugging_face.as_model(tiny.network("llama"))
     model.get_submodule("model").add_module("bn", nn.BatchNorm1d(4))
     with pytest.raises(ConfigError, match=r"layer model\.bn is a batch normalisation"):
@@ -245,7 +244,7 @@ def test_batch_normalisation_is_refused_by_name(llama: CausalLMOptions) -> None:
         ({"target_text": "nowhere.txt"}, "task.target_text = 'nowhere.txt': No such file or directory"),
     ],
 )
-def test_texts_that_cannot_be_used_are_refused_with_the_reason(
+def test_causal_lm_texts_that_cannot_be_used_are_refused_with_the_reason(
     changes: dict[str, Any], says: str, tmp_path: Path, llama: CausalLMOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty.txt").touch()
@@ -255,7 +254,7 @@ def test_texts_that_cannot_be_used_are_refused_with_the_reason(
     assert refused(llama.model_copy(update=changes)) == says
 
 
-def test_biases_outside_linear_layers_are_not_passed_over(tmp_path: Path) -> None:
+def test_causal_lm_biases_outside_linear_layers_are_not_passed_over(tmp_path: Path) -> None:
     one = tiny.causal_lm("opt", tmp_path)
     asked = configured(one, "adapter.bias=all")
     with pytest.raises(
@@ -264,7 +263,7 @@ def test_biases_outside_linear_layers_are_not_passed_over(tmp_path: Path) -> Non
         resolve(asked)
 
 
-def test_without_transformers_the_message_says_how_to_install_it(
+def test_causal_lm_without_transformers_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, llama: CausalLMOptions
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)

@@ -22,7 +22,7 @@ def idx(values: np.ndarray) -> bytes:
     return bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">i4").tobytes() + values.tobytes()
 
 
-def test_embedded_digits_are_split_four_to_one_in_every_class() -> None:
+def test_digits_embedded_are_split_four_to_one_in_every_class() -> None:
     (train, train_labels), (test, test_labels) = digits("embedded", NOWHERE)
     assert train.shape == (4000, 28, 28)
     assert test.shape == (1000, 28, 28)
@@ -31,12 +31,12 @@ def test_embedded_digits_are_split_four_to_one_in_every_class() -> None:
     assert np.bincount(test_labels).tolist() == [100] * 10
 
 
-def test_no_embedded_digit_is_in_both_parts() -> None:
+def test_digits_embedded_are_in_one_part_only() -> None:
     (train, _), (test, _) = digits("embedded", NOWHERE)
     assert not {image.tobytes() for image in train} & {image.tobytes() for image in test}
 
 
-def test_an_idx_file_is_read_plain_or_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idx_file_is_read_plain_or_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
     content = idx(images)
     monkeypatch.setitem(MNIST_SHA256, "some", files.hashlib.sha256(content).hexdigest())
@@ -47,13 +47,13 @@ def test_an_idx_file_is_read_plain_or_packed(tmp_path: Path, monkeypatch: pytest
     assert (read_idx(tmp_path, "some") == images).all()
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_digits_name_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"task.data: {tmp_path / LABELS} (or .gz) is missing")):
         read_idx(tmp_path, LABELS)
 
 
 @pytest.mark.parametrize("content", [b"", b"not an IDX file", idx(np.zeros(10_000, np.uint8))])
-def test_a_file_with_other_content_is_corrupt_and_the_way_out_is_named(tmp_path: Path, content: bytes) -> None:
+def test_digits_with_another_checksum_name_the_way_out(tmp_path: Path, content: bytes) -> None:
     (tmp_path / LABELS).write_bytes(content)
     message = f"task.data: {LABELS} in {tmp_path} is corrupt: its SHA-256 is not that of the published file; delete it"
     with pytest.raises(ConfigError, match=re.escape(message)):
@@ -68,25 +68,25 @@ def test_a_file_with_other_content_is_corrupt_and_the_way_out_is_named(tmp_path:
         gzip.compress(b"bits" * 99, mtime=0)[:20] + b"\xff" * 30,
     ],
 )
-def test_a_damaged_archive_is_refused_with_its_name(tmp_path: Path, content: bytes) -> None:
+def test_digits_name_a_damaged_archive(tmp_path: Path, content: bytes) -> None:
     (tmp_path / f"{LABELS}.gz").write_bytes(content)
     with pytest.raises(ConfigError, match=rf"{LABELS}\.gz cannot be read"):
         read_idx(tmp_path, LABELS)
 
 
-def test_a_folder_that_does_not_exist_is_refused_with_what_is_allowed(tmp_path: Path) -> None:
+def test_digits_of_no_folder_say_what_is_allowed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         mnist_settings(data=str(tmp_path / "nowhere")).fingerprint(tmp_path)
     assert "nowhere': must be 'embedded', 'full' or a folder with the MNIST files" in str(error.value)
     assert all(name in str(error.value) for name in MNIST_SHA256)
 
 
-def test_a_folder_without_the_files_is_refused_before_anything_trains(tmp_path: Path) -> None:
+def test_digits_of_an_empty_folder_are_refused_before_anything_trains(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is missing"):
         mnist_settings(data=str(tmp_path)).fingerprint(tmp_path)
 
 
-def test_where_nothing_can_be_fetched_both_reasons_and_two_ways_out_are_named(
+def test_digits_that_cannot_be_fetched_name_both_reasons_and_two_ways_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "MNIST_MIRROR", "http://127.0.0.1:9/")  # the discard port: refused
@@ -100,7 +100,7 @@ def test_where_nothing_can_be_fetched_both_reasons_and_two_ways_out_are_named(
     assert "task.data=embedded" in message
 
 
-def test_fingerprints_tell_data_apart(tmp_path: Path) -> None:
+def test_fingerprint_tells_data_apart(tmp_path: Path) -> None:
     other = tmp_path / "other.txt"
     other.write_text("other words " * 60)
     marks = [
@@ -113,7 +113,7 @@ def test_fingerprints_tell_data_apart(tmp_path: Path) -> None:
     assert mnist_settings(angle=5.0).fingerprint(tmp_path) == marks[0]
 
 
-def test_the_built_in_texts_are_two_englishes() -> None:
+def test_texts_of_our_own_are_two_englishes() -> None:
     source, target = text().read_texts()
     assert "In the beginning God created the heavens and the earth" in source
     assert "In the bigynnyng God made of nouyt heuene and erthe" in target
@@ -127,7 +127,7 @@ def test_the_built_in_texts_are_two_englishes() -> None:
         (b"too short", "9 characters are too few; task.context=12 needs 260"),
     ],
 )
-def test_a_text_that_cannot_be_used_is_refused_with_its_key(
+def test_texts_that_cannot_be_used_are_refused_with_their_key(
     tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     path = tmp_path / "text.txt"

@@ -27,7 +27,7 @@ def mse_of(update: Tensor, X: Tensor, Y: Tensor, weight: Tensor, bias: Tensor, f
 
 @pytest.mark.parametrize("free_bias", [False, True])
 @pytest.mark.parametrize("rank", range(OUT + 1))
-def test_the_best_update_has_the_rank_and_reaches_the_best_error(rank: int, free_bias: bool) -> None:
+def test_oracle_best_update_has_the_rank_and_reaches_the_best_error(rank: int, free_bias: bool) -> None:
     X, Y, weight, bias = problem()
     update = best_update(X, Y, weight, bias, rank, free_bias)
     assert torch.linalg.matrix_rank(update, rtol=1e-9) == rank
@@ -37,7 +37,7 @@ def test_the_best_update_has_the_rank_and_reaches_the_best_error(rank: int, free
 
 @pytest.mark.parametrize("free_bias", [False, True])
 @pytest.mark.parametrize("rank", [1, 2, 4])
-def test_no_search_over_factors_beats_the_closed_form_and_the_best_reaches_it(rank: int, free_bias: bool) -> None:
+def test_oracle_is_reached_and_not_beaten_by_a_search_over_factors(rank: int, free_bias: bool) -> None:
     X, Y, weight, bias = (tensor.double() for tensor in problem())
     found = []
     for seed in range(3):
@@ -62,7 +62,7 @@ def test_no_search_over_factors_beats_the_closed_form_and_the_best_reaches_it(ra
     assert min(found) == pytest.approx(best, rel=1e-6)
 
 
-def test_rank_zero_is_the_base_and_full_rank_is_least_squares() -> None:
+def test_oracle_of_rank_zero_is_the_base_and_of_full_rank_least_squares() -> None:
     X, Y, weight, bias = problem()
     base = (Y - bias - X @ weight.T).square().mean().item()
     assert best_mse(X, Y, weight, bias, 0) == pytest.approx(base, rel=1e-6)
@@ -74,13 +74,13 @@ def test_rank_zero_is_the_base_and_full_rank_is_least_squares() -> None:
     assert best_mse(X, Y, weight, bias, OUT, free_bias=True) == pytest.approx(free, rel=1e-9)
 
 
-def test_the_floor_falls_with_rank_and_stays_at_full_rank() -> None:
+def test_oracle_falls_with_rank_and_stays_at_full_rank() -> None:
     floors = [best_mse(*problem(), rank) for rank in range(OUT + 3)]
     assert all(high > low for high, low in pairwise(floors[: OUT + 1]))
     assert floors[OUT] == floors[OUT + 1] == floors[OUT + 2]
 
 
-def test_without_noise_the_floor_at_the_planted_rank_is_zero() -> None:
+def test_oracle_without_noise_is_zero_at_the_planted_rank() -> None:
     X, _, weight, bias = problem()
     shift = randn(OUT, 2, seed=8) @ randn(2, IN, seed=9)
     Y = X.double() @ (weight + shift).double().T + bias
@@ -88,13 +88,13 @@ def test_without_noise_the_floor_at_the_planted_rank_is_zero() -> None:
     assert best_mse(X, Y, weight, bias, 2) < 1e-12
 
 
-def test_fewer_samples_than_inputs_still_give_the_best_error() -> None:
+def test_oracle_of_fewer_samples_than_inputs_is_still_the_best_error() -> None:
     X, Y, weight, bias = problem()
     assert best_mse(X[:4], Y[:4], weight, bias, 4) < 1e-12
     assert best_mse(X[:4], Y[:4], weight, bias, 1) > 0.01
 
 
-def test_the_population_risk_is_the_mean_error_of_the_best_update_on_fresh_data() -> None:
+def test_oracle_population_risk_is_the_mean_error_on_fresh_data() -> None:
     shift, root, noise, rank = randn(OUT, IN, seed=10), randn(IN, IN, seed=11), 0.5, 2
     symmetric = root @ root.T / IN
     left, s, right = torch.linalg.svd(shift @ symmetric)

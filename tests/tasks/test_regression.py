@@ -27,7 +27,7 @@ def closing(done: Run, task: ToyRegression, *adapters: AdapterOptions) -> list[d
     return task.closing(done.folded, adapters)
 
 
-def test_the_shift_has_its_rank_and_its_size() -> None:
+def test_toy_shift_has_its_rank_and_its_size() -> None:
     task = toy_regression(regression(in_features=40, out_features=30, noise=0.0, samples=200, shift_scale=0.5))
     inputs, targets = task.target.train
     [linear] = task.teacher.linears
@@ -38,21 +38,21 @@ def test_the_shift_has_its_rank_and_its_size() -> None:
     assert (shift.norm() / linear.weight.norm()).item() == pytest.approx(0.5, rel=0.25)
 
 
-def test_noise_has_its_standard_deviation_and_white_inputs_their_covariance() -> None:
+def test_toy_noise_and_white_inputs_have_their_moments() -> None:
     task = toy_regression(regression(samples=20_000, shift_rank=3, noise=0.3))
     inputs, targets = task.source.train
     assert (targets - task.teacher(inputs)).std().item() == pytest.approx(0.3, rel=0.01)  # 160,000 draws
     torch.testing.assert_close(inputs.T @ inputs / len(inputs), torch.eye(12), atol=0.05, rtol=0)
 
 
-def test_anisotropic_inputs_have_falling_variances_of_mean_one() -> None:
+def test_toy_anisotropic_inputs_have_falling_variances_of_mean_one() -> None:
     inputs = toy_regression(regression(samples=20_000, inputs="anisotropic")).target.train.inputs
     variances = torch.linalg.eigvalsh(inputs.T @ inputs / len(inputs)).flip(0)
     expected = 1 / torch.arange(1, 13)
     torch.testing.assert_close(variances, expected / expected.mean(), atol=0, rtol=0.1)
 
 
-def test_data_depend_on_their_own_seed_alone() -> None:
+def test_toy_data_depend_on_their_own_seed_alone() -> None:
     torch.manual_seed(1)
     first = toy_regression(regression())
     torch.manual_seed(2)
@@ -62,7 +62,7 @@ def test_data_depend_on_their_own_seed_alone() -> None:
     assert not torch.equal(first.target.train.inputs, other.target.train.inputs)
 
 
-def test_held_out_rows_are_other_rows() -> None:
+def test_toy_held_out_rows_are_other_rows() -> None:
     task = toy_regression(regression())
     for domain in (task.source, task.target):
         assert torch.cdist(domain.train.inputs, domain.held_out.inputs).min() > 0.1
@@ -84,7 +84,7 @@ def test_validation_examples_are_fresh_and_change_no_other_draw(options: ToyRegr
     assert torch.equal(first, task.teacher.linears[0].weight)
 
 
-def test_without_noise_training_reaches_the_floor_of_every_rank_and_never_goes_below() -> None:
+def test_toy_training_without_noise_reaches_the_oracle_of_every_rank_and_never_goes_below() -> None:
     task = toy_regression(regression(noise=0.0))
     ranks = [1, 2, 3, 5]
     adapters = [lora(rank=rank, alpha=float(rank), init="kaiming") for rank in ranks]
@@ -102,7 +102,7 @@ def test_without_noise_training_reaches_the_floor_of_every_rank_and_never_goes_b
 
 
 @pytest.mark.parametrize("init", ["kaiming", "normal", "orthogonal", "pissa", "milora", "olora", "init_b"])
-def test_every_start_is_judged_by_the_floor_of_the_set_that_it_can_reach(init: str) -> None:
+def test_toy_oracle_of_every_init_is_that_of_the_set_that_it_can_reach(init: str) -> None:
     task = toy_regression(regression())
     adapters = [lora(rank=2, alpha=2.0, init=init), lora(rank=2, alpha=2.0, init=init, bias="all")]
     for adapter in adapters:
@@ -110,14 +110,14 @@ def test_every_start_is_judged_by_the_floor_of_the_set_that_it_can_reach(init: s
         assert -1e-5 < row["eval/regret"] < 0.01
 
 
-def test_a_moved_start_has_another_floor_than_a_plain_one() -> None:
+def test_toy_oracle_of_a_moved_base_is_another() -> None:
     task = toy_regression(regression())
     adapters = [lora(rank=2, init=init) for init in ("kaiming", "pissa", "milora")]
     floors = {row["eval/oracle_mse"] for row in closing(train(task, *adapters, steps=1), task, *adapters)}
     assert len(floors) == 3
 
 
-def test_a_free_bias_has_a_lower_floor() -> None:
+def test_toy_oracle_of_a_trained_bias_is_lower() -> None:
     task = toy_regression(regression(data_seed=3))
     frozen, free = (
         closing(train(task, lora(bias=bias), steps=1), task, lora(bias=bias))[0] for bias in ("none", "all")
@@ -125,7 +125,7 @@ def test_a_free_bias_has_a_lower_floor() -> None:
     assert free["eval/oracle_mse"] < frozen["eval/oracle_mse"]
 
 
-def test_regret_is_one_for_the_base_and_zero_for_full_fine_tuning() -> None:
+def test_toy_regret_is_one_for_the_base_and_zero_for_full_fine_tuning() -> None:
     task = toy_regression(regression())
     [row] = task.closing(fold_none(task.base(), 1), [NONE])
     assert math.isnan(row["eval/regret"])  # of rank 0 the base is the best there is
@@ -138,7 +138,7 @@ def test_regret_is_one_for_the_base_and_zero_for_full_fine_tuning() -> None:
     assert abs(task.closing(full, [FULL])[0]["eval/regret"]) < 1e-4
 
 
-def test_with_noise_more_rank_than_planted_fits_the_noise() -> None:
+def test_toy_rank_above_the_planted_one_fits_the_noise() -> None:
     """So a training error is compared with the oracle on the same sample, never with the noise's variance."""
     task = toy_regression(regression(noise=0.5))
     [linear] = task.teacher.linears
@@ -151,7 +151,7 @@ def test_with_noise_more_rank_than_planted_fits_the_noise() -> None:
     assert set(population_risks(torch.zeros(8, 12), torch.eye(12), 0.5)) == {0.25}
 
 
-def test_dropout_does_not_touch_the_closing_figures() -> None:
+def test_toy_closing_figures_ignore_dropout() -> None:
     task, adapter = toy_regression(regression()), lora(dropout=0.5)
     done = train(task, adapter, steps=50)
     first, second = closing(done, task, adapter), closing(done, task, adapter)
@@ -161,7 +161,7 @@ def test_dropout_does_not_touch_the_closing_figures() -> None:
     assert first[0]["eval/train_mse"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_hidden_layers_have_no_oracle() -> None:
+def test_toy_hidden_layers_have_no_oracle() -> None:
     task = toy_regression(regression(hidden=(10,)))
     assert task.closing(attach(task.base(), lora(rank=2)), [lora(rank=2)]) == [{}]
     source = evaluate(fold_none(task.base(), 1), task, task.source)[0]["eval/loss"]
@@ -178,6 +178,6 @@ def test_hidden_layers_have_no_oracle() -> None:
         ({"data": "tutorial"}, "data=tutorial has in_features=64, out_features=10"),
     ],
 )
-def test_a_shift_that_cannot_be_is_refused(changes: dict[str, object], message: str) -> None:
+def test_toy_shift_that_cannot_be_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         regression(**changes)

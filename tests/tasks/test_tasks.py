@@ -127,7 +127,7 @@ def test_metrics_come_back_from_what_a_record_holds() -> None:
 
 
 @pytest.mark.parametrize("name", ["ece", "", "/ece", "eval/"])
-def test_a_metric_without_its_full_name_is_refused(name: str) -> None:
+def test_metrics_without_their_full_name_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"metric '{name}': must be a full name, such as eval/"):
         Metric(name, "ECE")
 
@@ -225,7 +225,7 @@ def test_evaluate_sums_and_averages_by_the_kind_of_the_metric(tmp_path: Path) ->
 
 @pytest.mark.parametrize("where", ["scores", "derive", "closing"])
 @pytest.mark.parametrize("name", ["ece", "eval/other"])
-def test_an_undeclared_metric_fails_the_first_trial_by_name(where: str, name: str, tmp_path: Path) -> None:
+def test_metrics_that_are_undeclared_fail_the_first_trial_by_name(where: str, name: str, tmp_path: Path) -> None:
     options = LabelsOptions(given=((where, name),))
     [trial], store = resolved("training.steps=2 training.eval_every=1", cache=tmp_path), Store(tmp_path / "s", None)
     labelled = replace(trial, task=options, targets=("inner",))

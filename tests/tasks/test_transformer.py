@@ -21,20 +21,20 @@ def files(folder: Path, source: str, target: str) -> dict[str, str]:
     return {key: str(path) for key, path in names.items()}
 
 
-def test_a_window_and_the_same_shifted_by_one() -> None:
+def test_windows_have_their_targets_one_later() -> None:
     batch = windows(torch.arange(10), torch.tensor([0, 6]), 3)
     assert batch.inputs.tolist() == [[0, 1, 2], [6, 7, 8]]
     assert batch.targets.tolist() == [[1, 2, 3], [7, 8, 9]]
 
 
-def test_the_vocabulary_is_every_character_of_both_texts_in_order(tmp_path: Path) -> None:
+def test_vocabulary_is_every_character_of_both_texts_in_order(tmp_path: Path) -> None:
     task = transformer(text(context=4, **files(tmp_path, "abcé\n" * 40, "zaab" * 40)))
     assert task.vocabulary == 6
     assert task.source.train[:5].tolist() == [1, 2, 3, 5, 0]  # \n a b c z é
     assert task.new_model(torch.Generator()).head.out_features == 6
 
 
-def test_held_out_characters_are_the_last_tenth_and_training_never_reaches_them(tmp_path: Path) -> None:
+def test_windows_of_training_never_reach_the_held_out_last_tenth(tmp_path: Path) -> None:
     # every character occurs once, so its number tells its place
     content = "".join(chr(0x4E00 + index) for index in range(400))
     task = transformer(text(context=4, **files(tmp_path, content, content)))
@@ -72,14 +72,14 @@ def test_clusters_are_at_least_fifty_stretches_of_neighbouring_windows(windows: 
     assert sizes.max() == sizes[0]
 
 
-def test_batches_depend_on_their_generator_alone() -> None:
+def test_windows_depend_on_their_generator_alone() -> None:
     task = transformer(text())
     first, again, other = (next(task.target.batches(torch.Generator().manual_seed(seed), 5)) for seed in (1, 1, 2))
     assert torch.equal(first.inputs, again.inputs)
     assert not torch.equal(first.inputs, other.inputs)
 
 
-def test_the_loss_of_a_window_is_the_mean_over_its_characters_and_perplexity_its_exponential() -> None:
+def test_loss_of_a_window_is_the_mean_over_its_characters_and_perplexity_its_exponential() -> None:
     task = transformer(text())
     logits = torch.randn(3, 12, task.vocabulary, generator=torch.Generator().manual_seed(0))
     targets = torch.randint(task.vocabulary, (3, 12), generator=torch.Generator().manual_seed(1))
@@ -89,7 +89,7 @@ def test_the_loss_of_a_window_is_the_mean_over_its_characters_and_perplexity_its
     assert task.scores(logits, targets).keys() == {"eval/loss"}
 
 
-def test_a_prediction_does_not_depend_on_later_characters() -> None:
+def test_llama_prediction_does_not_depend_on_later_characters() -> None:
     model = llama()
     tokens = torch.arange(10)[None]
     changed = torch.cat([tokens[:, :6], torch.zeros(1, 4, dtype=torch.long)], 1)
@@ -98,7 +98,7 @@ def test_a_prediction_does_not_depend_on_later_characters() -> None:
     assert (before[:, 6:] - after[:, 6:]).abs().max() > 0.1
 
 
-def test_attention_sees_distances_and_not_places() -> None:
+def test_llama_attention_sees_distances_and_not_places() -> None:
     """Rotary positions: the first block's attention to a shifted window is the same, only later."""
     model = llama()
     attention = model.blocks[0].attention
@@ -109,7 +109,7 @@ def test_attention_sees_distances_and_not_places() -> None:
     assert (early - attention(x, model.cos[:4].roll(1, 0), model.sin[:4].roll(1, 0))).abs().max() > 1e-3
 
 
-def test_the_decoder_is_hugging_faces_llama() -> None:
+def test_llama_is_that_of_hugging_face() -> None:
     transformers = pytest.importorskip("transformers")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -143,7 +143,7 @@ def test_the_decoder_is_hugging_faces_llama() -> None:
     torch.testing.assert_close(ours(tokens), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_one_batch_can_be_learnt_by_heart() -> None:
+def test_llama_learns_one_batch_by_heart() -> None:
     model = llama().requires_grad_(True)
     tokens = torch.randint(11, (2, 11), generator=torch.Generator().manual_seed(0))
     batch = Batch(tokens[:, :-1], tokens[:, 1:])

@@ -15,7 +15,7 @@ TRIAL: dict[str, Any] = {"task": {}, "adapter": {}, "optimizer": {}, "training":
 DONE = Record("t", "n", "finished", trial=TRIAL, result={"eval/loss": 0.5})
 
 
-def test_rows_wait_for_a_flush_and_then_are_on_disk(tmp_path: Path) -> None:
+def test_local_tracker_rows_wait_for_a_flush_and_then_are_on_disk(tmp_path: Path) -> None:
     tracker = LocalTracker(tmp_path / "sweep" / "trial")
     tracker.log(0, {"eval/loss": 1.0})
     tracker.log(10, {"train/loss": 0.1 + 0.2})
@@ -28,7 +28,7 @@ def test_rows_wait_for_a_flush_and_then_are_on_disk(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_no_number_is_null(tmp_path: Path) -> None:
+def test_local_tracker_writes_null_for_what_is_no_number(tmp_path: Path) -> None:
     tracker = LocalTracker(tmp_path)
     tracker.log(1, {"train/loss": math.nan, "train/lr": math.inf})
     tracker.flush()
@@ -36,7 +36,7 @@ def test_what_is_no_number_is_null(tmp_path: Path) -> None:
     assert json.loads(text, parse_constant=pytest.fail) == {"step": 1, "train/loss": None, "train/lr": None}
 
 
-def test_a_trial_that_starts_again_starts_a_new_history(tmp_path: Path) -> None:
+def test_local_tracker_starts_a_new_history_when_a_trial_starts_again(tmp_path: Path) -> None:
     first = LocalTracker(tmp_path)
     first.note("first attempt")
     first.log(1, {"train/loss": 1.0})
@@ -51,7 +51,7 @@ def test_a_trial_that_starts_again_starts_a_new_history(tmp_path: Path) -> None:
     assert log.index("first attempt") < log.index("second attempt")
 
 
-def test_the_record_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_tracker_writes_the_record_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = LocalTracker(tmp_path)
     tracker.log(1, {"train/loss": 1.0})
     written = []
@@ -64,7 +64,7 @@ def test_the_record_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert written == [(1, True)]
 
 
-def test_a_failure_is_in_the_log_with_its_traceback(tmp_path: Path) -> None:
+def test_local_tracker_logs_a_failure_with_its_traceback(tmp_path: Path) -> None:
     error = {"type": "ValueError", "message": "bad", "traceback": "Traceback …\nValueError: bad"}
     LocalTracker(tmp_path).finish(Record("t", "n", "failed", trial=TRIAL, error=error))
     first, *rest = (tmp_path / "trial.log").read_text().splitlines()
@@ -72,7 +72,7 @@ def test_a_failure_is_in_the_log_with_its_traceback(tmp_path: Path) -> None:
     assert rest == ["Traceback …", "ValueError: bad"]
 
 
-def test_many_trackers_keep_no_file_open(tmp_path: Path) -> None:
+def test_local_tracker_keeps_no_file_open(tmp_path: Path) -> None:
     """A pack of hundreds of trials must not meet the system's limit of open files."""
     open_files = len(list(Path("/proc/self/fd").iterdir()))
     trackers = [LocalTracker(tmp_path / str(number)) for number in range(50)]

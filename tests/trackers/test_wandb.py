@@ -4,12 +4,13 @@ What concerns a whole process (a login, a kill, a lost server) runs in a process
 session and its service for as long as the process lives.
 """
 
+import json
 import logging
 import os
 import signal
 import socket
 import subprocess
-import time
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -18,8 +19,11 @@ from typing import Any
 import pytest
 import wandb
 
+from analysis.sources.wandb_files import read_run
 from sweep.metrics import Metric
 from sweep.record import Record
+from sweep.samples import Sample
+from sweep.trackers import upload
 from sweep.trackers.wandb import LEAN, WandbSettings, WandbSweep, WandbTracker, choose_mode, finish_all, set_aside
 from tests.support.loopback_wandb import KEY, LoopbackWandb
 from tests.support.mirror import (
@@ -48,7 +52,7 @@ def sync(*arguments: object, extra: Mapping[str, str] = MappingProxyType({})) ->
 # Offline
 
 
-def test_offline_run_reads_back_as_logged(tmp_path: Path) -> None:
+def test_wandb_offline_run_reads_back_as_logged(tmp_path: Path) -> None:
     mirror = tracker(tmp_path)
     log_all(mirror)
     mirror.finish(RECORD)
@@ -60,15 +64,35 @@ def test_offline_run_reads_back_as_logged(tmp_path: Path) -> None:
     assert (run.exit_code, run.truncated) == (0, False)
 
 
+def test_samples_are_a_table_that_sync_leaves_at_home(tmp_path: Path) -> None:
+    mirror = tracker(tmp_path)
+    log_all(mirror)
+    mirror.log_samples([Sample("Who?", "God", "A man"), Sample("Where?", "Eden", "Eden")])
+    mirror.finish(RECORD)
+    [run] = written(tmp_path / "wandb")
+    assert run.history[:-1] == LOGGED
+    assert run.history[-1]["samples"]["nrows"] == 2
+    [table] = tmp_path.glob(f"wandb/*/files/{run.history[-1]['samples']['path']}")
+    assert json.loads(table.read_text()) == {
+        "columns": ["prompt", "expected", "answer"],
+        "data": [["Who?", "God", "A man"], ["Where?", "Eden", "Eden"]],
+    }
+    [file] = tmp_path.glob("wandb/*/*.wandb")
+    copy = upload.copied(upload.messages(file), upload.Destination("local", "mine"), "t-1")
+    (tmp_path / "copy.wandb").write_bytes(copy)
+    sent = read_run(tmp_path / "copy.wandb")
+    assert (sent.history[:-1], sent.history[-1], sent.summary) == (LOGGED, {}, SUMMARY)
+
+
 @pytest.mark.parametrize("status", ["failed", "diverged"])
-def test_a_trial_that_did_not_finish_is_a_failed_run(tmp_path: Path, status: Any) -> None:
+def test_wandb_run_of_a_trial_that_did_not_finish_is_failed(tmp_path: Path, status: Any) -> None:
     mirror = tracker(tmp_path)
     mirror.finish(Record(trial_id="t", name="n", status=status, trial={}))
     [run] = written(tmp_path)
     assert (run.exit_code, run.summary) == (1, {"status": status})
 
 
-def test_rows_are_thinned_but_evaluations_are_kept(tmp_path: Path) -> None:
+def test_wandb_rows_are_thinned_but_evaluations_are_kept(tmp_path: Path) -> None:
     mirror = tracker(tmp_path, every=10)
     for step in range(30):
         mirror.log(step, {"eval/loss": 1.0} if step == 25 else {"train/loss": 1.0})
@@ -77,7 +101,7 @@ def test_rows_are_thinned_but_evaluations_are_kept(tmp_path: Path) -> None:
     assert [row["step"] for row in run.history] == [0, 10, 20, 25]
 
 
-def test_summaries_hold_the_best_value_by_the_direction_of_the_metric(tmp_path: Path) -> None:
+def test_wandb_summary_holds_the_best_value_by_the_direction_of_the_metric(tmp_path: Path) -> None:
     metrics = [
         Metric("eval/ece", "ECE", better="lower"),
         Metric("eval/accuracy", "an accuracy of which less is better", better="lower"),
@@ -101,15 +125,13 @@ def test_summaries_hold_the_best_value_by_the_direction_of_the_metric(tmp_path: 
     }
 
 
-def test_64_runs_open_at_once(tmp_path: Path) -> None:
+def test_wandb_has_64_runs_open_at_once(tmp_path: Path) -> None:
     names = [f"trial{number}" for number in range(64)]
     mirrors = [tracker(tmp_path, trial_id=name) for name in names]
     for step in range(5):
         for number, mirror in enumerate(mirrors):
             mirror.log(step, {"train/loss": float(number)})
-    started = time.monotonic()
     finish_all((mirror, RECORD) for mirror in mirrors)
-    assert time.monotonic() - started < 10
     runs = {run.config["trial_id"]: run for run in written(tmp_path)}
     assert runs.keys() == set(names)
     for number, name in enumerate(names):
@@ -117,7 +139,14 @@ def test_64_runs_open_at_once(tmp_path: Path) -> None:
         assert runs[name].exit_code == 0
 
 
-def test_an_earlier_attempt_is_set_aside(tmp_path: Path) -> None:
+def test_finish_all_finishes_every_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(8, timeout=60)  # broken, and an error, where one waits for another to finish
+    monkeypatch.setattr(WandbTracker, "finish", lambda mirror, record: together.wait())
+    finish_all((tracker(tmp_path, trial_id=f"trial{number}"), RECORD) for number in range(8))
+    assert not together.broken
+
+
+def test_wandb_sets_an_earlier_attempt_aside(tmp_path: Path) -> None:
     for attempt in range(3):
         mirror = tracker(tmp_path)
         mirror.log(attempt, {"train/loss": 1.0})
@@ -127,7 +156,7 @@ def test_an_earlier_attempt_is_set_aside(tmp_path: Path) -> None:
     assert len(list((tmp_path / "wandb" / "superseded").iterdir())) == 2
 
 
-def test_only_the_named_trial_is_set_aside(tmp_path: Path) -> None:
+def test_set_aside_moves_only_the_named_trial(tmp_path: Path) -> None:
     kept = ["offline-run-20260101_000000-a-b-c0ffee", "offline-run-20260101_000000-ab-c0ffee", "settings"]
     moved = ["offline-run-20260101_000000-b-c0ffee", "run-20260101_000000-b-badbad"]
     for name in kept + moved:
@@ -137,7 +166,7 @@ def test_only_the_named_trial_is_set_aside(tmp_path: Path) -> None:
     assert len(list((tmp_path / "wandb" / "superseded").iterdir())) == len(moved)
 
 
-def test_an_attempt_that_is_still_open_is_abandoned_for_the_next(tmp_path: Path) -> None:
+def test_wandb_abandons_an_attempt_that_is_still_open_for_the_next(tmp_path: Path) -> None:
     sweep = WandbSweep(settings(tmp_path))
     sweep.open("t", "rank=8", CONFIG, METRICS).log(0, {"train/loss": 9.0})
     again = sweep.open("t", "rank=8", CONFIG, METRICS)
@@ -148,7 +177,7 @@ def test_an_attempt_that_is_still_open_is_abandoned_for_the_next(tmp_path: Path)
     assert len(list((tmp_path / "wandb" / "superseded").iterdir())) == 1
 
 
-def test_an_error_is_one_warning_and_then_silence(
+def test_wandb_error_is_one_warning_and_then_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: Any, **__: Any) -> None:
@@ -177,7 +206,7 @@ time.sleep(60)
 """
 
 
-def test_a_killed_process_leaves_its_rows(tmp_path: Path) -> None:
+def test_wandb_run_of_a_killed_process_has_its_rows(tmp_path: Path) -> None:
     process = start(KILLED, tmp_path)
     assert process.stdout
     assert process.stdout.readline() == "logged\n"
@@ -192,7 +221,7 @@ def test_a_killed_process_leaves_its_rows(tmp_path: Path) -> None:
 # Online
 
 
-def test_the_server_receives_what_was_logged(tmp_path: Path, server: LoopbackWandb) -> None:
+def test_wandb_online_server_receives_what_was_logged(tmp_path: Path, server: LoopbackWandb) -> None:
     assert choose_mode("online") == "online"
     mirror = tracker(tmp_path, "online")
     log_all(mirror)
@@ -206,7 +235,7 @@ def test_the_server_receives_what_was_logged(tmp_path: Path, server: LoopbackWan
     assert server.unknown == []
 
 
-def test_the_public_api_reads_it_back(tmp_path: Path, server: LoopbackWandb) -> None:
+def test_wandb_online_run_is_read_back_by_the_public_api(tmp_path: Path, server: LoopbackWandb) -> None:
     for group in ("one", "two"):
         mirror = WandbTracker(WandbSettings(tmp_path, "online", group, None, 1), group, "n", CONFIG, METRICS)
         log_all(mirror)
@@ -219,7 +248,7 @@ def test_the_public_api_reads_it_back(tmp_path: Path, server: LoopbackWandb) -> 
     assert server.unknown == []
 
 
-def test_a_second_attempt_is_a_second_run_online(tmp_path: Path, server: LoopbackWandb) -> None:
+def test_wandb_online_second_attempt_is_a_second_run(tmp_path: Path, server: LoopbackWandb) -> None:
     sweep = WandbSweep(settings(tmp_path, "online"))
     sweep.open("t", "rank=8", CONFIG, METRICS).log(0, {"train/loss": 9.0})
     again = sweep.open("t", "rank=8", CONFIG, METRICS)
@@ -231,7 +260,7 @@ def test_a_second_attempt_is_a_second_run_online(tmp_path: Path, server: Loopbac
     assert first.config == second.config
 
 
-def test_an_offline_run_is_uploaded_whole_by_wandb_sync(tmp_path: Path, server: LoopbackWandb) -> None:
+def test_wandb_offline_run_is_uploaded_whole_by_wandb_sync(tmp_path: Path, server: LoopbackWandb) -> None:
     for _ in range(2):
         mirror = tracker(tmp_path)
         log_all(mirror)
@@ -245,7 +274,7 @@ def test_an_offline_run_is_uploaded_whole_by_wandb_sync(tmp_path: Path, server: 
 
 
 LOSES_ITS_SERVER = """
-import logging, sys, time
+import logging, sys
 from pathlib import Path
 from sweep.trackers import wandb as module
 from tests.support.mirror import CONFIG, METRICS, RECORD, ROWS, settings
@@ -253,30 +282,22 @@ logging.basicConfig(format="%(message)s")
 module.LEAN.update(finish_timeout=2, init_timeout=3)
 sweep = module.WandbSweep(settings(Path(sys.argv[1]), module.choose_mode("online")))
 mirrors = [sweep.open(f"t{number}", f"n{number}", CONFIG, METRICS) for number in range(4)]
-slowest = 0.0
 for step, row in enumerate(ROWS):
     if step == 20:
         print("half", flush=True)
         sys.stdin.readline()
     for mirror in mirrors:
-        started = time.monotonic()
         mirror.log(step, row)
-        slowest = max(slowest, time.monotonic() - started)
-print("slowest", slowest)
-started = time.monotonic()
 module.finish_all((mirror, RECORD) for mirror in mirrors)
-print("finish", time.monotonic() - started)
-started = time.monotonic()
 for number in range(4):
     late = sweep.open(f"late{number}", "late", CONFIG, METRICS)
     late.log(0, ROWS[0])
     late.finish(RECORD)
-print("late", time.monotonic() - started)
 """
 
 
 @pytest.mark.parametrize("fault", ["die", "hang", 500])
-def test_a_server_lost_on_the_way_delays_nothing_and_loses_nothing(tmp_path: Path, fault: Any) -> None:
+def test_wandb_online_loses_nothing_when_its_server_dies(tmp_path: Path, fault: Any) -> None:
     with LoopbackWandb() as server:
         process = start(LOSES_ITS_SERVER, tmp_path, extra=server.environment())
         assert process.stdout
@@ -286,17 +307,10 @@ def test_a_server_lost_on_the_way_delays_nothing_and_loses_nothing(tmp_path: Pat
         else:
             server.fault = fault
         output, _ = process.communicate("\n", timeout=60)
-        ended = time.monotonic()
     assert process.returncode == 0, output
-    lines = output.splitlines()
-    took = {line.split()[0]: float(line.split()[1]) for line in lines if not line.startswith("W&B")}
-    assert took["slowest"] < 1
-    assert took["finish"] < 5
-    assert took["late"] < 3
-    warnings = [line for line in lines if line.startswith("W&B")]
+    warnings = output.splitlines()
     assert len(warnings) == 4
     assert all("could not finish" in line and "python -m sweep sync" in line for line in warnings)
-    assert time.monotonic() - ended < 5
 
     with LoopbackWandb() as revived:
         sync("--include-online", *tmp_path.glob("wandb/*run-*"), extra=revived.environment())
@@ -307,7 +321,7 @@ def test_a_server_lost_on_the_way_delays_nothing_and_loses_nothing(tmp_path: Pat
             assert revived.run_of(f"late{number}").history == LOGGED[:1]
 
 
-def test_a_server_lost_between_two_trials_sends_the_next_offline(
+def test_wandb_online_goes_offline_when_the_server_dies_between_trials(
     tmp_path: Path, server: LoopbackWandb, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(LEAN, "init_timeout", 1)
@@ -338,7 +352,7 @@ mirror.finish(RECORD)
 
 
 @pytest.mark.parametrize("mode", ["offline", "online"])
-def test_nothing_of_the_machine_leaves_it(tmp_path: Path, server: LoopbackWandb, mode: str) -> None:
+def test_wandb_sends_nothing_of_the_machine(tmp_path: Path, server: LoopbackWandb, mode: str) -> None:
     checkout = tmp_path / "CANARY-path"
     checkout.mkdir()
     git = ["git", "-C", str(checkout), "-c", "user.name=CANARY-user", "-c", "user.email=CANARY@x.invalid"]

@@ -16,21 +16,21 @@ def adapters() -> list[object]:
     return [lora(init="both_random"), lora(init="normal", dropout=0.5), lora(init="pissa")]
 
 
-def test_a_loss_is_the_mean_over_all_held_out_rows() -> None:
+def test_evaluate_means_the_loss_over_all_held_out_rows() -> None:
     folded = attach(mlp(12, 20, 8), *adapters())
     expected = [(folded.merged(trial)(HELD_OUT.inputs) - HELD_OUT.targets).square().mean().item() for trial in range(3)]
     measured = [row["eval/loss"] for row in evaluate(folded, squared_error(), InOrder([HELD_OUT]))]
     assert measured == pytest.approx(expected, rel=1e-5)
 
 
-def test_values_do_not_depend_on_how_many_rows_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_does_not_depend_on_the_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     folded = attach(mlp(12, 20, 8), *adapters())
     whole = evaluate(folded, squared_error(), InOrder([HELD_OUT]))
     monkeypatch.setattr(module, "POSITIONS_AT_ONCE", 3 * 7 * 8)  # seven rows of eight outputs for each trial
     assert evaluate(folded, squared_error(), InOrder([HELD_OUT])) == [pytest.approx(row, rel=1e-6) for row in whole]
 
 
-def test_dropout_is_off_and_the_mode_is_restored() -> None:
+def test_evaluate_switches_dropout_off_and_restores_the_mode() -> None:
     folded = attach(mlp(12, 20, 8), lora(init="both_random", dropout=0.9))
     folded.model.train()
     first, second = (evaluate(folded, squared_error(), InOrder([HELD_OUT])) for _ in range(2))
@@ -41,7 +41,7 @@ def test_dropout_is_off_and_the_mode_is_restored() -> None:
     assert not folded.model.training
 
 
-def test_accuracy_and_wrong_counts_of_digits_by_hand() -> None:
+def test_evaluate_counts_right_and_wrong_digits_by_hand() -> None:
     model = mlp(3, 10)
     model.linears[0].weight.data = torch.zeros(10, 3)
     model.linears[0].weight.data[7, 0] = 1.0

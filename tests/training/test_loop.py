@@ -35,7 +35,7 @@ DOMAIN = InOrder(pairs(12, 8, rows=8, batches=20))
 
 @pytest.mark.parametrize("init", ["kaiming", "gaussian", "normal"])
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
-def test_the_first_update_from_b_zero_moves_b_alone(init: str, name: str) -> None:
+def test_train_from_b_zero_first_moves_b_alone(init: str, name: str) -> None:
     folded = attach(mlp(12, 20, 8), lora(init=init))
     before = bits(folded.model)
     run(folded, TASK, DOMAIN, [optimizer(name=name, lr=0.01)], training(steps=1))
@@ -50,7 +50,7 @@ def test_the_first_update_from_b_zero_moves_b_alone(init: str, name: str) -> Non
             assert change.median().item() == pytest.approx(0.01, rel=1e-3)
 
 
-def test_the_first_update_from_a_zero_moves_a_alone() -> None:
+def test_train_from_a_zero_first_moves_a_alone() -> None:
     folded = attach(mlp(12, 20, 8), lora(init="init_b"))
     before = bits(folded.model)
     run(folded, TASK, DOMAIN, [optimizer()], training(steps=1))
@@ -59,7 +59,7 @@ def test_the_first_update_from_a_zero_moves_a_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_accumulated_batches_are_one_bigger_batch(name: str) -> None:
+def test_train_accumulates_batches_as_one_bigger_batch(name: str) -> None:
     parts = DOMAIN.ordered[:12]
     whole = [
         Batch(torch.cat([b.inputs for b in parts[i : i + 3]]), torch.cat([b.targets for b in parts[i : i + 3]]))
@@ -81,7 +81,7 @@ def test_accumulated_batches_are_one_bigger_batch(name: str) -> None:
         torch.testing.assert_close(value, runs[1].folded.parameters[name_], atol=2e-6, rtol=1e-5)
 
 
-def test_the_loss_of_a_trial_is_the_mean_over_its_own_rows() -> None:
+def test_train_loss_is_the_mean_over_a_trials_own_rows() -> None:
     folded = attach(mlp(12, 20, 8), lora(), lora(init="both_random"))
     batch = DOMAIN.ordered[0]
     expected = [TASK.loss(folded.merged(trial)(batch.inputs), batch.targets).mean().item() for trial in range(2)]
@@ -89,7 +89,7 @@ def test_the_loss_of_a_trial_is_the_mean_over_its_own_rows() -> None:
     assert losses == pytest.approx(expected, rel=1e-5)
 
 
-def test_equal_seeds_see_equal_batches_and_others_do_not() -> None:
+def test_train_shows_equal_seeds_equal_batches_and_others_not() -> None:
     domain = toy_regression(regression()).target
     folded = attach(mlp(12, 20, 8), lora(), lora(), lora(), seeds=[0, 0, 0])
     done = run(folded, TASK, domain, [optimizer()] * 3, training(steps=3), seeds=[5, 6, 5])
@@ -97,7 +97,7 @@ def test_equal_seeds_see_equal_batches_and_others_do_not() -> None:
     assert done.losses(0)[0] != done.losses(1)[0]
 
 
-def test_an_epoch_shows_every_example_once() -> None:
+def test_train_shows_every_example_once_an_epoch() -> None:
     numbers = torch.arange(10.0)[:, None]
     domain = Examples(Batch(numbers, numbers), Batch(numbers, numbers))
     drawn = domain.batches(torch.Generator().manual_seed(0), 4)
@@ -108,7 +108,7 @@ def test_an_epoch_shows_every_example_once() -> None:
     assert torch.equal(torch.cat([next(again).inputs for _ in range(5)])[:, 0], seen)
 
 
-def test_rows_come_at_their_intervals_and_at_the_end() -> None:
+def test_train_gives_rows_at_their_intervals_and_at_the_end() -> None:
     calls: list[int] = []
 
     def evaluate() -> list[dict[str, float]]:
@@ -159,7 +159,7 @@ def test_each_trial_goes_back_to_its_best_evaluation_and_to_the_first_of_equal_o
 
 
 @pytest.mark.parametrize("lr", [1e10, 1e30, 1e300])
-def test_divergence_is_one_trials_own(lr: float) -> None:
+def test_train_stops_a_diverged_trial_alone(lr: float) -> None:
     def pack(*rates: float) -> Any:
         folded = attach(mlp(12, 20, 8), *(lora(init="pissa"),) * len(rates))
         settings = [
@@ -182,7 +182,7 @@ def test_divergence_is_one_trials_own(lr: float) -> None:
             assert torch.equal(together.folded.parameters[name][trial], value[0])
 
 
-def test_a_pack_stops_when_every_trial_has_diverged() -> None:
+def test_train_stops_when_every_trial_has_diverged() -> None:
     steps: list[int] = []
     folded = attach(mlp(12, 20, 8), lora(init="pissa"), lora(init="pissa"))
     settings = [optimizer(name="sgd", lr=1e30)] * 2
@@ -202,7 +202,7 @@ class Copying(nn.Module):
         return x @ self.weight
 
 
-def test_an_adapter_that_is_cut_off_from_the_loss_is_an_error() -> None:
+def test_train_refuses_an_adapter_that_is_cut_off_from_the_loss() -> None:
     folded = attach(mlp(12, 8), lora(init="both_random"))
     layer = folded.layers["layers.0"]
     copying = Copying(layer.base.weight.T, layer.lora_A[0].T, layer.lora_B[0].T)
@@ -226,7 +226,7 @@ class Endless:
             yield Batch(x, x @ randn(12, 8))
 
 
-def test_full_fine_tuning_learns_a_linear_map_exactly() -> None:
+def test_train_in_full_learns_a_linear_map_exactly() -> None:
     folded = fold_full(mlp(12, 8))
     settings = [optimizer(name="adam", lr=0.1, schedule="cosine")]
     done = run(folded, TASK, Endless(), settings, training(steps=300, batch_size=64))

@@ -66,7 +66,7 @@ def keywords(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("settings", "kind"), CASES)
-def test_one_trial_is_torch_optim_bit_for_bit(settings: dict[str, Any], kind: Any) -> None:
+def test_optimizer_of_one_trial_is_torch_optim_bit_for_bit(settings: dict[str, Any], kind: Any) -> None:
     rates = [3e-3 / (1 + step) for step in range(STEPS)]
     [mine] = ours([optimizer(**settings)], [rates])
     for own, their in zip(mine, theirs(kind, 0, rates, **keywords(settings)), strict=True):
@@ -74,7 +74,7 @@ def test_one_trial_is_torch_optim_bit_for_bit(settings: dict[str, Any], kind: An
 
 
 @pytest.mark.parametrize(("settings", "kind"), CASES)
-def test_each_trial_of_a_pack_is_torch_optim_with_its_own_rate_and_decay(settings: dict[str, Any], kind: Any) -> None:
+def test_optimizer_of_a_pack_is_torch_optim_for_each_rate_and_decay(settings: dict[str, Any], kind: Any) -> None:
     levels = [(1e-3, 0.0), (3e-2, 0.1), (1e-4, 0.3)]
     each = [settings | {"lr": lr, "weight_decay": decay} for lr, decay in levels]
     rates = [[lr * (1 + step % 3) for step in range(STEPS)] for lr, _ in levels]
@@ -86,7 +86,7 @@ def test_each_trial_of_a_pack_is_torch_optim_with_its_own_rate_and_decay(setting
 
 
 @pytest.mark.parametrize("settings", [{}, {"name": "adam", "weight_decay": 0.1}, {"name": "sgd", "momentum": 0.9}])
-def test_lora_plus_is_torch_optim_with_two_groups_bit_for_bit(settings: dict[str, Any]) -> None:
+def test_optimizer_of_lora_plus_is_torch_optim_with_two_groups_bit_for_bit(settings: dict[str, Any]) -> None:
     """Three trials at ratios 1, 4 and 16: A (4, 12), B (20, 4) and a bias (20,), the last two at the higher rate."""
     each = [optimizer(**{"weight_decay": 0.1, **settings}, lr_ratio=ratio) for ratio in (1.0, 4.0, 16.0)]
     names = ["x.lora_A", "x.lora_B", "x.bias"]
@@ -115,13 +115,13 @@ def test_lora_plus_is_torch_optim_with_two_groups_bit_for_bit(settings: dict[str
             assert torch.equal(own[trial], their.data)
 
 
-def test_without_lora_plus_there_is_one_rate_for_each_trial() -> None:
+def test_optimizer_without_lora_plus_has_one_rate_for_each_trial() -> None:
     rows = TrialRows({"x.lora_A": nn.Parameter(randn(2, 3, 2)), "x.lora_B": nn.Parameter(randn(2, 4, 3))}, 2)
     assert lr_ratios(rows, [optimizer(), optimizer()]).tolist() == [[1.0], [1.0]]
     assert lr_ratios(rows, [optimizer(), optimizer(lr_ratio=8)]).tolist() == [[1.0, 1.0], [1.0, 8.0]]
 
 
-def test_clipping_is_that_of_torch_for_each_trial_by_itself() -> None:
+def test_optimizer_clips_each_trial_by_itself_as_torch_does() -> None:
     # SGD at rate 1: the change is the clipped gradient itself. The norm is a sum in another order: 1e-6 relative.
     levels = [0.5, None, 3.0, 1e3]
     pack = ours([optimizer(name="sgd", clip_norm=level) for level in levels], [[1.0] * 3] * 4)
@@ -133,11 +133,11 @@ def test_clipping_is_that_of_torch_for_each_trial_by_itself() -> None:
         assert is_clipped == (level in (0.5, 3.0))
 
 
-def test_nobody_clips_when_no_trial_asks_for_it() -> None:
+def test_optimizer_clips_nothing_unless_asked() -> None:
     assert clip_norms([optimizer(), optimizer()], torch.device("cpu")) is None
 
 
-def test_a_tensor_without_a_gradient_is_reported_and_gets_zero() -> None:
+def test_optimizer_reports_a_tensor_without_a_gradient_and_gives_it_zero() -> None:
     parameters = {name: nn.Parameter(randn(2, 3, seed=seed)) for seed, name in enumerate(("with", "without"))}
     rows = TrialRows(parameters, 2)
     parameters["with"].grad = torch.ones(2, 3)
@@ -147,7 +147,7 @@ def test_a_tensor_without_a_gradient_is_reported_and_gets_zero() -> None:
     assert not rows.gradients.any()
 
 
-def test_parameters_become_views_of_their_trials_row() -> None:
+def test_optimizer_makes_parameters_views_of_their_trials_row() -> None:
     parameters = {"a": nn.Parameter(randn(2, 3, 2)), "b": nn.Parameter(randn(2, 5))}
     before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     rows = TrialRows(parameters, 2)

@@ -20,12 +20,12 @@ from tests.support.builders import optimizer
         ({"schedule": "cosine", "warmup_steps": 8}, [1 / 8, 2 / 8, 3 / 8, 4 / 8]),
     ],
 )
-def test_four_steps_by_hand(settings: dict[str, object], expected: list[float]) -> None:
+def test_schedule_of_four_steps_by_hand(settings: dict[str, object], expected: list[float]) -> None:
     setting = optimizer(**settings)
     assert [factor(setting, step, 4) for step in (1, 2, 3, 4)] == pytest.approx(expected, rel=1e-12)
 
 
-def test_each_trial_has_its_own_rate_and_schedule() -> None:
+def test_schedule_of_each_trial_is_its_own() -> None:
     settings = [optimizer(lr=0.4, schedule="linear"), optimizer(lr=2.0), optimizer(lr=0.4, warmup_steps=2)]
     rates = learning_rates(settings, 4)
     assert rates.shape == (4, 3, 1)
@@ -34,7 +34,7 @@ def test_each_trial_has_its_own_rate_and_schedule() -> None:
     torch.testing.assert_close(rates[..., 0], torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
 
 
-def test_linear_decay_is_that_of_hugging_face_trainers() -> None:
+def test_schedule_linear_is_that_of_hugging_face_trainers() -> None:
     """Their ``get_linear_schedule_with_warmup`` multiplies update i (from 0) by (steps − i) / (steps − warmup)."""
     setting = optimizer(schedule="linear", warmup_steps=3)
     ours = [factor(setting, step, 10) for step in range(4, 11)]

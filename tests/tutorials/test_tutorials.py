@@ -56,7 +56,7 @@ SAYS = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_page_shows_what_the_trials_show(
+def test_tutorial_shows_what_the_trials_show(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep(f"+ablation=tutorial_{name}", *SMALL[name], "tracker=none", cwd=tmp_path)
@@ -67,7 +67,7 @@ def test_a_page_shows_what_the_trials_show(
     assert (tmp_path / "outputs" / "tutorials" / f"{name}.md").read_text() + "\n" == page
 
 
-def test_what_was_not_trained_is_asked_for(
+def test_tutorial_asks_for_what_was_not_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,14 +1,22 @@
 "use strict";
-// Drawing on 2D canvases: learning curves with bands, and parallel coordinates. No global state.
+// Drawing on 2D canvases: colours of the page's light or dark theme, axes, curves, and the tooltip over them.
 
 const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00"];
-const VIRIDIS = ["#440154", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39", "#dfe318"];
-const MOST_CURVES = 8;
+const PALETTE_DARK = ["#4FA8DC", "#F08A45", "#35C79B", "#E39CC6", "#F0B73C", "#8FD0F5", "#E8E8E8", "#C2C24A"];
+const VIRIDIS = ["#440154", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#8fca2f", "#c5c015"];
+const VIRIDIS_DARK = ["#a986d6", "#8b92de", "#64a5d8", "#45b6bd", "#3fc79d", "#72d87c", "#b2e04f", "#ece84c"];
+const MOST_OVERLAPPING = 6;
+const DARK = window.matchMedia("(prefers-color-scheme: dark)");
 
-function tidy(value) {
-  if (value === null || value === undefined) return "–";
-  if (typeof value !== "number" || Number.isInteger(value)) return String(value);
-  return String(+value.toPrecision(4));
+function shade(name) { return getComputedStyle(document.documentElement).getPropertyValue(name).trim(); }
+
+function scaleColours() { return DARK.matches ? VIRIDIS_DARK : VIRIDIS; }
+
+function groupColours(levels) {
+  const numbers = levels.length > 2 && levels.every((level) => level !== "" && !isNaN(level)), scale = scaleColours();
+  const palette = DARK.matches ? PALETTE_DARK : PALETTE;
+  return levels.map((_, i) => numbers
+    ? scale[Math.round((i / (levels.length - 1)) * (scale.length - 1))] : palette[i % palette.length]);
 }
 
 function clipped(text, length) {
@@ -42,121 +50,119 @@ function logTicks(low, high) {
   return ticks;
 }
 
-function groupColours(levels) {
-  const numbers = levels.length > 2 && levels.every((level) => level !== "" && !isNaN(level));
-  return levels.map((_, i) => numbers
-    ? VIRIDIS[Math.round((i / (levels.length - 1)) * (VIRIDIS.length - 1))] : PALETTE[i % PALETTE.length]);
-}
-
-// What stands for several numbers: n, mean and t interval, as analysis/statistics/intervals.py computes them.
-function summarise(values, quantiles) {
-  let n = 0, mean = 0, squares = 0;
-  for (const value of values) {
-    const d = value - mean;
-    mean += d / ++n;
-    squares += d * (value - mean);
+// The ranges of all curves together: steps, and values with their intervals; null where there is no value.
+function extent(lines) {
+  let x0 = Infinity, x1 = -Infinity, y0 = Infinity, y1 = -Infinity;
+  for (const { steps, mean, low, high } of lines) {
+    for (let i = 0; i < steps.length; i++) {
+      if (!Number.isFinite(mean[i])) continue;
+      const least = low ? low[i] : mean[i], most = high ? high[i] : mean[i];
+      if (steps[i] < x0) x0 = steps[i];
+      if (steps[i] > x1) x1 = steps[i];
+      if (least < y0) y0 = least;
+      if (most > y1) y1 = most;
+    }
   }
-  const half = n > 1 ? quantiles[n - 2] * Math.sqrt(squares / (n - 1) / n) : 0;
-  return n ? { n, mean, low: mean - half, high: mean + half } : { n, mean: NaN, low: NaN, high: NaN };
+  if (y0 > y1) return null;
+  return y0 === y1 ? { x0, x1, y0: y0 - 0.5, y1: y1 + 0.5 } : { x0, x1, y0, y1 };
 }
 
-// Mean over the rows of one seed first, then the summary over seeds; a value of NaN or null does not count.
-function summaryBySeed(rows, valueOf, seedOf, quantiles) {
-  const seeds = new Map();
-  for (const row of rows) {
-    const value = valueOf(row);
-    if (value === null || value !== value) continue;
-    const seed = seedOf(row), before = seeds.get(seed) || [0, 0];
-    seeds.set(seed, [before[0] + value, before[1] + 1]);
-  }
-  return summarise([...seeds.values()].map(([sum, count]) => sum / count), quantiles);
-}
-
-function bandsBySeed(rows, curve, seedOf, quantiles) {
-  const size = curve.steps.length;
-  const at = curve.steps.map((_, s) => summaryBySeed(rows, (row) => curve.values[row * size + s], seedOf, quantiles));
-  return { mean: at.map((item) => item.mean), low: at.map((item) => item.low), high: at.map((item) => item.high),
-    seeds: new Set(rows.map(seedOf)).size };
-}
-
-function drawCurves(canvas, title, steps, series) {
-  const height = 340, [pen, width] = surface(canvas, height);
-  const left = 56, right = 150, top = 26, bottom = 34;
-  const ys = series.flatMap((item) => [...item.low, ...item.high]).filter((y) => y === y);
-  pen.fillStyle = "#1b1b1b";
-  pen.fillText(title, left, 14);
-  if (!ys.length) { pen.fillText("no logged value for these trials", left, height / 2); return; }
-  let y0 = Math.min(...ys), y1 = Math.max(...ys);
-  if (y0 === y1) { y0 -= 0.5; y1 += 0.5; }
-  const x0 = steps[0], x1 = steps[steps.length - 1];
-  const X = (s) => left + (width - left - right) * (x1 > x0 ? (s - x0) / (x1 - x0) : 0.5);
+// Axes in a box of the canvas; returns where a step and a value stand. Values that span a factor of 20 get a log scale.
+function axes(pen, { x0, x1, y0, y1 }, box) {
   const wide = y0 > 0 && y1 > 20 * y0, scale = wide ? Math.log : (y) => y;
-  const Y = (y) => top + (height - top - bottom) * (1 - (scale(y) - scale(y0)) / (scale(y1) - scale(y0)));
-  for (const t of wide ? logTicks(y0, y1) : niceTicks(y0, y1, 5)) {
-    pen.fillStyle = "#e6e6e6"; pen.fillRect(left, Y(t), width - left - right, 1);
-    pen.fillStyle = "#444"; pen.textAlign = "right"; pen.fillText(tidy(t), left - 6, Y(t) + 4);
+  const X = (s) => box.left + box.wide * (x1 > x0 ? (s - x0) / (x1 - x0) : 0.5);
+  const Y = (y) => box.top + box.tall * (1 - (scale(y) - scale(y0)) / (scale(y1) - scale(y0)));
+  for (const t of wide ? logTicks(y0, y1) : niceTicks(y0, y1, box.tall > 150 ? 5 : 3)) {
+    pen.fillStyle = shade("--grid"); pen.fillRect(box.left, Y(t), box.wide, 1);
+    pen.fillStyle = shade("--soft"); pen.textAlign = "right"; pen.fillText(tidy(t), box.left - 6, Y(t) + 4);
   }
-  pen.textAlign = "center";
-  for (const t of niceTicks(x0, x1, 6)) pen.fillText(tidy(t), X(t), height - bottom + 16);
-  pen.fillText("step", left + (width - left - right) / 2, height - 4);
+  pen.textAlign = "center"; pen.fillStyle = shade("--soft");
+  for (const t of niceTicks(x0, x1, Math.max(2, Math.min(6, box.wide / 70)))) pen.fillText(tidy(t), X(t), box.top + box.tall + 15);
   pen.textAlign = "left";
-  series.forEach((item, index) => {
-    const at = steps.map((_, s) => s).filter((s) => item.mean[s] === item.mean[s]);
-    pen.fillStyle = item.colour; pen.strokeStyle = item.colour;
-    pen.globalAlpha = 0.18; pen.beginPath();
-    at.forEach((s) => pen.lineTo(X(steps[s]), Y(item.low[s])));
-    [...at].reverse().forEach((s) => pen.lineTo(X(steps[s]), Y(item.high[s])));
+  return { X, Y };
+}
+
+function trace(pen, { X, Y }, line, colour, width) {
+  const at = line.steps.map((_, i) => i).filter((i) => Number.isFinite(line.mean[i]));
+  pen.strokeStyle = colour;
+  if (line.low) {
+    pen.fillStyle = colour; pen.globalAlpha = 0.18; pen.beginPath();
+    for (const i of at) pen.lineTo(X(line.steps[i]), Y(line.low[i]));
+    for (const i of at.reverse()) pen.lineTo(X(line.steps[i]), Y(line.high[i]));
     pen.fill();
-    pen.globalAlpha = 1; pen.lineWidth = 1.8; pen.beginPath();
-    at.forEach((s) => pen.lineTo(X(steps[s]), Y(item.mean[s])));
-    pen.stroke();
-    const y = top + 10 + index * 18;
-    pen.fillRect(width - right + 12, y - 5, 16, 3);
-    pen.fillStyle = "#1b1b1b";
-    pen.fillText(clipped(item.name, 13) + " (n=" + item.seeds + ")", width - right + 34, y);
+    pen.globalAlpha = 1; at.reverse();
+  }
+  pen.lineWidth = width; pen.beginPath();
+  for (const i of at) pen.lineTo(X(line.steps[i]), Y(line.mean[i]));
+  if (at.length === 1) pen.arc(X(line.steps[at[0]]), Y(line.mean[at[0]]), width, 0, 7);
+  pen.stroke();
+}
+
+// chart: {title, groups: [{name, colour}], lines: [{name, group, steps, mean, low?, high?}]}, group being a place in groups.
+// `range` is that of the axes.
+// Groups overlap in one panel up to six; above, each has a panel of its own, all on the same axes.
+function drawCurves(canvas, { title, groups, lines, range = extent(lines) }) {
+  const across = Math.max(1, Math.floor(canvas.parentElement.clientWidth / 210));
+  const apart = groups.length > MOST_OVERLAPPING, rows = Math.ceil(groups.length / across);
+  const [pen, width] = surface(canvas, apart ? 24 + 170 * rows : 340);
+  canvas.panels = [];
+  pen.fillStyle = shade("--ink");
+  const narrow = width < 560;
+  pen.fillText(clipped(title, Math.floor(width / 6.2)), 4, 14);
+  if (!range) { pen.fillText("no logged value for these trials", 56, 120); return; }
+  const thin = lines.length > 3 * groups.length ? 1 : 1.8;
+  if (apart) {
+    groups.forEach(({ name, colour }, place) => {
+      const wide = width / across, left = (place % across) * wide + 46, top = 24 + Math.floor(place / across) * 170 + 18;
+      const panel = axes(pen, range, { left, top, wide: wide - 62, tall: 116 });
+      pen.fillStyle = shade("--ink"); pen.fillText(clipped(name, 30), left, top - 5);
+      const mine = lines.filter((line) => line.group === place);
+      if (mine[0]?.low) for (const line of lines) trace(pen, panel, { ...line, low: null }, shade("--faint"), 0.7);
+      for (const line of mine) trace(pen, panel, line, colour, thin);
+      canvas.panels.push({ ...panel, lines: mine, left, right: left + wide - 62, top, bottom: top + 116 });
+    });
+    return;
+  }
+  const right = narrow ? 14 : 170, foot = narrow ? 34 + 18 * groups.length : 34;
+  const box = { left: 56, top: 26, wide: width - 56 - right, tall: 340 - 26 - foot };
+  const panel = axes(pen, range, box);
+  pen.textAlign = "center"; pen.fillText("step", box.left + box.wide / 2, box.top + box.tall + 30); pen.textAlign = "left";
+  for (const line of lines) trace(pen, panel, line, groups[line.group].colour, thin);
+  canvas.panels.push({ ...panel, lines, left: box.left, right: box.left + box.wide, top: box.top, bottom: box.top + box.tall });
+  groups.forEach(({ name, colour }, place) => {
+    const x = narrow ? box.left : width - right + 12, y = narrow ? box.top + box.tall + 48 + 18 * place : 36 + 18 * place;
+    pen.fillStyle = colour; pen.fillRect(x, y - 5, 16, 3);
+    pen.fillStyle = shade("--ink"); pen.fillText(clipped(name, narrow ? 40 : 20), x + 22, y);
   });
 }
 
-// axes: [{name, position(row) -> 0…1 or null, ticks: [[text, 0…1]]}]; returns where each axis stands, for brushing.
-function drawParallel(canvas, rows, axes, brushes) {
-  const height = 300, [pen, width] = surface(canvas, height);
-  const top = 34, bottom = 14, left = 46, right = 74, tall = height - top - bottom;
-  const places = axes.map((_, j) => left + ((width - left - right) * j) / Math.max(1, axes.length - 1));
-  const last = axes[axes.length - 1], paths = VIRIDIS.map(() => new Path2D());
-  const ends = rows.map(last.position).filter((p) => p !== null).sort((a, b) => a - b);
-  const limits = VIRIDIS.slice(1).map((_, i) => ends[Math.floor(((i + 1) * ends.length) / VIRIDIS.length)]);
-  for (const row of rows) {
-    const end = last.position(row);
-    if (end === null) continue;
-    const path = paths[limits.filter((limit) => end >= limit).length];
-    let started = false;
-    axes.forEach((axis, j) => {
-      const p = axis.position(row);
-      if (p === null) { started = false; return; }
-      const y = top + tall * (1 - p);
-      if (started) path.lineTo(places[j], y); else path.moveTo(places[j], y);
-      started = true;
-    });
+// Which line is at this point of the canvas: the one with the nearest drawn value, at most 12 pixels away.
+function lineAt(canvas, x, y) {
+  const panel = (canvas.panels ?? []).find((one) => x > one.left - 12 && x < one.right + 12 && y > one.top - 12 && y < one.bottom + 12);
+  let nearest = null, least = 12 ** 2;
+  for (const line of panel?.lines ?? []) {
+    for (let i = 0; i < line.steps.length; i++) {
+      const away = (panel.X(line.steps[i]) - x) ** 2 + (panel.Y(line.mean[i]) - y) ** 2;
+      if (away < least) { least = away; nearest = { line, at: i }; }
+    }
   }
-  pen.globalAlpha = Math.max(0.04, Math.min(0.7, 120 / Math.max(1, rows.length)));
-  paths.forEach((path, i) => { pen.strokeStyle = VIRIDIS[i]; pen.stroke(path); });
-  pen.globalAlpha = 1;
-  const room = (width - left - right) / Math.max(1, axes.length - 1);
-  axes.forEach((axis, j) => {
-    pen.fillStyle = "#1b1b1b"; pen.textAlign = "center";
-    pen.fillText(clipped(axis.name, Math.max(6, Math.floor(room / 7))), places[j], j % 2 && room < 70 ? 26 : 13);
-    pen.fillStyle = "#555"; pen.fillRect(places[j], top, 1, tall);
-    pen.textAlign = "left";
-    for (const [text, p] of axis.ticks) {
-      const shown = clipped(text, 14), y = top + tall * (1 - p), wide = pen.measureText(shown).width;
-      pen.fillStyle = "rgba(255,255,255,0.78)"; pen.fillRect(places[j] + 3, y - 7, wide + 3, 14);
-      pen.fillStyle = "#333"; pen.fillText(shown, places[j] + 4, y + 4);
-    }
-    const brush = brushes[axis.key];
-    if (brush) {
-      pen.fillStyle = "rgba(213,94,0,0.35)";
-      pen.fillRect(places[j] - 6, top + tall * (1 - brush[1]), 12, tall * (brush[1] - brush[0]));
-    }
-  });
-  return { places, top, tall };
+  if (!nearest) return null;
+  const { line, at } = nearest, interval = line.low ? " [" + tidy(line.low[at]) + ", " + tidy(line.high[at]) + "]" : "";
+  return line.name + "\nstep " + line.steps[at] + ": " + tidy(line.mean[at]) + interval;
+}
+
+// Shows what `textAt(x, y)` says of the point under the mouse, beside it.
+function tooltip(canvas, textAt) {
+  canvas.onmousemove = (event) => {
+    const text = textAt(event.offsetX, event.offsetY);
+    let tip = $("tip");
+    if (!text) { tip?.remove(); return; }
+    tip ??= element("div");
+    tip.id = "tip"; tip.textContent = text;
+    canvas.parentElement.append(tip);
+    const room = canvas.clientWidth - tip.offsetWidth;
+    tip.style.left = Math.max(0, Math.min(room, event.offsetX + 14)) + "px";
+    tip.style.top = event.offsetY + 14 + "px";
+  };
+  canvas.onmouseleave = () => $("tip")?.remove();
 }

@@ -1,19 +1,5 @@
 "use strict";
-// The interactive part: state, filters, table, differences. Text reaches the page only through textContent.
-
-const $ = (id) => document.getElementById(id);
-
-function element(tag, text, parent) {
-  const made = document.createElement(tag);
-  if (text !== null && text !== undefined) made.textContent = text;
-  if (parent) parent.append(made);
-  return made;
-}
-
-async function unpacked(id) {
-  const bytes = Uint8Array.from(atob($(id).textContent), (c) => c.charCodeAt(0));
-  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
-}
+// The interactive part: state, filters, table, differences. The state is in the page's address.
 
 async function start() {
   const data = JSON.parse(new TextDecoder().decode(await unpacked("data")));
@@ -26,6 +12,7 @@ async function start() {
   for (const curve of data.curves) {
     curve.values = numbers.subarray(curve.offset, curve.offset + count * curve.steps.length);
   }
+  const rowOf = new Map(column.trial_id.map((id, row) => [id, row]));
   const fresh = { filters: {}, brushes: {}, group: data.group, metric: data.metric, sort: data.metric,
     ascending: meaning[data.metric].better !== "higher", page: 0, picked: [] };
   const state = Object.assign(fresh, remembered());
@@ -43,7 +30,7 @@ async function start() {
       sort: (v) => data.shown.includes(v) || data.metrics.includes(v),
       ascending: (v) => typeof v === "boolean",
       page: (v) => Number.isInteger(v) && v >= 0,
-      picked: (v) => Array.isArray(v) && v.every((row) => Number.isInteger(row) && row >= 0 && row < count),
+      picked: (v) => Array.isArray(v) && v.every((id) => rowOf.has(id)),
     };
     return Object.fromEntries(Object.entries(given ?? {}).filter(([key, value]) => Object.hasOwn(allowed, key) && allowed[key](value)));
   }
@@ -141,17 +128,19 @@ async function start() {
   }
 
   function curves(rows) {
-    const curve = data.curves.find((c) => c.metric === state.metric) || data.curves[0];
+    const logged = meaning[state.metric].curve;
+    const curve = data.curves.find((c) => c.metric === logged) || data.curves[0];
     if (!curve) { $("note").textContent = "These trials have no history."; return; }
     const groups = grouped(rows), order = orderOf(groups);
-    const shown = order.slice(0, MOST_CURVES), tints = groupColours(shown);
-    const series = shown.map((name, i) => ({ name, colour: tints[i],
-      ...bandsBySeed(groups.get(name), curve, (row) => level("seed", row), data.quantiles) }));
+    const tints = groupColours(order);
+    const bands = order.map((name) => bandsBySeed(groups.get(name), curve, (row) => level("seed", row), data.quantiles));
     const title = meaning[curve.metric].label + " by " + meaning[state.group].label + ": mean and " + data.interval + " over seeds, after averaging each seed's trials";
-    drawCurves($("curve"), title, curve.steps, series);
-    $("curve").series = series;
-    const other = curve.metric === state.metric ? "" : meaning[state.metric].label + " was not logged while training. ";
-    $("note").textContent = other + (order.length > shown.length ? shown.length + " of " + order.length + " levels are drawn." : "");
+    drawCurves($("curve"), {
+      title, groups: order.map((name, i) => ({ name: name + " (n=" + bands[i].seeds + ")", colour: tints[i] })),
+      lines: bands.map((band, group) => ({ ...band, group, name: order[group] + " (n=" + band.seeds + ")", steps: curve.steps })),
+    });
+    $("curve").series = bands.map((band, i) => ({ name: order[i], ...band }));
+    $("note").textContent = curve.metric === logged ? "" : meaning[state.metric].label + " was not logged while training. ";
   }
 
   function means(rows) {
@@ -205,11 +194,12 @@ async function start() {
     const body = element("tbody", null, made);
     for (const row of sorted.slice(state.page * 50, state.page * 50 + 50)) {
       const line = element("tr", null, body), box = element("input", null, element("td", null, line));
-      box.type = "checkbox"; box.checked = state.picked.includes(row);
-      box.setAttribute("aria-label", "compare " + column.trial_id[row]);
+      const id = column.trial_id[row];
+      box.type = "checkbox"; box.checked = state.picked.includes(id);
+      box.setAttribute("aria-label", "compare " + id);
       line.className = box.checked ? "picked" : "";
       box.onchange = () => {
-        state.picked = box.checked ? [...state.picked, row] : state.picked.filter((r) => r !== row);
+        state.picked = box.checked ? [...state.picked, id] : state.picked.filter((other) => other !== id);
         line.className = box.checked ? "picked" : "";
         difference(); remember();
       };
@@ -221,15 +211,15 @@ async function start() {
   }
 
   function difference() {
-    const box = $("difference"), picked = state.picked.filter((row) => row < count);
+    const box = $("difference"), picked = state.picked.map((id) => rowOf.get(id));
     box.textContent = picked.length < 2 ? "Pick two or more trials in the table to see what differs." : "";
     if (picked.length < 2) return;
     const made = element("table", null, box), head = element("tr", null, element("thead", null, made));
-    element("th", "", head);
-    for (const row of picked) element("th", clipped(level(data.shown[0], row), 26), head).title = level(data.shown[0], row);
+    element("td", "", head);
+    for (const row of picked) element("th", clipped(level(data.name, row), 26), head).title = level(data.name, row);
     const body = element("tbody", null, made);
     for (const { name, label } of data.columns) {
-      if (name === data.shown[0] || picked.every((row) => column[name][row] === column[name][picked[0]])) continue;
+      if (name === data.name || picked.every((row) => column[name][row] === column[name][picked[0]])) continue;
       const line = element("tr", null, body), title = element("th", label, line);
       title.scope = "row"; title.title = name;
       for (const row of picked) cellOf(line, name, row).className = "differs";
@@ -252,9 +242,12 @@ async function start() {
     };
   }
 
-  function remember() {
-    const kept = { ...state, brushes: state.brushes };
-    history.replaceState(null, "", "#" + encodeURIComponent(JSON.stringify(kept)));
+  function remember() { history.replaceState(null, "", "#" + encodeURIComponent(JSON.stringify(state))); }
+
+  function described(row) {
+    if (row === null) return "";
+    const lines = data.shown.filter((name) => name !== data.name).map((name) => meaning[name].label + ": " + tidy(column[name][row]));
+    return [level(data.name, row), ...lines].join("\n");
   }
 
   function draw() {
@@ -264,7 +257,9 @@ async function start() {
       button.setAttribute("aria-pressed", on);
     }
     $("count").textContent = rows.length + " of " + count + " trials";
-    brushing(drawParallel($("parallel"), rows, axes, state.brushes), axes);
+    const layout = drawParallel($("parallel"), rows, axes, state.brushes);
+    brushing(layout, axes);
+    tooltip($("parallel"), (x, y) => described(rowAt(layout, rows, axes, x, y)));
     curves(rows);
     means(rows);
     table(rows);
@@ -276,7 +271,9 @@ async function start() {
 
   filters();
   draw();
+  tooltip($("curve"), (x, y) => lineAt($("curve"), x, y));
   window.addEventListener("resize", draw);
+  DARK.addEventListener("change", draw);
   if (data.refresh) setTimeout(() => location.reload(), 1000 * data.refresh);
   document.documentElement.dataset.ready = performance.now();
 }

@@ -42,9 +42,9 @@ PEFT_INITS: dict[Any, str] = {
 OTHERS_THAT_MOVE_THE_BASE = ("corda", "loftq", "lora_ga")
 """PEFT's initialisations that rewrite the base and that we do not have; its ``lora_ga`` is not ours."""
 LARGEST_CONFIG = 2**20
-"""Bytes of an adapter_config.json."""
+"""Largest adapter_config.json, in bytes."""
 LARGEST_WEIGHTS = 2**34
-"""Bytes of the weights of an adapter."""
+"""Largest weights of an adapter, in bytes."""
 LARGEST_NUMBER = 10**9
 FLOATING = ("F64", "F32", "F16", "BF16")
 NUMBERS = ("r", "lora_alpha", "lora_dropout")
@@ -169,15 +169,15 @@ def check_start(
     }
     try:
         with safe_open(folder / WEIGHTS_FILE["lora"], framework="pt") as file:
-            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ConfigError([f"adapter.peft = {str(folder)!r}: {WEIGHTS_FILE['lora']} is damaged ({error})"]) from None
-    faults = [f"{key} is missing" for key in expected.keys() - found.keys()]
-    faults += [f"{key} belongs to nothing that is adapted" for key in found.keys() - expected.keys()]
+    faults = [f"{key} is missing" for key in expected.keys() - shapes.keys()]
+    faults += [f"{key} belongs to nothing that is adapted" for key in shapes.keys() - expected.keys()]
     faults += [
-        f"{key} is {found[key]}, not {expected[key]}"
-        for key in expected.keys() & found.keys()
-        if found[key] != expected[key]
+        f"{key} is {shapes[key]}, not {expected[key]}"
+        for key in expected.keys() & shapes.keys()
+        if shapes[key] != expected[key]
     ]
     if faults:
         more = f" and {len(faults) - 3} others" if len(faults) > 3 else ""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from filelock import FileLock
 from safetensors import safe_open
@@ -20,6 +21,7 @@ from sweep.errors import ConfigError
 from sweep.files import replace_file
 from sweep.models import hugging_face
 from sweep.models.folder import folder_of, sha256_of
+from sweep.models.outline import outline_of
 from sweep.tasks import texts
 from sweep.tasks.causal_lm.blocks import in_blocks, padded
 from sweep.tasks.causal_lm.generate import Prompt, prompts_of
@@ -81,7 +83,7 @@ def fingerprint(options: CausalLMOptions, cache_folder: Path) -> str:
     if parts[1].held_out is not None:
         named += f" test:{_sha256(_content(parts[1].held_out))}"
     if any(isinstance(split.train[0], Chat) for split in parts):
-        named += f" template:{_sha256(hugging_face.tokenizer_of(folder).chat_template or '')}"
+        named += f" template:{_sha256(outline_of(folder, cache_folder).template or '')}"
     return f"{named} model:{model}"
 
 
@@ -106,14 +108,18 @@ def domain_of(split: Split, options: CausalLMOptions, cache_folder: Path) -> tup
     """
     folder = folder_of(options.model, cache_folder)
     make = _windows if split.is_text else _blocks
-    settings = {
+    return make(split, options, folder, cache_folder, _settings(split, folder))
+
+
+def _settings(split: Split, folder: Path) -> dict[str, Any]:
+    """What all that is made of the rows depends on."""
+    return {
         "format": FORMAT,
         "rows": _sha256(_content(split.train)),
         "held_out": split.held_out and _sha256(_content(split.held_out)),
         "model": sha256_of(folder),
         "tokenizers": version("tokenizers"),
     }
-    return make(split, options, folder, cache_folder, settings)
 
 
 def _windows(
@@ -123,13 +129,14 @@ def _windows(
 
     def make() -> tuple[dict[str, Tensor], tuple[str, ...]]:
         parts = {"train": split.train} | ({"held_out": split.held_out} if split.held_out else {})
-        return {name: joined_tokens(rows, folder) for name, rows in parts.items()}, ()
+        tokens = {name: joined_tokens(rows, folder) for name, rows in parts.items()}
+        _require_vocabulary(tokens.values(), options, folder, cache_folder)
+        return tokens, ()
 
     tokens, notes = _cached(cache_folder, settings, make)
     for name, numbers in tokens.items():
         key = split.key.removeprefix("task.") if name == "train" else "test_text"
         texts.require_windows(numbers, options.context, key, "tokens")
-        _require_vocabulary(numbers, options, folder)
     counts = options.eval_windows, options.validation
     return Text.of(tokens["train"], options.context, *counts, tokens.get("held_out")), notes
 
@@ -148,6 +155,7 @@ def _blocks(
         for name, rows in parts.items():
             key = f"{PREFIXES[name]}{split.key}"
             found = tokenise(cast(Sequence[Answer | Chat], rows), tokenizer, options.context, options.loss_on, key)
+            _require_vocabulary((one.tokens for one in found.examples), options, folder, cache_folder)
             batch = (in_blocks if takes_blocks else padded)(found.examples, options.context)
             tensors |= {f"{name}.inputs": batch.inputs, f"{name}.targets": batch.targets}
             notes += found.notes(key)
@@ -157,14 +165,12 @@ def _blocks(
             )
         return tensors, tuple(notes)
 
-    template = hugging_face.tokenizer_of(folder).chat_template if isinstance(split.train[0], Chat) else None
+    template = outline_of(folder, cache_folder).template if isinstance(split.train[0], Chat) else None
     settings |= {"context": options.context, "loss_on": options.loss_on, "template": template}
     if options.validation:
         settings["validation"] = split.validation and _sha256(_content(split.validation))
     tensors, notes = _cached(cache_folder, settings, make)
     blocks = {name: Batch(tensors[f"{name}.inputs"], tensors[f"{name}.targets"]) for name in parts}
-    for inputs, _ in blocks.values():
-        _require_vocabulary(inputs[:, 0] if inputs.ndim == 3 else inputs, options, folder)
     validation = _spread(blocks["validation"], options.validation) if options.validation else None
     held_out = _spread(blocks["held_out"], options.eval_windows)
     return Examples(blocks["train"], held_out, options.context, validation), notes
@@ -198,8 +204,10 @@ def _last_tenth_apart(rows: Rows, key: str) -> tuple[Rows, Rows]:
     return rows[:-tenth], rows[-tenth:]
 
 
-def prompts_for(split: Split, options: CausalLMOptions, folder: Path, longest: int) -> tuple[Prompt, ...]:
+def prompts_for(split: Split, options: CausalLMOptions, cache_folder: Path, longest: int) -> tuple[Prompt, ...]:
     """The held-out prompts that are answered; the model reads at most ``longest`` tokens, answers among them.
+
+    They are in the cache from the first time on.
 
     Raises ConfigError for running text, which has no prompts.
     """
@@ -208,18 +216,26 @@ def prompts_for(split: Split, options: CausalLMOptions, folder: Path, longest: i
         raise ConfigError(
             [f"task.generate.prompts = {asked.prompts}: {split.key} is running text, without prompts; use 0"]
         )
+    folder, room = folder_of(options.model, cache_folder), longest - asked.tokens
     rows = cast(Sequence[Answer | Chat], _parts(split, options)["held_out"])
-    tokenizer = hugging_face.tokenizer_of(folder)
-    return tuple(prompts_of(rows, tokenizer, asked.prompts, longest - asked.tokens, f"held-out {split.key}"))
+
+    def make() -> tuple[dict[str, Tensor], Sequence[Prompt]]:
+        return {}, prompts_of(rows, hugging_face.tokenizer_of(folder), asked.prompts, room, f"held-out {split.key}")
+
+    settings = {"prompts": asked.prompts, "room": room, "template": outline_of(folder, cache_folder).template}
+    _, prompts = _cached(cache_folder, _settings(split, folder) | settings, make)
+    return tuple(Prompt(*prompt) for prompt in prompts)
 
 
-def _require_vocabulary(tokens: Tensor, options: CausalLMOptions, folder: Path) -> None:
-    about, _ = hugging_face.configuration(folder)
-    if (largest := int(tokens.max())) >= about.vocab_size:
+def _require_vocabulary(
+    tokens: Iterable[Tensor | np.ndarray], options: CausalLMOptions, folder: Path, cache_folder: Path
+) -> None:
+    about = outline_of(folder, cache_folder)
+    if (largest := max((int(one.max()) for one in tokens if len(one)), default=0)) >= about.vocabulary:
         raise ConfigError(
             [
                 f"task.model = {options.model!r}: its tokenizer gives token {largest}, "
-                f"the model has {about.vocab_size}; they do not belong together"
+                f"the model has {about.vocabulary}; they do not belong together"
             ]
         )
 
@@ -234,16 +250,16 @@ def joined_tokens(rows: Rows, folder: Path) -> Tensor:
 
 
 def _cached(
-    cache_folder: Path, settings: dict[str, Any], make: Callable[[], tuple[dict[str, Tensor], tuple[str, ...]]]
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Tensors and notes from the cache, mapped into memory; made and put there where they are not."""
+    cache_folder: Path, settings: dict[str, Any], make: Callable[[], tuple[dict[str, Tensor], Sequence[Any]]]
+) -> tuple[dict[str, Tensor], tuple[Any, ...]]:
+    """Tensors, mapped into memory, and JSON from the cache; made and put there where they are not."""
     name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_folder / "tokens" / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
-            tensors, notes = make()
+            tensors, aside = make()
             contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
-            replace_file(path, save(contiguous, {"notes": json.dumps(notes)}))
+            replace_file(path, save(contiguous, {"notes": json.dumps(aside)}))
     with safe_open(path, "pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}, tuple(json.loads(file.metadata()["notes"]))  # noqa: SIM118

@@ -66,6 +66,11 @@ class CausalLMOptions(TaskOptions):
         own_texts = {name for name, text in texts.items() if text not in (None, VERSES)}
         return own_texts | ({"model"} if self.is_local else set())
 
+    def cached_files(self, cache_folder: Path) -> list[Path]:
+        """The model's files, where the cache has them; each machine makes the tokens by itself, once."""
+        folder = registry.load("sweep.models.folder:folder_of")(self.model, cache_folder)
+        return sorted(folder.iterdir()) if folder.is_relative_to(cache_folder) else []
+
     def fingerprint(self, cache_folder: Path) -> str:
         """The SHA-256 of the rows and of the model's files."""
         return registry.load("sweep.tasks.causal_lm.data:fingerprint")(self, cache_folder)

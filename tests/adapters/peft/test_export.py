@@ -16,6 +16,7 @@ from sweep.registry import INITS
 from tests.support.builders import (
     FULL,
     NONE,
+    OUTPUTS,
     InOrder,
     attach,
     bits,
@@ -32,8 +33,6 @@ from tests.support.builders import (
     tokens,
     training,
 )
-
-OUTPUTS = 1e-6  # relative to the largest output, as in test_peft.py
 
 
 def trained(base: Any, *adapters: AdapterOptions) -> Folded:

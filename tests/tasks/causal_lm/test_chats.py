@@ -1,6 +1,6 @@
 """A chat model trained on chats: losses by token, packs bit for bit, answers, as PEFT and transformers have them."""
 
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sweep.adapters.calibration import Calibration
 from sweep.adapters.fold import Folded, fold, linear_layers
 from sweep.adapters.targets import select
 from sweep.models import hugging_face
@@ -137,3 +138,25 @@ def test_answers_end_at_the_end_token(task: CausalLM) -> None:
     [[whole]] = write_tokens(ours, [[5, 6, 7]], 12, set())
     [[cut]] = write_tokens(ours, [[5, 6, 7]], 12, {whole[4]})
     assert cut == whole[: whole.index(whole[4]) + 1]
+
+
+def test_calibration_sees_the_tokens_that_are_learnt(task: CausalLM) -> None:
+    """Against one pass over each row by itself: the loss and the inputs of the layers where a token is predicted."""
+    name = "model.layers.1.mlp.down_proj"
+    batches = list(islice(task.target.batches(generator(0, "data"), 5), 4))
+    calibration = Calibration(task.base(), linear_layers(task.base()), task, lambda: batches)
+    network = tiny.network("llama")
+    layer = network.get_submodule(name)
+    seen: list[torch.Tensor] = []
+    layer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].detach()[0]))
+    inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    total, inputs_learnt = torch.zeros(()), []
+    for block, own in zip(inputs, targets, strict=True):
+        for tokens, wanted in documents(block, own):
+            logits = network(tokens[None]).logits[0]
+            total = total + F.cross_entropy(logits, wanted.long(), ignore_index=NO_TARGET, reduction="sum")
+            inputs_learnt.append(seen[-1][wanted != NO_TARGET])
+    (total / int((targets != NO_TARGET).sum())).backward()
+    torch.testing.assert_close(calibration.gradients[name], layer.weight.grad, atol=1e-6, rtol=1e-4)
+    expected = torch.cov(torch.cat(inputs_learnt).double().T, correction=0)
+    torch.testing.assert_close(calibration.covariances[name], expected, atol=1e-6, rtol=1e-4)

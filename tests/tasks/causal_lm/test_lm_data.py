@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sweep.errors import ConfigError
+from sweep.models.gguf import SMOLLM2, SMOLLM2_SHA256
 from sweep.tasks.causal_lm import data
 from sweep.tasks.causal_lm.data import splits
 from sweep.tasks.causal_lm.options import CausalLMOptions, GenerateOptions
@@ -103,3 +104,13 @@ def test_prompts_of_running_text_and_too_few_rows_are_refused(chats: CausalLMOpt
     few = chats.model_copy(update={"target_text": lines(Path(str(chats.target_text)), 9)})
     with pytest.raises(ConfigError, match=r"task\.target_text: 9 rows are too few to hold a tenth of them out; 10"):
         causal_lm(few, tiny.CACHE)
+
+
+def test_cached_files_are_those_of_a_model_that_is_not_the_users_own(chats: CausalLMOptions, tmp_path: Path) -> None:
+    folder = tmp_path / "models" / f"{SMOLLM2}-{SMOLLM2_SHA256[:16]}"
+    folder.mkdir(parents=True)
+    for name in ("model.safetensors", "config.json"):
+        (folder / name).touch()
+    fetched = chats.model_copy(update={"model": SMOLLM2})
+    assert fetched.cached_files(tmp_path) == [folder / "config.json", folder / "model.safetensors"]
+    assert chats.cached_files(tmp_path) == []

@@ -105,7 +105,7 @@ def test_rows_without_a_target_after_cutting_are_left_out_and_counted() -> None:
     )
 
 
-def test_no_row_with_a_target_is_an_error() -> None:
+def test_targets_of_no_row_are_an_error() -> None:
     with pytest.raises(
         ConfigError,
         match=r"^task\.target_text: none of 2 rows can be learnt from: 2 have no token to predict in the first task\.context tokens; task\.context = 12$",

@@ -15,9 +15,9 @@ from sweep.files import append_to, open_foreign
 
 LOCK_FILE = ".lock"
 LARGEST_LOCK = 1 << 20
-"""Its largest size in bytes; ours is empty."""
+"""Largest lock file, in bytes; ours is empty."""
 SHORT = 8
-"""As many hex digits of a trial's identity as its folder's name ends with are enough for any call here."""
+"""Hex digits of a trial's identity that its folder's name ends with; calls here need no more."""
 
 _TURN = 1 << (4 * SHORT)
 """The byte that is held while a claim is made or looked at: two launches do not split a pack between them."""
@@ -46,7 +46,7 @@ def wait_for(folder: Path, trial_ids: Iterable[str]) -> None:
 
 
 def claimed(folder: Path, trial_ids: Iterable[str]) -> set[str]:
-    """Those of ``trial_ids`` that another process is training now."""
+    """The ``trial_ids`` that another process is training now."""
     try:
         with open_foreign(folder / LOCK_FILE, LARGEST_LOCK, links=False) as file:
             fcntl.lockf(file, fcntl.LOCK_SH, 1, _TURN)

@@ -1,5 +1,6 @@
 """Two launches never train one trial: locks between processes, and what happens when their owner is killed."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,17 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from sweep.claim import claim, claimed, wait_for
 from sweep.engines.options import LaunchOptions
 from sweep.launch.launch import run
-from sweep.store.claim import claim, claimed, wait_for
 from sweep.store.store import Store
 from tests.support.commands import ROOT, history, resolved, untimed
+from tests.support.sweeps import launched
+from tests.support.sweeps import wait_for as wait_until
 
 A, B, C = "a" * 16, "b" * 16, "0123456789abcdef"
 HOLDER = """
 import sys, time
 from pathlib import Path
-from sweep.store.claim import claim
+from sweep.claim import claim
 with claim(Path(sys.argv[1]), sys.argv[2:]) as ours:
     print(*sorted(ours), flush=True)
     sys.stdin.readline()
@@ -36,7 +39,7 @@ def holding(folder: Path, *trial_ids: str) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_a_trial_has_one_owner_until_that_is_killed(tmp_path: Path) -> None:
+def test_claim_has_one_owner_until_that_is_killed(tmp_path: Path) -> None:
     with holding(tmp_path, A, B) as other:
         with claim(tmp_path, [A, C]) as ours:
             assert ours == {C}
@@ -49,10 +52,10 @@ def test_a_trial_has_one_owner_until_that_is_killed(tmp_path: Path) -> None:
     assert claimed(tmp_path / "none", [A]) == set()
 
 
-def test_waiting_ends_when_the_owner_does(tmp_path: Path) -> None:
+def test_wait_for_ends_when_the_owner_does(tmp_path: Path) -> None:
     with holding(tmp_path, A) as other:
         waiter = (
-            "import sys; from pathlib import Path; from sweep.store.claim import wait_for; "
+            "import sys; from pathlib import Path; from sweep.claim import wait_for; "
             "wait_for(Path(sys.argv[1]), sys.argv[2:])"
         )
         with subprocess.Popen([sys.executable, "-c", waiter, str(tmp_path), A], cwd=ROOT) as waiting:
@@ -63,7 +66,7 @@ def test_waiting_ends_when_the_owner_does(tmp_path: Path) -> None:
     wait_for(tmp_path, [A, B])
 
 
-def test_thousands_of_claims_need_one_open_file(tmp_path: Path) -> None:
+def test_claim_of_thousands_needs_one_open_file(tmp_path: Path) -> None:
     many = [f"{number:016x}" for number in range(5000)]
     before = len(list(Path("/proc/self/fd").iterdir()))
     with claim(tmp_path, many) as ours:
@@ -91,7 +94,7 @@ run(resolved(*sys.argv[2:], cache=folder), Store(folder / "sweep", None), Launch
 
 
 @pytest.mark.parametrize("dies", [False, True])
-def test_what_another_launch_trains_is_awaited_or_taken_over(dies: bool, tmp_path: Path) -> None:
+def test_launch_awaits_or_takes_over_what_another_trains(dies: bool, tmp_path: Path) -> None:
     store = Store(tmp_path / "sweep", None)
     wanted = resolved("seed=0", "seed=1", "seed=2", cache=tmp_path)
     alone = run(wanted, Store(tmp_path / "alone", None), LaunchOptions(workers=1))
@@ -124,9 +127,9 @@ def test_what_another_launch_trains_is_awaited_or_taken_over(dies: bool, tmp_pat
     assert (theirs.stat().st_ino == file) == (not dies)  # who begins a trial begins a new file
 
 
-def test_two_claims_at_once_do_not_split_what_both_want(tmp_path: Path) -> None:
+def test_claim_made_twice_at_once_is_not_split(tmp_path: Path) -> None:
     slow = (
-        "import sys, time; from pathlib import Path; from sweep.store.claim import claim\nids = "
+        "import sys, time; from pathlib import Path; from sweep.claim import claim\nids = "
         "(time.sleep(0.5) or print(one, flush=True) or one for one in sys.argv[2:])\nwith "
         "claim(Path(sys.argv[1]), ids) as ours: sys.stdin.readline()"
     )
@@ -142,3 +145,36 @@ def test_two_claims_at_once_do_not_split_what_both_want(tmp_path: Path) -> None:
         with claim(tmp_path, [A, B]) as ours:
             assert ours == set()
         other.kill()
+
+
+def test_launch_whose_lock_file_was_deleted_leaves_its_trial_to_the_second(tmp_path: Path) -> None:
+    arguments = (
+        "-m",
+        "task=toy_regression",
+        "training.steps=5000",
+        "training.eval_every=1000",
+        "tracker=none",
+        "name=s",
+    )
+
+    def begun() -> list[int]:
+        """The inode of each history that has rows."""
+        return [path.stat().st_ino for path in tmp_path.glob("outputs/s/*/history.jsonl") if path.stat().st_size]
+
+    with launched(tmp_path, *arguments) as first:
+        wait_until(begun)
+        first.send_signal(signal.SIGSTOP)  # it is still training when the second begins
+        [stopped] = begun()
+        (tmp_path / "outputs/s/.lock").unlink()
+        with launched(tmp_path, *arguments) as second:
+            wait_until(lambda: begun() not in ([], [stopped]))
+            first.send_signal(signal.SIGCONT)
+            said = first.communicate(timeout=120)[1]
+            assert second.wait(120) == 0
+    assert first.returncode == 1
+    [line] = said.splitlines()
+    assert "another launch has begun" in line
+    [folder] = (path.parent for path in tmp_path.glob("outputs/s/*/record.json"))
+    steps = [row["step"] for row in history(folder)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 5000

@@ -1,0 +1,168 @@
+"use strict";
+// One sweep, or several side by side, while they run. The server says what is new; what a reader chose is in the address.
+
+const MOST_ROWS = 50;
+const PACE_MS = 60000; // time left is judged by the last minute
+const VERDICT_MS = 3000; // between two questions for the verdict
+const query = new URLSearchParams(location.search);
+
+function duration(seconds) {
+  if (seconds < 90) return Math.ceil(seconds) + " s";
+  return seconds < 5400 ? Math.round(seconds / 60) + " min" : (seconds / 3600).toFixed(1) + " h";
+}
+
+function counted(number, what) { return number + " " + what + (number === 1 ? "" : "s"); }
+
+class Watched {
+  constructor(name) {
+    this.name = name;
+    this.boxes = [...document.querySelectorAll("[data-sweep]")].filter((box) => box.dataset.sweep === name);
+    this.trials = new Map();
+    this.pace = [];
+    this.part("metric").onchange = (event) => { choose("metric", event.target.value); listen(); };
+    this.part("group").onchange = (event) => { choose("group", event.target.value); draw(); };
+    this.part("report").href = "/sweeps/" + encodeURIComponent(name) + "/report";
+    tooltip(this.part("curves"), (x, y) => lineAt(this.part("curves"), x, y));
+  }
+
+  part(name) { return this.boxes.map((box) => box.querySelector(`[data-part="${name}"]`)).find(Boolean); }
+
+  take(told) {
+    if (told.whole) {
+      this.trials.clear();
+      Object.assign(this, { metric: told.metric, factors: told.factors });
+      this.options("metric", told.metrics, told.metric);
+      this.options("group", told.factors, query.get("group") ?? "");
+    }
+    for (const [name, facts] of Object.entries(told.trials)) {
+      const trial = this.trials.get(name) ?? { name, steps: [], mean: [] };
+      this.trials.set(name, Object.assign(trial, { facts }));
+    }
+    for (const [name, { again, steps, values }] of Object.entries(told.rows)) {
+      const trial = this.trials.get(name);
+      if (again) { trial.steps = []; trial.mean = []; }
+      trial.steps.push(...steps); trial.mean.push(...values);
+    }
+  }
+
+  options(part, choices, chosen) {
+    const select = this.part(part);
+    select.textContent = "";
+    for (const { name, label } of choices) element("option", label, select).value = name;
+    if (choices.some(({ name }) => name === chosen)) select.value = chosen;
+  }
+
+  in(phase) { return [...this.trials.values()].filter(({ facts }) => facts.phase === phase); }
+
+  chart() {
+    const place = this.factors.findIndex(({ name }) => name === this.part("group").value), factor = this.factors[place];
+    const levels = factor ? factor.levels : [], lines = [...this.trials.values()].filter(({ steps }) => steps.length);
+    for (const line of lines) line.group = (factor && line.facts.levels[place]) ?? levels.length;
+    const colours = groupColours(levels);
+    const groups = levels.map((name, i) => ({ name: factor.label + " " + name, colour: colours[i] }));
+    if (lines.some(({ group }) => group === levels.length)) groups.push({ name: "other trials", colour: shade("--soft") });
+    const metric = this.part("metric").selectedOptions[0]?.textContent ?? "";
+    return { title: metric + ": a line for each trial", groups, lines };
+  }
+
+  progress(now) {
+    const all = [...this.trials.values()].map(({ facts }) => facts), longest = Math.max(0, ...all.map(({ steps }) => steps ?? 0));
+    const ended = all.filter(({ phase }) => phase === "done" || phase === "lost").length;
+    let done = 0, total = 0;
+    for (const { phase, steps, at } of all) {
+      const whole = steps ?? longest;
+      total += whole; done += phase === "done" || phase === "lost" ? whole : Math.min(at, whole);
+    }
+    this.ended = ended;
+    this.over = all.length > 0 && ended === all.length;
+    this.pace = [...this.pace, [now, done]].filter(([time]) => now - time < PACE_MS);
+    const [[since, before]] = this.pace, rate = (done - before) / (now - since) * 1000;
+    const trains = this.in("trains").length;
+    const left = this.over ? "all have ended" : !trains ? "nothing trains now" : rate > 0 ? "about " + duration((total - done) / rate) + " left"
+      : "time left is not known yet";
+    this.part("bar").max = total || 1; this.part("bar").value = this.over ? total || 1 : done;
+    this.part("done").textContent = ended + " of " + counted(all.length, "trial") + " ended; " + left + ".";
+    const states = new Map();
+    for (const { state } of all) states.set(state, (states.get(state) ?? 0) + 1);
+    this.part("counts").textContent = [...states].map(([state, number]) => number + " " + state).join(", ");
+    this.part("report").hidden = !this.over;
+  }
+
+  rows(part, title, heads, trials, cells) {
+    const box = this.part(part);
+    box.textContent = "";
+    if (!trials.length) { element("p", title + ": none.", box).className = "soft"; return; }
+    const made = element("table", null, box);
+    element("caption", title + ": " + counted(trials.length, "trial") + (trials.length > MOST_ROWS ? ", the first " + MOST_ROWS + " of them here" : ""), made);
+    const head = element("tr", null, element("thead", null, made)), body = element("tbody", null, made);
+    for (const text of heads) element("th", text, head).scope = "col";
+    for (const trial of trials.slice(0, MOST_ROWS)) {
+      const line = element("tr", null, body);
+      element("th", trial.name, line).scope = "row";
+      for (const text of cells(trial)) element("td", text, line);
+    }
+    made.className = part === "failures" ? "marked" : "";
+  }
+
+  tables() {
+    this.rows("trains", "Training now", ["trial", "step", "of", "last value"], this.in("trains"),
+      ({ facts, mean }) => [facts.at, facts.steps ?? "?", tidy(mean.at(-1))]);
+    const byPack = this.in("waits").sort((a, b) => (a.facts.pack ?? 0) - (b.facts.pack ?? 0));
+    this.rows("waits", "Waiting", ["trial", "state", "pack", "steps"], byPack,
+      ({ facts }) => [facts.state, facts.pack === null ? "–" : facts.pack + 1, facts.steps ?? "?"]);
+    this.rows("failures", "Without a result", ["trial", "state", "reason"], this.in("lost"), ({ facts }) => [facts.state, facts.detail || "–"]);
+  }
+
+  async verdict(now) {
+    const known = this.ended + "/" + this.trials.size;
+    if (!this.ended || known === this.judged || now - (this.asked ?? -VERDICT_MS) < VERDICT_MS) return;
+    this.asked = now;
+    this.judged = known;
+    const answer = await fetch("/sweeps/" + encodeURIComponent(this.name) + "/verdict");
+    if (!answer.ok) return;
+    this.part("verdict").innerHTML = await answer.text(); // the server's own markup, names in it escaped
+    this.part("standing").textContent = this.over ? "Final: every trial has ended."
+      : "Preliminary: " + known.replace("/", " of ") + " trials have ended; more trials may change every verdict.";
+  }
+}
+
+function choose(key, value) {
+  query.set(key, value);
+  history.replaceState(null, "", "?" + query);
+}
+
+const sweeps = new Map([...document.querySelectorAll("[data-sweep]")].map(({ dataset }) => [dataset.sweep, null]));
+for (const name of sweeps.keys()) sweeps.set(name, new Watched(name));
+let source = null;
+
+function listen() {
+  source?.close();
+  const asked = new URLSearchParams([...sweeps.keys()].map((name) => ["sweep", name]));
+  if (query.has("metric")) asked.set("metric", query.get("metric"));
+  source = new EventSource("/events?" + asked);
+  source.onmessage = ({ data }) => {
+    const told = JSON.parse(data), began = performance.now();
+    sweeps.get(told.sweep).take(told);
+    draw();
+    document.documentElement.dataset.update = performance.now() - began;
+    document.documentElement.dataset.ready ??= performance.now();
+  };
+  source.onerror = () => { for (const one of sweeps.values()) one.part("done").textContent = "The server does not answer; trying again …"; };
+}
+
+// Sweeps side by side have the same axes.
+function draw() {
+  const now = performance.now(), known = [...sweeps.values()].filter((one) => one.factors), charts = known.map((one) => one.chart());
+  const range = extent(charts.flatMap(({ lines }) => lines));
+  known.forEach((one, i) => {
+    drawCurves(one.part("curves"), { ...charts[i], range });
+    one.progress(now);
+    one.tables();
+    one.verdict(now);
+  });
+}
+
+listen();
+setInterval(() => { for (const one of sweeps.values()) if (one.factors) one.verdict(performance.now()); }, VERDICT_MS);
+window.addEventListener("resize", draw);
+DARK.addEventListener("change", draw);

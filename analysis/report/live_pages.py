@@ -1,0 +1,75 @@
+"""The pages of the dashboard: the list of sweeps, and one sweep or several while they run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from urllib.parse import quote
+
+from analysis.report.assets import asset
+from analysis.report.page import contents, document
+from analysis.report.sections import Section
+
+SCRIPTS = ("page.js", "numbers.js", "charts.js", "live.js")
+OVERVIEW = ("page.js", "overview.js")
+
+
+def index(states: Mapping[str, Mapping[str, int]]) -> str:
+    """All sweeps with how many of their trials are in which state, and boxes to choose some to compare."""
+    rows = []
+    for name, counts in states.items():
+        shown = ", ".join(f"{number} {state}" for state, number in counts.items())
+        state = "runs" if counts.get("training") else "rests"
+        rows.append(
+            f'<tr><td><input type="checkbox" name="sweep" value="{escape(name)}" aria-label="compare {escape(name)}"></td>'
+            f'<th scope="row"><a href="/sweeps/{quote(name)}">{escape(name)}</a></th><td>{state}</td>'
+            f"<td>{sum(counts.values())}</td><td>{escape(shown)}</td></tr>"
+        )
+    heads = "".join(f'<th scope="col">{head}</th>' for head in ("compare", "sweep", "now", "trials", "states"))
+    table = (
+        '<form action="/compare"><div class="scroll" tabindex="0" role="region" aria-label="Sweeps">'
+        f'<table class="marked" id="sweeps"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        '<button type="submit">Show the chosen ones side by side</button></form>'
+    )
+    empty = "<p>There is no sweep here yet; this page shows the first one as soon as it begins.</p>"
+    return _document("Sweeps", [Section("sweeps-here", "Sweeps", table if rows else empty)], OVERVIEW)
+
+
+def watched(names: Sequence[str]) -> str:
+    """One sweep, or several side by side; the page's script fills in what the events say."""
+    if len(names) == 1:
+        sections = [
+            Section(anchor, title, f'<div data-sweep="{escape(names[0])}">{asset(f"live/{anchor}.html")}</div>')
+            for anchor, title in PARTS
+        ]
+        return _document(names[0], sections, SCRIPTS)
+    body = "".join(f'<h3 class="part">{title}</h3>{asset(f"live/{anchor}.html")}' for anchor, title in PARTS)
+    sections = [
+        Section(f"sweep-{place}", name, f'<div data-sweep="{escape(name)}">{body}</div>')
+        for place, name in enumerate(names)
+    ]
+    return _document(" · ".join(names), sections, SCRIPTS)
+
+
+PARTS = (
+    ("progress", "Progress"),
+    ("curves", "Curves"),
+    ("verdicts", "Verdicts"),
+    ("failures", "Failures"),
+    ("plan", "Plan"),
+)
+"""The parts of a watched sweep, with their headings."""
+
+
+def refusal(why: str) -> str:
+    """What stands in place of a verdict or a report that cannot be given yet."""
+    return f"<p>Nothing can be said yet: {escape(why)}</p>"
+
+
+def _document(title: str, sections: Sequence[Section], scripts: Sequence[str]) -> str:
+    side = ' class="side"' if len(sections) > 1 and sections[0].anchor.startswith("sweep-") else ""
+    parts = "\n".join(section.html for section in sections)
+    all_sweeps = '<p><a href="/">All sweeps</a></p>'
+    body = f'{contents(title, sections)}<main id="main"><header><h1>{escape(title)}</h1>{all_sweeps}</header><div{side}>{parts}</div></main>'
+    loaded = "".join(f'<script src="/assets/{name}" defer></script>' for name in scripts)
+    return document(f"{title} · LoRA sweeps", f'<link rel="stylesheet" href="/assets/page.css">{loaded}', body)

@@ -1,0 +1,110 @@
+"""Scores of single examples, from the files beside the records: one metric of several trials, on the examples they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+
+from analysis.sources import cache
+from sweep import scores
+from sweep.scores import EVALUATED_FILE, SCORES_FILE, Scores
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One metric of T trials on the E examples that all of them share: a trial's value is Σ ``sums`` / Σ ``weight``.
+
+    ``sums`` (T, E) float32, ``weight`` (E,) float64, ``cluster`` (E,) whatever number the examples that belong together
+    have in common; where each is its own, a number for each distinct one. ``whole``: no trial has any other example.
+    ``evaluated``: the scores are those of ``python -m sweep evaluate``.
+    """
+
+    sums: np.ndarray
+    weight: np.ndarray
+    cluster: np.ndarray
+    whole: bool
+    evaluated: bool
+
+    @property
+    def values(self) -> np.ndarray:
+        """The metric of each trial (T,)."""
+        values: np.ndarray = self.sums.sum(axis=1, dtype=float) / self.weight.sum()
+        return values
+
+
+def read(folders: Sequence[Path], metric: str) -> tuple[Sheet | None, list[str]]:
+    """The scores of the trials in ``folders``; and a sentence for each file that does not hold what it should.
+
+    The scores of ``evaluate`` are read where every trial has them. None where some trial has no scores of ``metric``,
+    where no example is shared, or where a file is damaged.
+    """
+    if not folders:
+        return None, []
+    evaluated = all((folder / EVALUATED_FILE).is_file() for folder in folders)
+    paths = [folder / (EVALUATED_FILE if evaluated else SCORES_FILE) for folder in folders]
+    try:
+        states = np.array([cache.state(path) for path in paths], dtype=np.uint64)
+    except OSError:
+        return None, []
+    name = f"{metric} {paths[0].name}"
+    if kept := cache.fetch_columns(folders[0].parent, name, states):
+        return Sheet(**kept, whole=True, evaluated=evaluated), []
+    found, problems = _read_each(paths, metric)
+    if found is None or problems:
+        return None, problems
+    sheet, problems = _joined(found, metric, evaluated, folders)
+    if sheet is not None and sheet.whole:
+        columns = {"sums": sheet.sums, "weight": sheet.weight, "cluster": sheet.cluster}
+        cache.keep_columns(folders[0].parent, name, states, columns)
+    return sheet, problems
+
+
+def _read_each(paths: Sequence[Path], metric: str) -> tuple[list[Scores] | None, list[str]]:
+    """The domain that has ``metric`` in each file, None where a file has none; and what is wrong with damaged ones."""
+    found: list[Scores] = []
+    problems: list[str] = []
+    for path in paths:
+        try:
+            domains = scores.read(path).values()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            problems.append(f"{path} is left out: {reason}")
+            continue
+        own = next((domain for domain in domains if metric in domain.sums), None)
+        if own is None:
+            return None, problems
+        if not np.isfinite(own.sums[metric]).all():
+            problems.append(f"{path} is left out: {metric} of an example is not a number")
+        found.append(own)
+    return found, problems
+
+
+def _joined(
+    found: Sequence[Scores], metric: str, evaluated: bool, folders: Sequence[Path]
+) -> tuple[Sheet | None, list[str]]:
+    first = found[0]
+    if all(np.array_equal(one.example, first.example) for one in found):
+        whole, places = True, [slice(None)] * len(found)
+    else:
+        shared = reduce(lambda left, right: left[np.isin(left, right)], (np.unique(one.example) for one in found))
+        if not len(shared):
+            return None, []
+        first_of = (np.unique(one.example, return_index=True) for one in found)
+        places = [index[np.searchsorted(example, shared)] for example, index in first_of]
+        whole = False
+    weight = first.weight[places[0]]
+    if not weight.any():
+        return None, []
+    for one, place, folder in zip(found, places, folders, strict=True):
+        if not np.array_equal(one.weight[place], weight):
+            return None, [
+                f"{folder.name} weighs an example differently from {folders[0].name}, so their scores are left out"
+            ]
+    sums = np.stack([one.sums[metric][place] for one, place in zip(found, places, strict=True)])
+    cluster, example = first.cluster[places[0]], first.example[places[0]]
+    alone = len(np.unique(cluster)) == len(cluster)
+    return Sheet(sums, weight.astype(float), example if alone else cluster, whole, evaluated), []

@@ -1,0 +1,71 @@
+"""Cells whose validation metric was better at some earlier evaluation than at the end, by more than noise.
+
+The best of many noisy evaluations is always better than the last one. So the step is chosen as a learning rate is: each half
+of the seeds (every second one) is valued at the step that was best on the other half, and a cell is named where what it
+loses from there to the end is above zero by a paired t test over seeds, Holm-corrected over the cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from analysis.columns import SEED, TRIAL
+from analysis.statistics.intervals import ALPHA, ENOUGH_SEEDS, Paired, holm, paired
+from analysis.statistics.levels import ordered
+from analysis.statistics.notes import warning
+from analysis.statistics.observations import Cell, Observations
+from sweep.metrics import validation_name
+
+KEEP = "training.keep"
+
+
+def with_earlier(observations: Observations, trials: pd.DataFrame, history: pd.DataFrame) -> Observations:
+    """The same with a note on the cells that were better earlier; ``trials`` are those that were observed.
+
+    Only trials that kept their last state count (``training.keep=last``, or from before that setting).
+    """
+    metric = validation_name(observations.metric.name)
+    if observations.metric.better is None or not metric.startswith("eval/") or metric not in history:
+        return observations
+    found = [(cell, *rest) for cell, *rest in _losses(observations, trials, history, metric)]
+    corrected = holm([loss.p for _, loss, _, _ in found])
+    named = [
+        ("/".join(cell), better, loss.n, abs(loss.mean), step)
+        for (cell, loss, better, step), p in zip(found, corrected, strict=True)
+        if p < ALPHA and loss.mean > 0
+    ]
+    if not named:
+        return observations
+    return replace(observations, notes=(*observations.notes, warning("better earlier", metric=metric, cells=named)))
+
+
+def _losses(
+    observations: Observations, trials: pd.DataFrame, history: pd.DataFrame, metric: str
+) -> Iterator[tuple[Cell, Paired, int, int]]:
+    """Each cell's loss from its best step to its end by seed, how many seeds lost, and the step that is best on all seeds."""
+    behind = observations.detail[observations.detail["value"].notna()]
+    if KEEP in trials:
+        behind = behind[trials.loc[behind[TRIAL], KEEP].ne("best").to_numpy()]
+    ids = pd.Index(trials.loc[behind[TRIAL], "trial_id"])
+    rows = history[["trial_id", "step", metric]].dropna()
+    place = ids.get_indexer(rows["trial_id"])
+    steps, at = np.unique(rows["step"].to_numpy()[place >= 0], return_inverse=True)
+    curves = np.full((len(ids), len(steps)), np.nan)
+    curves[place[place >= 0], at] = rows[metric].to_numpy()[place >= 0] * observations.metric.sign
+    for key, where in behind.groupby(list(observations.factors), sort=False).indices.items():
+        cell = key if isinstance(key, tuple) else (key,)
+        own = curves[where]
+        logged = np.isfinite(own).all(axis=0)
+        seeds = behind[SEED].to_numpy()[where]
+        names = ordered(seeds)
+        if logged.sum() < 2 or len(names) < ENOUGH_SEEDS:
+            continue
+        by_seed = np.stack([own[seeds == seed][:, logged].mean(axis=0) for seed in names])
+        best = [int(by_seed[1 - half :: 2].mean(axis=0).argmin()) for half in (0, 1)]
+        lost = np.array([row[-1] - row[best[index % 2]] for index, row in enumerate(by_seed)])
+        step = steps[logged][by_seed.mean(axis=0).argmin()]
+        yield tuple(map(str, cell)), paired(lost), int((lost > 0).sum()), int(step)

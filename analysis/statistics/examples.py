@@ -1,0 +1,114 @@
+"""What the trials behind each cell and seed say of single held-out examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.columns import COST, SEED, SIZE, TRIAL, Column
+from analysis.sources.scores import Sheet, read
+from analysis.statistics.confidence import Generalise
+from analysis.statistics.notes import Note, info, warning
+
+WHILE_TRAINING = "train/"
+SAME = 1e-4
+"""Relative difference up to which the scores of a trial, in 32 bits, agree with its record."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The metric of each cell and seed by example.
+
+    ``scores`` (N, m): a row for each row of the observations' values, with that value as its mean; a column for each of m
+    examples, or clusters of them. ``count``: how many examples there are.
+    """
+
+    scores: np.ndarray
+    count: int
+
+    @property
+    def units(self) -> int:
+        """The number m of examples, or of clusters where some belong together."""
+        return int(self.scores.shape[1])
+
+    @property
+    def clustered(self) -> bool:
+        """Whether some examples belong together."""
+        return self.units < self.count
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores ``sheet`` of the trials ``rows``, by their place in the frame of trials."""
+
+    sheet: Sheet
+    rows: pd.Index
+
+    def of(self, values: pd.DataFrame, detail: pd.DataFrame, factors: Sequence[str]) -> Examples:
+        """The examples of each row of ``values``: the mean of its trials in ``detail``."""
+        keys = [*factors, SEED]
+        behind = detail[detail["value"].notna()]
+        cell = pd.MultiIndex.from_frame(values[keys]).get_indexer(pd.MultiIndex.from_frame(behind[keys]))
+        trial = self.rows.get_indexer(behind[TRIAL])
+        order = np.argsort(cell, kind="stable")[np.count_nonzero(cell < 0) :]
+        counts = np.bincount(cell[order], minlength=len(values))
+        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        of_trials = self.sheet.sums[trial[order]]
+        sums = np.add.reduceat(of_trials, starts, dtype=float) / counts[:, None]
+        return Examples(by_unit(sums, self.sheet.weight, self.sheet.cluster), self.sheet.sums.shape[1])
+
+
+def by_unit(sums: np.ndarray, weight: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """A ratio R = Σ ``sums`` / Σ ``weight`` (N, E) linearised in its examples, or in clusters of them (N, m).
+
+    The part of unit e, whose examples are summed first, is R + (z_e − R w_e) / mean(w): the mean over units is R, their
+    spread that of the ratio (linearisation by Taylor, Cochran 1977, section 6).
+    """
+    _, unit = np.unique(cluster, return_inverse=True)
+    order = np.argsort(unit, kind="stable")
+    starts = np.flatnonzero(np.diff(unit[order], prepend=-1))
+    if len(starts) < len(order):
+        sums, weight = np.add.reduceat(sums[:, order], starts, axis=1), np.add.reduceat(weight[order], starts)
+    ratio = sums.sum(axis=1, keepdims=True) / weight.sum()
+    parts: np.ndarray = ratio + (sums - ratio * weight) / weight.mean()
+    return parts
+
+
+def score(trials: pd.DataFrame, frame: pd.DataFrame, column: Column) -> tuple[pd.DataFrame, Scored | None, list[Note]]:
+    """``frame`` with the values that are compared, the scores behind them, and what must be said of these.
+
+    ``frame`` has a row for each compared trial: its ``value`` and, as ``trial``, its place in ``trials``. Values are those
+    of the records, unless the scores are of ``evaluate`` or of examples that not every trial has.
+    """
+    rows = pd.Index(frame.loc[frame["value"].notna(), TRIAL].unique())
+    folders = trials.loc[rows, "folder"] if "folder" in trials else pd.Series(dtype=object)
+    if column.name.startswith((COST, SIZE, WHILE_TRAINING)) or folders.isna().any() or folders.empty:
+        return frame, None, []
+    sheet, problems = read([Path(folder) for folder in folders], column.name)
+    if sheet is None or len(np.unique(sheet.cluster)) < 2:
+        return frame, None, [warning("scores left out", problems=problems)] if problems else []
+    values = pd.Series(sheet.values, rows)
+    if sheet.whole and not sheet.evaluated:
+        apart = ~np.isclose(values, trials.loc[rows, column.name], rtol=SAME, atol=0)
+        if apart.any():
+            wrong = [f"{folder}: its scores are not those of its record" for folder in folders[apart]]
+            return frame, None, [warning("scores left out", problems=wrong)]
+        return frame, Scored(sheet, rows), []
+    frame = frame.assign(value=frame[TRIAL].map(values).where(frame["value"].notna()))
+    count = sheet.sums.shape[1]
+    notes = [info("evaluated", metric=column.name, examples=count)] if sheet.evaluated else []
+    return frame, Scored(sheet, rows), notes + ([] if sheet.whole else [warning("shared examples", examples=count)])
+
+
+def said(examples: Examples | None, column: Column, generalise: Generalise, seeds: int) -> list[Note]:
+    """What verdicts on this metric generalise to; nothing of what is no metric of held-out examples."""
+    if column.name.startswith((COST, SIZE, WHILE_TRAINING)) or column.better is None:
+        return []
+    if examples is None:
+        return [info("seeds only", metric=column.name)]
+    clusters = examples.units if examples.clustered else None
+    return [info("generalises", to=generalise, seeds=seeds, examples=examples.count, clusters=clusters)]

@@ -1,0 +1,43 @@
+"""One answer as a terminal, a notebook, pandas and a paper take it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.tables.listing import Listing
+from analysis.tables.render import render
+from analysis.tables.table import Table
+
+
+@dataclass(frozen=True, repr=False)
+class Shown:
+    """An answer. ``print`` shows ``text``, a notebook the same as HTML; ``frame`` has its numbers, one row a cell."""
+
+    table: Table | Listing
+    text: str
+    frame: pd.DataFrame
+
+    def render(self, style: str) -> str:
+        """The answer as ``md``, ``tex``, ``html`` or ``csv``."""
+        return render(self.table, style)
+
+    @property
+    def markdown(self) -> str:
+        """The answer as GitHub Markdown."""
+        return self.render("md")
+
+    @property
+    def latex(self) -> str:
+        """The answer as LaTeX, for the package booktabs."""
+        return self.render("tex")
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return self.render("html")

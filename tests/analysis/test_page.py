@@ -1,0 +1,137 @@
+"""The report's page as its reader has it: first screen, narrow, dark, printed, by keyboard, and what it saves."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simulate import grid, write_sweep
+
+import analysis
+from analysis.report import report
+from tests.support.browser import Browser, barriers, click, look, opened, overflows, saved, text, texts
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a sweep over seven ranks at two rates, where one cell has lost a seed."""
+    trials = grid(seeds=range(3), references=("full",), rank=[1, 2, 4, 8, 16, 32, 64], init=["kaiming", "pissa"])
+    lost = {"seed": 1, "rank": 64}
+    folder = write_sweep(
+        tmp_path_factory.mktemp("page") / "ranks",
+        trials,
+        np.random.default_rng(0),
+        diverge=lambda trial: {"seed": trial["seed"], "rank": trial["adapter"]["rank"]} == lost,
+    )
+    return report.write(analysis.load(folder)).parent
+
+
+@pytest.fixture
+def page(browser: Browser, folder: Path) -> Iterator[Browser]:
+    look(browser, 1400)
+    yield opened(browser, (folder / "index.html").as_uri())
+    look(browser, 1280)
+
+
+def bottom(page: Browser, selector: str) -> float:
+    script = "return document.querySelector(arguments[0]).getBoundingClientRect().bottom"
+    return float(page.execute_script(script, selector))
+
+
+def test_page_first_screen_has_verdict_forest_and_table(page: Browser) -> None:
+    assert "Against rank 8" in text(page, "#verdict p:nth-of-type(2)")
+    assert "Paired differences" in text(page, "#verdict figcaption")
+    assert bottom(page, "#verdict p:nth-of-type(2)") < bottom(page, "#verdict thead") < 900
+    assert bottom(page, "#verdict figure img") < 900
+    assert bottom(page, "#verdict tbody tr:nth-child(7)") < 900
+
+
+def test_page_comparisons_have_a_sign_for_each_verdict(page: Browser) -> None:
+    script = """return [...document.querySelectorAll('#comparisons tbody tr')].map((row) => [row.className,
+      row.lastElementChild.textContent, getComputedStyle(row.lastElementChild, '::before').content.slice(1, 2)])"""
+    rows = page.execute_script(script)
+    signs = {"better": "▲", "worse": "▼", "undecided": "?", "none": "–"}
+    openings = {"undecided": ("not distinguishable", "depends"), "none": ("nothing can be concluded", "no verdict")}
+    assert {mark for mark, _, _ in rows} == set(signs)
+    for mark, words, sign in rows:
+        assert sign == signs[mark]
+        assert words.startswith(openings.get(mark, mark))
+
+
+def test_page_says_each_note_once(page: Browser) -> None:
+    said = Counter(texts(page, "main .notes li, main .caveats li"))
+    assert len(said) > 5
+    assert {note: number for note, number in said.items() if number > 1} == {}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_has_no_barrier_and_no_sideways_scrolling(page: Browser, scheme: str) -> None:
+    for width in (1400, 900, 480):
+        look(page, width, scheme)
+        assert overflows(page) == []
+    assert barriers(page) == []
+    paper = page.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 24, 27)"}[scheme]
+
+
+def test_page_contents_lead_to_each_section_and_keep_what_was_chosen(page: Browser) -> None:
+    click(page, "button[data-level='4']")
+    before = page.execute_script("return location.hash")
+    assert texts(page, "nav a")[0] == "Verdict"
+    assert texts(page, "nav a") == texts(page, "main h2")
+    click(page, "nav a[href='#explorer']")
+    assert page.execute_script("return document.activeElement.id") == "explorer"
+    assert page.execute_script("return location.hash") == before
+
+
+def test_page_prints_the_report_without_what_only_a_screen_can_use(page: Browser) -> None:
+    look(page, 1000, media="print")
+    script = "return [...document.querySelectorAll('nav, button, #explorer')].filter((one) => one.offsetHeight).length"
+    assert page.execute_script(script) == 0
+    assert "Against rank 8" in text(page, "main")
+
+
+def test_page_buttons_save_the_files_of_the_report(page: Browser, folder: Path, tmp_path: Path) -> None:
+    names = page.execute_script("return [...document.querySelectorAll('[data-file]')].map((one) => one.dataset.file)")
+    beside = {path.name: path for kind in ("tables", "figures") for path in (folder / kind).iterdir()}
+    assert set(names) == set(beside)
+    assert len(names) == len(beside)
+    one_of_each = {name.rpartition(".")[2]: name for name in names}
+    assert set(one_of_each) == {"md", "tex", "csv", "svg", "pdf", "png"}
+    for style, name in one_of_each.items():
+        content = saved(page, f"[data-file='{name}']", tmp_path, name)
+        if style == "png":
+            assert content.startswith(b"\x89PNG")
+            assert len(content) > 5000
+        else:
+            assert content == beside[name].read_bytes()
+
+
+def test_page_draws_more_than_six_groups_apart(page: Browser) -> None:
+    panels = "return document.getElementById('curve').panels.map((one) => one.lines.map((line) => line.name))"
+    assert page.execute_script(panels) == [[f"{rank} (n=3)"] for rank in (1, 2, 4, 8, 16, 32)] + [
+        ["64 (n=3)"],
+        ["full (n=3)"],
+    ]
+    click(page, "button[data-factor='adapter.rank'][data-level='4']")
+    assert page.execute_script(panels) == [["4 (n=3)"]]
+
+
+def test_page_tooltip_names_the_line_under_the_mouse(page: Browser) -> None:
+    hover = """const canvas = document.getElementById(arguments[0]), box = canvas.getBoundingClientRect();
+    canvas.dispatchEvent(new MouseEvent('mousemove', {clientX: box.left + arguments[1], clientY: box.top + arguments[2]}));
+    return document.getElementById('tip')?.textContent ?? '';"""
+    at = "const one = document.getElementById('curve').panels[1], line = one.lines[0]; return [one.X(line.steps[2]), one.Y(line.mean[2])]"
+    said = page.execute_script(hover, "curve", *page.execute_script(at))
+    assert re.fullmatch(r"2 \(n=3\)\nstep 100: \d\.\d+ \[\d\.\d+, \d\.\d+\]", said)
+    names = {path.name for path in folder_of(page).glob("trial_*")}
+    said = [page.execute_script(hover, "parallel", 60, y) for y in range(34, 286, 4)]
+    assert {one.partition("\n")[0] for one in said if one} <= names
+    assert any("rank: 4" in one for one in said)
+    assert page.execute_script(hover, "curve", 1, 1) == ""
+
+
+def folder_of(page: Browser) -> Path:
+    return Path(page.current_url.removeprefix("file://").partition("/report/")[0])
