@@ -54,6 +54,7 @@ ORACLE_MSE = Metric("eval/oracle_mse", "oracle MSE", "", "lower", TRAIN_MSE.name
 ORACLE_RISK = Metric("eval/oracle_risk", "oracle risk", kind="end")
 TRAIN_LOSS = _tuned("train/loss", "train loss", "lower")
 TRAIN_LR = Metric("train/lr", "learning rate while training")
+KEPT_STEP = Metric("train/kept_step", "step that was kept", "steps", kind="end")
 
 ALONE_STEP = Metric("perf/alone_step_ms", "step time alone", "ms", "lower", kind="end")
 ALONE_MEMORY = Metric("perf/alone_peak_memory_mb", "peak memory alone, without the base", "MB", "lower", kind="end")
@@ -77,6 +78,7 @@ OF_PACK = (
 OF_EVERY_TRIAL = (
     TRAIN_LOSS,
     TRAIN_LR,
+    KEPT_STEP,
     Metric("params/trainable", "trainable parameters", better="lower", kind="end"),
     Metric("params/total", "total parameters", kind="end"),
     Metric("params/trainable_ratio", "trainable ratio", better="lower", kind="end"),
@@ -84,7 +86,7 @@ OF_EVERY_TRIAL = (
     *OF_PACK,
     Metric("perf/pack_size", "pack size", "trials", kind="end"),
 )
-"""What every record holds, whatever its task."""
+"""What every record holds, whatever its task; the step that was kept, only with ``training.keep=best``."""
 
 
 def instead_of_pack(name: str) -> str:

@@ -28,9 +28,9 @@ LARGEST = 1e100
 LARGEST_RECORD = 16 << 20
 LARGEST_HISTORY = 256 << 20
 """Largest files that are read, in bytes; a record has a few KB, a row of a history some hundred bytes."""
-MOST_KEYS = 1000
+MOST_KEYS = 2000
 DEEPEST = 50
-"""Keys and levels of a record; those of ours have about 100 and 6."""
+"""Keys and levels of a record; those of ours have up to 500 and 6."""
 NUMBERS = ("seed", "adapter.rank", "adapter.alpha", "optimizer.lr", "training.steps", "training.batch_size")
 """Settings that are numbers in every trial that has them."""
 LAST_BYTES = 1 << 16

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -13,6 +14,7 @@ from sweep.adapters.rank import rank_of
 from sweep.hardware import device_of, threads
 from sweep.models.model import Model
 from sweep.resolve import ResolvedTrial, meta_model
+from sweep.scores import TYPES
 from sweep.tasks.task import Task
 from sweep.training.loop import Callbacks, train
 
@@ -21,6 +23,8 @@ PROBE_S = 0.03
 COPIES_OF_PARAMETERS = 7
 """A trained number has a value, two gradients, two moments of Adam and two temporaries."""
 COPIES_OF_ACTIVATIONS = 3
+EXAMPLE_BYTES = sum(np.dtype(kind).itemsize for kind in TYPES.values())
+SUM_BYTES = np.dtype(np.float32).itemsize
 
 
 def update_s(trials: Sequence[ResolvedTrial], task: Task) -> float:
@@ -92,6 +96,14 @@ def _saved_numbers(trial: ResolvedTrial, model: nn.Module) -> int:
     return sum(parameter.numel() for name in trial.saved for parameter in model.get_submodule(name).parameters())
 
 
+def scores_bytes(trial: ResolvedTrial) -> int:
+    """Bytes on disk of what a finished trial scored on the test examples, at most."""
+    task = trial.task.build(trial.cache_folder)
+    examples = len(task.target.held_out.targets) + len(task.source.held_out.targets)
+    means = sum(metric.kind == "mean" for metric in task.metrics)
+    return examples * (EXAMPLE_BYTES + means * SUM_BYTES)
+
+
 def memory_of_one(trial: ResolvedTrial) -> int:
     """Bytes that one more trial adds to a pack: its numbers, and the activations of its rows."""
     task = trial.task.build(trial.cache_folder)
@@ -104,4 +116,5 @@ def memory_of_one(trial: ResolvedTrial) -> int:
     else:
         parameters = trial.padded_rank * widths + _saved_numbers(trial, model)
     copies = COPIES_OF_ACTIVATIONS * (2 if trial.adapter.dora else 1)
-    return 4 * (COPIES_OF_PARAMETERS * parameters + copies * rows * widths)
+    kept = trial.training.keep == "best"
+    return 4 * ((COPIES_OF_PARAMETERS + kept) * parameters + copies * rows * widths)
