@@ -8,7 +8,7 @@ from pathlib import Path
 from sweep.cli.status import find
 from sweep.errors import ConfigError
 from sweep.scores import EVALUATED_FILE
-from sweep.store.state import Found
+from sweep.state import Found
 from sweep.text import printable, say
 
 
