@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -51,7 +52,7 @@ class Sheet:
         return self.units < self.count
 
 
-def read(folders: Sequence[Path], metric: str) -> tuple[Sheet | None, list[str]]:
+def read(folders: Sequence[str], metric: str) -> tuple[Sheet | None, list[str]]:
     """The scores of the trials in ``folders``; and a sentence for each file that does not hold what it should.
 
     The scores of ``evaluate`` are read where every trial has them. None where some trial has no scores of ``metric``,
@@ -59,14 +60,15 @@ def read(folders: Sequence[Path], metric: str) -> tuple[Sheet | None, list[str]]
     """
     if not folders:
         return None, []
-    evaluated = all((folder / EVALUATED_FILE).is_file() for folder in folders)
-    paths = [folder / (EVALUATED_FILE if evaluated else SCORES_FILE) for folder in folders]
+    evaluated = all(os.path.isfile(f"{folder}/{EVALUATED_FILE}") for folder in folders)  # noqa: PTH113 (thousands)
+    file = EVALUATED_FILE if evaluated else SCORES_FILE
+    paths = [f"{folder}/{file}" for folder in folders]
     try:
         states = np.array([cache.state(path) for path in paths], dtype=np.uint64)
     except OSError:
         return None, []
-    name = f"{metric} {paths[0].name}"
-    if kept := cache.fetch_columns(folders[0].parent, name, states):
+    sweep, name = Path(folders[0]).parent, f"{metric} {file}"
+    if kept := cache.fetch_columns(sweep, name, states):
         return Sheet(**kept, whole=True, evaluated=evaluated), []
     found, problems = _read_each(paths, metric)
     if found is None or problems:
@@ -74,17 +76,17 @@ def read(folders: Sequence[Path], metric: str) -> tuple[Sheet | None, list[str]]
     sheet, problems = _joined(found, metric, evaluated, folders)
     if sheet is not None and sheet.whole:
         columns = {"sums": sheet.sums, "weight": sheet.weight, "cluster": sheet.cluster}
-        cache.keep_columns(folders[0].parent, name, states, columns)
+        cache.keep_columns(sweep, name, states, columns)
     return sheet, problems
 
 
-def _read_each(paths: Sequence[Path], metric: str) -> tuple[list[Scores] | None, list[str]]:
+def _read_each(paths: Sequence[str], metric: str) -> tuple[list[Scores] | None, list[str]]:
     """The domain that has ``metric`` in each file, None where a file has none; and what is wrong with damaged ones."""
     found: list[Scores] = []
     problems: list[str] = []
     for path in paths:
         try:
-            domains = scores.read(path).values()
+            domains = scores.read(Path(path)).values()
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             problems.append(f"{path} is left out: {reason}")
@@ -99,7 +101,7 @@ def _read_each(paths: Sequence[Path], metric: str) -> tuple[list[Scores] | None,
 
 
 def _joined(
-    found: Sequence[Scores], metric: str, evaluated: bool, folders: Sequence[Path]
+    found: Sequence[Scores], metric: str, evaluated: bool, folders: Sequence[str]
 ) -> tuple[Sheet | None, list[str]]:
     first = found[0]
     if all(np.array_equal(one.example, first.example) for one in found):
@@ -116,9 +118,7 @@ def _joined(
         return None, []
     for one, place, folder in zip(found, places, folders, strict=True):
         if not np.array_equal(one.weight[place], weight):
-            return None, [
-                f"{folder.name} weighs an example differently from {folders[0].name}, so their scores are left out"
-            ]
+            return None, [f"{folder} weighs an example differently from {folders[0]}, so their scores are left out"]
     sums = np.stack([one.sums[metric][place] for one, place in zip(found, places, strict=True)])
     cluster, example = first.cluster[places[0]], first.example[places[0]]
     alone = len(np.unique(cluster)) == len(cluster)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -68,7 +67,7 @@ def score(trials: pd.DataFrame, frame: pd.DataFrame, column: Column) -> tuple[pd
     folders = trials.loc[rows, "folder"] if "folder" in trials else pd.Series(dtype=object)
     if column.name.startswith((COST, SIZE, WHILE_TRAINING)) or folders.isna().any() or folders.empty:
         return frame, None, []
-    sheet, problems = read([Path(folder) for folder in folders], column.name)
+    sheet, problems = read(list(folders), column.name)
     if sheet is None or sheet.units < 2:
         return frame, None, [warning("scores left out", problems=problems)] if problems else []
     values = pd.Series(sheet.values, rows)
