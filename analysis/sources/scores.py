@@ -21,20 +21,25 @@ class Sheet:
 
     ``sums`` (T, E) float32, ``weight`` (E,) float64, ``cluster`` (E,) whatever number the examples that belong together
     have in common; where each is its own, a number for each distinct one. ``whole``: no trial has any other example.
-    ``evaluated``: the scores are those of ``python -m sweep evaluate``.
+    ``evaluated``: how many of the trials have scores of ``python -m sweep evaluate``; where all have, they are these.
     """
 
     sums: np.ndarray
     weight: np.ndarray
     cluster: np.ndarray
     whole: bool
-    evaluated: bool
+    evaluated: int
 
     @property
     def values(self) -> np.ndarray:
         """The metric of each trial (T,)."""
         values: np.ndarray = self.sums.sum(axis=1, dtype=float) / self.weight.sum()
         return values
+
+    @property
+    def of_evaluate(self) -> bool:
+        """Whether the scores are those of ``python -m sweep evaluate``."""
+        return self.evaluated == len(self.sums)
 
     @property
     def count(self) -> int:
@@ -60,8 +65,8 @@ def read(folders: Sequence[str], metric: str) -> tuple[Sheet | None, list[str]]:
     """
     if not folders:
         return None, []
-    evaluated = all(os.path.isfile(f"{folder}/{EVALUATED_FILE}") for folder in folders)  # noqa: PTH113 (thousands)
-    file = EVALUATED_FILE if evaluated else SCORES_FILE
+    evaluated = sum(os.path.isfile(f"{folder}/{EVALUATED_FILE}") for folder in folders)  # noqa: PTH113 (thousands)
+    file = EVALUATED_FILE if evaluated == len(folders) else SCORES_FILE
     paths = [f"{folder}/{file}" for folder in folders]
     try:
         states = np.array([cache.state(path) for path in paths], dtype=np.uint64)
@@ -101,7 +106,7 @@ def _read_each(paths: Sequence[str], metric: str) -> tuple[list[Scores] | None, 
 
 
 def _joined(
-    found: Sequence[Scores], metric: str, evaluated: bool, folders: Sequence[str]
+    found: Sequence[Scores], metric: str, evaluated: int, folders: Sequence[str]
 ) -> tuple[Sheet | None, list[str]]:
     first = found[0]
     if all(np.array_equal(one.example, first.example) for one in found):

@@ -71,19 +71,24 @@ def score(trials: pd.DataFrame, frame: pd.DataFrame, column: Column) -> tuple[pd
     if sheet is None or sheet.units < 2:
         return frame, None, [warning("scores left out", problems=problems)] if problems else []
     values = pd.Series(sheet.values, rows)
-    if sheet.whole and not sheet.evaluated:
+    if sheet.whole and not sheet.of_evaluate:
         apart = ~np.isclose(values, trials.loc[rows, column.name], rtol=SAME, atol=0)
         if apart.any():
             wrong = [f"{folder}: its scores are not those of its record" for folder in folders[apart]]
             return frame, None, [warning("scores left out", problems=wrong)]
-        return frame, Scored(sheet, rows), []
-    frame = frame.assign(value=frame[TRIAL].map(values).where(frame["value"].notna()))
-    notes = [info("evaluated", metric=column.name, examples=sheet.count)] if sheet.evaluated else []
-    return (
-        frame,
-        Scored(sheet, rows),
-        notes + ([] if sheet.whole else [warning("shared examples", examples=sheet.count)]),
-    )
+    else:
+        frame = frame.assign(value=frame[TRIAL].map(values).where(frame["value"].notna()))
+    return frame, Scored(sheet, rows), _of_sheet(sheet, column)
+
+
+def _of_sheet(sheet: Sheet, column: Column) -> list[Note]:
+    """Which scores the values are of, where these are not simply those of the records."""
+    notes = [] if sheet.whole else [warning("shared examples", examples=sheet.count)]
+    if sheet.of_evaluate:
+        return [info("evaluated", metric=column.name, examples=sheet.count), *notes]
+    if sheet.evaluated:
+        return [info("partly evaluated", evaluated=sheet.evaluated, trials=len(sheet.sums)), *notes]
+    return notes
 
 
 def said(scored: Scored | None, column: Column, generalise: Generalise, seeds: int) -> list[Note]:

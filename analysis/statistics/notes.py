@@ -16,7 +16,7 @@ Kind = Literal[
     "lost",
     "pruned",
     "without a value",
-    "pack sizes",
+    "of packs",
     "no direction",
     "effects without a value",
     "no block",
@@ -34,6 +34,7 @@ Kind = Literal[
     "scores left out",
     "shared examples",
     "evaluated",
+    "partly evaluated",
     "better earlier",
 ]
 

@@ -221,7 +221,7 @@ def test_note_says_what_verdicts_generalise_to(tmp_path: Path):
     assert noted(folder, "Verdicts", metric="eval/loss") == (
         "Verdicts generalise to new seeds only, on these very examples: eval/loss has no scores of single examples."
     )
-    assert not [note for note in table(folder, metric="perf/step_ms").notes if note.startswith("Verdicts")]
+    assert not [note for note in table(folder, metric="params/trainable").notes if note.startswith("Verdicts")]
 
 
 def test_note_names_the_bottleneck(tmp_path: Path):
@@ -365,6 +365,7 @@ def test_evaluated_scores_take_the_place_of_the_records(tmp_path: Path):
     )
     (folder / "trial_00002" / EVALUATED_FILE).unlink()
     assert observe(sweep.trials, ("adapter.rank",), "test/loss").scores.shape == (10, 64)
+    assert noted(folder, "9 of 10 compared trials have scores of `python -m sweep evaluate`; the records' own are used")
 
 
 def test_scores_from_the_cache_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
