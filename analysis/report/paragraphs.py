@@ -93,7 +93,7 @@ def certainty(comparisons: Mapping[str, Sequence[Comparison]]) -> str:
     few = min(sizes)
     if not any(sizes):
         return "The cells share no seed, so nothing is paired, and nothing can be concluded."
-    if few < ENOUGH_SEEDS:
+    if few < ENOUGH_SEEDS and generalised(compared) != "examples":
         return (
             f"Some comparisons rest on {few} shared seed{'s' if few != 1 else ''}: "
             "from fewer than three nothing can be concluded."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from pathlib import Path
 
@@ -13,6 +13,9 @@ import numpy as np
 from analysis.sources import cache
 from sweep import scores
 from sweep.scores import EVALUATED_FILE, SCORES_FILE, Scores
+
+MOST_SCORES = 1 << 27
+"""Scores of all trials together that are read: 13,000 trials on 10,000 images have as many."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +97,21 @@ def _read_each(paths: Sequence[str], metric: str) -> tuple[list[Scores] | None, 
             domains = scores.read(Path(path)).values()
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            problems.append(f"{path} is left out: {reason}")
+            problems.append(f"{path}: {reason}")
             continue
         own = next((domain for domain in domains if metric in domain.sums), None)
         if own is None:
             return None, problems
+        if len(paths) * len(own.weight) > MOST_SCORES:
+            return None, [
+                f"{len(paths):,} trials on {len(own.weight):,} examples have more than {MOST_SCORES:,} scores"
+            ]
         if not np.isfinite(own.sums[metric]).all():
-            problems.append(f"{path} is left out: {metric} of an example is not a number")
-        found.append(own)
+            problems.append(f"{path}: {metric} of an example is not a number")
+        own = replace(own, sums={metric: own.sums[metric]})
+        first = found[0] if found else own
+        alike = all(np.array_equal(getattr(own, name), getattr(first, name)) for name in scores.TYPES)
+        found.append(replace(first, sums=own.sums) if alike else own)
     return found, problems
 
 
@@ -109,7 +119,7 @@ def _joined(
     found: Sequence[Scores], metric: str, evaluated: int, folders: Sequence[str]
 ) -> tuple[Sheet | None, list[str]]:
     first = found[0]
-    if all(np.array_equal(one.example, first.example) for one in found):
+    if all(one.example is first.example or np.array_equal(one.example, first.example) for one in found):
         whole, places = True, [slice(None)] * len(found)
     else:
         shared = reduce(lambda left, right: left[np.isin(left, right)], (np.unique(one.example) for one in found))
@@ -122,7 +132,7 @@ def _joined(
     if not weight.any():
         return None, []
     for one, place, folder in zip(found, places, folders, strict=True):
-        if not np.array_equal(one.weight[place], weight):
+        if one.weight is not first.weight and not np.array_equal(one.weight[place], weight):
             return None, [f"{folder} weighs an example differently from {folders[0]}, so their scores are left out"]
     sums = np.stack([one.sums[metric][place] for one, place in zip(found, places, strict=True)])
     cluster, example = first.cluster[places[0]], first.example[places[0]]

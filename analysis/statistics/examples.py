@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.columns import COST, SIZE, TRIAL, Column
+from analysis.columns import COST, SIZE, TRIAL, WHILE_TRAINING, Column
 from analysis.sources.scores import Sheet, read
 from analysis.statistics.confidence import Generalise
 from analysis.statistics.notes import Note, info, warning
 
-WHILE_TRAINING = "train/"
 SAME = 1e-4
 """Relative difference up to which the scores of a trial, in 32 bits, agree with its record."""
 

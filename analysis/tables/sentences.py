@@ -180,7 +180,7 @@ _SENTENCES: Mapping[Kind, Callable[..., str]] = {
     "seeds only": lambda metric: (
         f"Verdicts generalise to new seeds only, on these very examples: {metric} has no scores of single examples."
     ),
-    "scores left out": lambda problems: f"scores of examples are damaged: {named(problems, 3)}.",
+    "scores left out": lambda problems: f"scores of examples are left out: {named(problems, 3)}.",
     "shared examples": lambda examples: (
         f"trials were scored on different examples: values and verdicts are on the {examples:,} that all of them share."
     ),

@@ -307,11 +307,18 @@ def test_verdict_over_examples_needs_no_three_seeds(tmp_path: Path):
 def test_damaged_scores_are_one_line_and_verdicts_are_over_seeds(spoil: Callable, says: str, tmp_path: Path):
     folder = scored(tmp_path)
     spoil(folder / "trial_00003" / SCORES_FILE)
-    note = noted(folder, "WARNING: scores of examples are damaged")
+    note = noted(folder, "WARNING: scores of examples are left out")
     assert "trial_00003" in note
     assert says in note
     assert noted(folder, "Verdicts").startswith("Verdicts generalise to new seeds only, on these very examples")
     assert compared(folder).p_holm == compared(folder, generalise="seeds").p_holm
+
+
+def test_scores_beyond_memory_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("analysis.sources.scores.MOST_SCORES", 639)
+    assert noted(scored(tmp_path), "WARNING: scores") == (
+        "WARNING: scores of examples are left out: 10 trials on 64 examples have more than 639 scores."
+    )
 
 
 def _rewrite(path: Path, factor: float) -> None:
@@ -379,7 +386,7 @@ def test_scores_from_the_cache_are_those_of_the_files(tmp_path: Path, monkeypatc
     monkeypatch.undo()
     monkeypatch.setattr("analysis.sources.cache.FEWEST_KEPT", 1)
     _rewrite(folder / "trial_00003" / SCORES_FILE, 2.0)
-    assert "its scores are not those of its record" in noted(folder, "WARNING: scores of examples are damaged")
+    assert "its scores are not those of its record" in noted(folder, "WARNING: scores of examples are left out")
 
 
 # Margins and the metric that decides
