@@ -84,14 +84,14 @@ def _followed(line: list[str], folder: Path, errors: IO[str]) -> int:
         subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=messages, stderr=errors, env=_environment()) as process,
         _waited_for(process),
     ):
-        position = 0
+        screen, position = _Screen(folder), 0
         while True:
             code = process.poll()
             messages.seek(position)
             lines = messages.read()
             whole = lines if code is not None else lines[: lines.rfind("\n") + 1]
             position += len(whole.encode())
-            _show(whole, folder)
+            screen.show(whole, is_last=code is not None)
             if code is not None:
                 return code
             time.sleep(LOOK_SECONDS)
@@ -117,16 +117,27 @@ def _environment() -> Mapping[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))}
 
 
-def _show(lines: str, folder: Path) -> None:
-    """Print the command's ``lines``, and on a screen how many trials have ended, on a line that the next one replaces."""
-    on_screen = sys.stdout.isatty() or "ipykernel" in sys.modules
-    if lines:
-        print(("\r\x1b[K" if on_screen else "") + lines, end="")
-    if on_screen and folder.is_dir():
-        trials = record.trial_folders(folder)
+class _Screen:
+    """Our standard output: the command's lines and, where somebody looks on, below them how many trials have ended."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._watched = sys.stdout.isatty() or "ipykernel" in sys.modules
+        self._below = ""
+
+    def show(self, lines: str, is_last: bool) -> None:
+        """Print ``lines``; the line below them is overwritten, and gone after the last."""
+        below = "" if is_last or not self._watched else self._ended()
+        if not lines and below == self._below:
+            return
+        wiped = f"\r{' ' * len(self._below)}\r" if self._below else ""
+        print(wiped, lines, below, sep="", end="", flush=True)
+        self._below = below
+
+    def _ended(self) -> str:
+        trials = record.trial_folders(self._folder) if self._folder.is_dir() else []
         ended = sum((trial / record.RECORD_FILE).exists() for trial in trials)
-        print(f"\r{ended} of {len(trials)} trials have ended", end="" if ended < len(trials) else "\r\x1b[K")
-    sys.stdout.flush()
+        return f"{ended} of {len(trials)} trials have ended" if trials else ""
 
 
 def _names_a_trial(said: str, folder: Path) -> bool:

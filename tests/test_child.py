@@ -74,6 +74,22 @@ def test_run_interrupted_leaves_what_is_finished_and_needs_no_guard(here: Path) 
     assert [one is not None and one.status for one in done] == ["finished", "finished"]
 
 
+def test_screen_keeps_the_number_of_ended_trials_below_the_lines(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for label in ("a-00000000", "b-11111111"):
+        (here / "s" / label).mkdir(parents=True)
+    screen = child._Screen(here / "s")
+    screen.show("planned\n", is_last=False)
+    screen.show("", is_last=False)
+    (here / "s" / "a-00000000" / "record.json").touch()
+    screen.show("", is_last=False)
+    screen.show("done\n", is_last=True)
+    rows = [row.split("\r")[-1] for row in capsys.readouterr().out.split("\n")]
+    assert rows == ["planned", "done", ""]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "word"),
     [

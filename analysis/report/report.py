@@ -65,9 +65,9 @@ def answer_all(sweep: Sweep, generalise: Generalise = "both", margin: float | No
     answers = []
     for question in asked:
         asking = replace(question, generalise=generalise, margin=margin)
-        found = answer(sweep, asking, f"{file_stem(question.task)}_" if len(asked) > 1 else "")
-        found.gaps += silent
-        answers.append(found)
+        reply = answer(sweep, asking, f"{file_stem(question.task)}_" if len(asked) > 1 else "")
+        reply.gaps += silent
+        answers.append(reply)
     return answers
 
 

@@ -82,7 +82,8 @@ def add_runs(raw: Raw, runs: Sequence[Run], roles: Roles) -> None:
 
     if not runs:
         return
-    settings = pd.DataFrame([flat_row(run.settings) for run in runs], dtype=object)
+    plain = [{name: _plain(value) for name, value in flat_row(run.settings).items()} for run in runs]
+    settings = pd.DataFrame(plain, dtype=object)
     seed = _seeds(settings, roles)
     own = own_values(settings.drop(columns=roles.seed, errors="ignore"), seed, roles)
     if own and roles.factors is None:
@@ -93,12 +94,11 @@ def add_runs(raw: Raw, runs: Sequence[Run], roles: Roles) -> None:
             "name the seeds' column with seed= (--seed)"
         )
     kept = [name for name in settings if name not in (roles.seed, *own)]
-    for place, run in enumerate(runs):
-        values = settings.iloc[place].dropna()
+    for place, (run, values) in enumerate(zip(runs, plain, strict=True)):
         measured = {name: value for name, value in values.items() if name in own and is_number(value)}
         results = {metric_name(name): value for name, value in (dict(run.metrics) | measured).items()}
         row = {
-            "trial_id": run.id or run.name,
+            "trial_id": run.id or _identity(run),
             "run": run.name,
             "status": run.status,
             SEED: place if seed is None else seed.iloc[place],
@@ -131,6 +131,11 @@ def own_values(settings: pd.DataFrame, seed: pd.Series | None, roles: Roles) -> 
     return [name for name in names if len(settings) > 2 and fractions[name] and distinct[name] == len(settings)]
 
 
+def _plain(value: Any) -> Any:
+    """A setting that a column can hold: a text, a truth value or a number up to 64 bits; anything else as its text."""
+    return value if isinstance(value, str | bool) or is_number(value) else str(value)
+
+
 def factor_name(name: str) -> str:
     """Our name of another program's setting."""
     return name if is_factor(name) and name != SEED else SETTING + name
@@ -148,6 +153,11 @@ def _seeds(settings: pd.DataFrame, roles: Roles) -> pd.Series | None:
             raise unknown("column of seeds", roles.seed, settings)
         return None
     return settings[roles.seed]
+
+
+def _identity(run: Run) -> str:
+    """What tells the run from one of the same name in another source."""
+    return hashlib.sha256(repr((run.name, dict(run.settings), dict(run.metrics))).encode()).hexdigest()[:16]
 
 
 def _keep_scores(raw: Raw, run: Run) -> str | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.errors import BadRequestError, unknown
 from analysis.sources.foreign import Roles, Run, add_runs, outcome, own_values
+from analysis.sources.frames import flat_row
 from analysis.sources.sweep import Raw
 from sweep.files import read_foreign
 from sweep.text import named
@@ -52,7 +53,7 @@ def read_frame(frame: pd.DataFrame, roles: Roles, name: str) -> Raw:
     metric = roles.metric
     if metric is None:
         raise BadRequestError("a table needs the name of its metric: metric= (--metric)")
-    frame = frame.rename(columns=str).reset_index(drop=True)
+    frame = _flat(frame.rename(columns=str).reset_index(drop=True))
     _refuse_columns(frame, roles, metric)
     raw = Raw()
     frame[metric] = _numbers(frame[metric])
@@ -75,6 +76,17 @@ def read_frame(frame: pd.DataFrame, roles: Roles, name: str) -> Raw:
         runs = _by_row(frame, [*settings, *seeds], metric)
     add_runs(raw, [Run(f"{name}-{place}", *rest) for place, rest in enumerate(runs)], roles)
     return raw
+
+
+def _flat(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same with a column for each key of nested mappings, and a text for each list."""
+    import pandas as pd
+
+    if frame.columns.has_duplicates or not frame.map(lambda value: isinstance(value, list | tuple | dict)).any(
+        axis=None
+    ):
+        return frame
+    return pd.DataFrame([flat_row(row) for row in frame.to_dict("records")])
 
 
 def _refuse_columns(frame: pd.DataFrame, roles: Roles, metric: str) -> None:
@@ -165,11 +177,9 @@ def _by_example(frame: pd.DataFrame, keys: list[str], example: str, metric: str)
 
 
 def _plain(value: Any) -> Any:
-    """A cell as plain Python: numpy's numbers as Python's, a missing one as None, whatever is neither as text."""
+    """A cell as plain Python: numpy's numbers as Python's, a missing one as None."""
     value = value.item() if hasattr(value, "item") else value
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    return value if isinstance(value, str | bool | int | float) else str(value)
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _rows(where: pd.Series) -> str:

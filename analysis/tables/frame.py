@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +17,7 @@ from analysis.tables.wording import sentence
 
 
 def table_frame(table: Table) -> pd.DataFrame:
-    """One row a cell: its levels, ``n``, ``mean``, ``std``, interval, chosen ``lr``, ``p`` and ``verdict``.
+    """One row a cell: its levels, ``n``, ``mean``, ``std``, interval, ``chosen_lr``, ``p`` and ``verdict``.
 
     ``p`` (Holm-corrected) and ``verdict`` are those against the table's baseline, missing where it has none.
     """
@@ -29,7 +29,7 @@ def table_frame(table: Table) -> pd.DataFrame:
         summary, item = entry.summary, compared.get(levels)
         rows.append(
             {
-                **levels_of(factors, levels),
+                **dict(zip(factors, levels, strict=True)),
                 "metric": own_name(table.metric.name),
                 "n": summary.n,
                 "mean": summary.mean,
@@ -40,12 +40,12 @@ def table_frame(table: Table) -> pd.DataFrame:
                 "trials": entry.trials,
                 "lost": entry.lost,
                 "trainable_ratio": entry.ratio,
-                "lr": entry.rate or None,
+                "chosen_lr": entry.rate or None,
                 "best": entry.best,
                 **_tested(item),
             }
         )
-    return tidy(rows, [*factors, "lr"])
+    return tidy(rows, factors)
 
 
 def comparison_frame(observations: Observations, comparisons: Sequence[Comparison]) -> pd.DataFrame:
@@ -59,7 +59,7 @@ def comparison_frame(observations: Observations, comparisons: Sequence[Compariso
         difference = item.difference
         rows.append(
             {
-                **levels_of(observations.factors, item.cell),
+                **dict(zip(observations.factors, item.cell, strict=True)),
                 "baseline": "/".join(item.baseline),
                 "metric": own_name(observations.metric.name),
                 "n": difference.n,
@@ -68,7 +68,7 @@ def comparison_frame(observations: Observations, comparisons: Sequence[Compariso
                 "std": difference.std,
                 "low": difference.low,
                 "high": difference.high,
-                "lr": observations.rates.get(item.cell),
+                "chosen_lr": observations.rates.get(item.cell),
                 "p": item.p_holm,
                 "effect": difference.effect,
                 "detectable": item.detectable,
@@ -76,7 +76,7 @@ def comparison_frame(observations: Observations, comparisons: Sequence[Compariso
                 "words": sentence(item, observations.metric.unit),
             }
         )
-    return tidy(rows, [*observations.factors, "baseline", "lr"])
+    return tidy(rows, observations.factors)
 
 
 def effects_frame(effects: Effects) -> pd.DataFrame:
@@ -87,21 +87,16 @@ def effects_frame(effects: Effects) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def levels_of(factors: Sequence[str], levels: Sequence[str]) -> dict[Hashable, Any]:
-    """The levels of a cell under the names that the factors have in their source."""
-    return {own_name(factor): level for factor, level in zip(factors, levels, strict=True)}
-
-
-def tidy(rows: Sequence[dict[Hashable, Any]], levels: Sequence[str]) -> pd.DataFrame:
-    """A frame of ``rows``, in which the levels of a factor are numbers where all of them are."""
+def tidy(rows: Sequence[dict[str, Any]], factors: Sequence[str]) -> pd.DataFrame:
+    """A frame of ``rows``: factors under the names of their source, levels as numbers where all of them are."""
     frame = pd.DataFrame(rows)
-    for name in map(own_name, levels):
+    for name in (*factors, "baseline", "chosen_lr"):
         try:
             frame[name] = pd.to_numeric(frame[name])
-        except (ValueError, TypeError):
+        except (KeyError, ValueError, TypeError):
             continue
-    return frame
+    return frame.rename(columns={name: own for name in factors if (own := own_name(name)) not in frame})
 
 
-def _tested(item: Comparison | None) -> dict[Hashable, Any]:
+def _tested(item: Comparison | None) -> dict[str, Any]:
     return {"p": float("nan") if item is None else item.p_holm, "verdict": None if item is None else item.verdict}

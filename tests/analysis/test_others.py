@@ -96,10 +96,26 @@ def test_from_frame_names_what_is_wrong_in_one_message(
         analysis.from_frame(change(frame), **asked)
 
 
+def test_table_frame_keeps_a_column_of_theirs_apart_from_ours(frame: pd.DataFrame) -> None:
+    theirs = analysis.from_frame(frame.rename(columns={"r": "mean"}), metric="loss").table("mean").frame
+    assert list(theirs["config.mean"]) == [1, 4]
+    assert theirs["mean"].between(0.5, 0.7).all()
+
+
 def test_from_frame_counts_repeated_rows_once(frame: pd.DataFrame) -> None:
     results = analysis.from_frame(pd.concat([frame, frame]), metric="loss")
     assert len(results.trials) == len(frame)
     assert "20 rows repeat an earlier one and count once" in results.problems
+
+
+def test_from_frame_takes_whatever_a_cell_may_hold(frame: pd.DataFrame) -> None:
+    lists = [["q", "v"] for _ in range(len(frame))]
+    odd = frame.assign(when=pd.Timestamp("2026-01-01"), layers=lists, opt=[{"lr": 1e-3}] * len(frame), big=1 << 80)
+    odd["method"] = pd.Categorical(odd["method"])
+    trials = analysis.from_frame(odd, metric="loss").trials
+    assert set(trials["config.layers"]) == {"q+v"}
+    assert set(trials["config.opt.lr"]) == {1e-3}
+    assert set(trials["config.big"]) == {str(1 << 80)}
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
@@ -115,6 +131,15 @@ def test_main_reads_a_file_as_from_frame_reads_the_frame(
     expected = analysis.from_frame(frame, metric="loss").table("r", "method", where=where).markdown
     assert capsys.readouterr().out == expected
     assert sorted(item.name for item in tmp_path.iterdir()) == [path.name]
+
+
+def test_load_joins_files_of_one_name_and_counts_each_trial(frame: pd.DataFrame, tmp_path: Path) -> None:
+    paths = [tmp_path / place / "results.csv" for place in ("a", "b")]
+    for path, method in zip(paths, ("a", "b"), strict=True):
+        path.parent.mkdir()
+        frame[frame["method"] == method].to_csv(path, index=False)
+    assert len(analysis.load(paths, metric="loss").trials) == len(frame)
+    assert "10 trials are in several sources" in " ".join(analysis.load([*paths, paths[0]], metric="loss").problems)
 
 
 @pytest.mark.parametrize(

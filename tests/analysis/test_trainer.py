@@ -33,7 +33,8 @@ def test_load_reads_settings_metrics_and_history_of_each_run(folder: Path) -> No
     for row in results.trials.to_dict("records"):
         state = json.loads((folder / row["run"] / "checkpoint-6" / "trainer_state.json").read_text())
         assert row["eval/loss"] == [line["eval_loss"] for line in state["log_history"] if "eval_loss" in line][-1]
-    one = results.history[results.history["trial_id"] == "r1-seed0"]
+    [name] = results.trials.loc[results.trials["run"] == "r1-seed0", "trial_id"]
+    one = results.history[results.history["trial_id"] == name]
     assert list(one["step"]) == [2, 3, 4, 6]
     assert one["eval/loss"].notna().sum() == 2
 
