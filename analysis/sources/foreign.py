@@ -150,7 +150,7 @@ def _seeds(settings: pd.DataFrame, roles: Roles) -> pd.Series | None:
     """The seed of each run; None where there is none. Raises BadRequestError where only some have one."""
     if roles.seed not in settings:
         if roles.seed not in (None, SEED):
-            raise unknown("column of seeds", str(roles.seed), settings)
+            raise unknown("column of seeds", str(roles.seed), map(str, settings))
         return None
     return settings[roles.seed]
 
