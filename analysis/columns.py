@@ -46,6 +46,11 @@ class Column:
     kind: Kind = "mean"
 
     @property
+    def of_pack(self) -> bool:
+        """Whether it is a figure of the packs in which trials happened to train, by which none are compared."""
+        return self.kind == "pack"
+
+    @property
     def title(self) -> str:
         """Label and unit, as an axis or a caption shows them."""
         return f"{self.label} ({self.unit})" if self.unit else self.label

@@ -37,6 +37,7 @@ class Sweep:
         """The command line of the grid with ``seeds`` seeds; the harness and the peer understand the same."""
         fixed = {
             "task": self.task,
+            "task.validation": 0,  # the peer has one held-out part
             "training.steps": self.steps,
             "training.batch_size": self.batch_size,
             "training.eval_every": "null",

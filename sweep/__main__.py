@@ -5,7 +5,7 @@ from importlib import import_module
 
 from sweep.text import run_command
 
-FOLLOW_UPS = ("status", "sync", "plugins")
+FOLLOW_UPS = ("status", "sync", "evaluate", "plugins")
 """What can be asked about a sweep's folder, or about what is installed; each is a module of ``sweep.cli``."""
 
 

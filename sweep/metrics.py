@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 Better = Literal["lower", "higher"]
-Kind = Literal["mean", "sum", "end"]
+Kind = Literal["mean", "sum", "end", "pack"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Metric:
     ``better`` is None where no direction is known: then there is no bold, no verdict and no tuning. ``tuned_on`` is the
     metric by which a learning rate is chosen before this one is reported (forgetting is reported at the rate that suits
     the target task); None means that the rate is no part of the question. ``kind`` says what the value of a domain is:
-    the mean over its examples, their sum, or a figure taken once, at a trial's end, which has no domain.
+    the mean over its examples, their sum, or a figure taken once, at a trial's end, which has no domain. A figure of the
+    whole ``pack`` in which a trial happened to train is shown, and no trials are compared by it.
     """
 
     name: str
@@ -53,19 +54,45 @@ ORACLE_MSE = Metric("eval/oracle_mse", "oracle MSE", "", "lower", TRAIN_MSE.name
 ORACLE_RISK = Metric("eval/oracle_risk", "oracle risk", kind="end")
 TRAIN_LOSS = _tuned("train/loss", "train loss", "lower")
 TRAIN_LR = Metric("train/lr", "learning rate while training")
+KEPT_STEP = Metric("train/kept_step", "step that was kept", "steps", kind="end")
 
+ALONE_STEP = Metric("perf/alone_step_ms", "step time alone", "ms", "lower", kind="end")
+ALONE_MEMORY = Metric("perf/alone_peak_memory_mb", "peak memory alone, without the base", "MB", "lower", kind="end")
+ALONE = (
+    ALONE_STEP,
+    Metric("perf/alone_step_iqr_ms", "interquartile range of the step time alone", "ms", kind="end"),
+    Metric("perf/alone_samples_per_second", "speed alone", "samples/s", "higher", kind="end"),
+    Metric("perf/alone_tokens_per_second", "speed alone", "tokens/s", "higher", kind="end"),
+    ALONE_MEMORY,
+    Metric("perf/alone_base_memory_mb", "memory of the base", "MB", kind="end"),
+    Metric("perf/alone_step_gflops", "arithmetic of a step alone", "GFLOP", "lower", kind="end"),
+)
+"""What a step of a trial costs when nothing trains beside it: by these, trials may be compared."""
+OF_PACK = (
+    Metric("perf/samples_per_second", "speed of its pack", "samples/s", kind="pack"),
+    Metric("perf/step_ms", "step time of its pack", "ms", kind="pack"),
+    Metric("perf/train_seconds", "training time of its pack", "s", kind="pack"),
+    Metric("perf/peak_memory_mb", "peak memory of its pack's process", "MB", kind="pack"),
+)
+"""What the pack cost in which a trial happened to train."""
 OF_EVERY_TRIAL = (
     TRAIN_LOSS,
     TRAIN_LR,
+    KEPT_STEP,
     Metric("params/trainable", "trainable parameters", better="lower", kind="end"),
     Metric("params/total", "total parameters", kind="end"),
     Metric("params/trainable_ratio", "trainable ratio", better="lower", kind="end"),
-    Metric("perf/samples_per_second", "speed", "samples/s", "higher", kind="end"),
-    Metric("perf/step_ms", "step time", "ms", "lower", kind="end"),
-    Metric("perf/peak_memory_mb", "peak memory", "MB", "lower", kind="end"),
+    *ALONE,
+    *OF_PACK,
     Metric("perf/pack_size", "pack size", "trials", kind="end"),
 )
-"""What every record holds, whatever its task."""
+"""What every record holds, whatever its task; the step that was kept, only with ``training.keep=best``."""
+
+
+def instead_of_pack(name: str) -> str:
+    """The metric by which to compare trials instead of that of their packs with this name."""
+    alone = name.replace("perf/", "perf/alone_", 1)
+    return alone if alone in {metric.name for metric in ALONE} else ALONE_STEP.name
 
 
 def of_source(metric: Metric) -> Metric:

@@ -28,14 +28,14 @@ LARGEST = 1e100
 LARGEST_RECORD = 16 << 20
 LARGEST_HISTORY = 256 << 20
 """Largest files that are read, in bytes; a record has a few KB, a row of a history some hundred bytes."""
-MOST_KEYS = 1000
+MOST_KEYS = 2000
 DEEPEST = 50
-"""Keys and levels of a record; those of ours have about 100 and 6."""
+"""Keys and levels of a record; those of ours have up to 500 and 6."""
 NUMBERS = ("seed", "adapter.rank", "adapter.alpha", "optimizer.lr", "training.steps", "training.batch_size")
 """Settings that are numbers in every trial that has them."""
 LAST_BYTES = 1 << 16
 """Bytes read from a history's end: more than its last row has."""
-COMPARABLE = ("lora_sweep", "code", "torch", "device", "mkl_cbwr")
+COMPARABLE = ("lora_sweep", "code", "torch", "processor", "device", "mkl_cbwr")
 """What may change the last bits of a result; the trials of one sweep should share it."""
 
 Status = Literal["finished", "pruned", "diverged", "failed"]
@@ -48,9 +48,10 @@ class Record:
 
     ``trial`` is the full resolved configuration (task, adapter, optimizer, training, seed); ``params`` holds
     ``trainable``, ``total`` and ``trainable_ratio`` (a fraction); ``result`` holds metrics under their logged
-    names (``train/loss``, ``eval/loss``, …); ``perf`` holds ``samples_per_second``, ``step_ms``,
-    ``peak_memory_mb`` and ``pack_size``; ``error`` holds ``type``, ``message`` and ``traceback``; ``metrics`` holds
-    what each metric means, by its name, as ``sweep.metrics.to_plain`` gives it; empty in records from before.
+    names (``train/loss``, ``eval/loss``, …); ``perf`` holds what ``sweep.metrics`` has under ``perf/``: ``alone_…`` of
+    the trial itself, ``step_ms`` and the others of its pack of ``pack_size``; ``error`` holds ``type``, ``message`` and
+    ``traceback``; ``metrics`` holds what each metric means, by its name, as ``sweep.metrics.to_plain`` gives it; empty
+    in records from before.
     A value that does not exist is absent, never a sentinel.
     """
 

@@ -1,7 +1,8 @@
 """What a trial means on its task's model: the layers that it adapts, or the reason why it cannot run."""
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class ResolvedTrial(Trial):
 
     ``targets`` are the names of the layers that it adapts, ``saved`` those of the modules that it trains in full;
     ``padded_rank`` is the rank that its factors are padded to (0 without a LoRA). ``notes`` are for its record, and
-    ``config`` is what it came from.
+    ``config`` is what it came from. ``alone`` is for its record, too: its speed alone, once that has been measured.
     """
 
     config: Config
@@ -38,6 +39,7 @@ class ResolvedTrial(Trial):
     saved: tuple[str, ...]
     padded_rank: int
     notes: tuple[str, ...]
+    alone: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def cache_folder(self) -> Path:

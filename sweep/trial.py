@@ -83,6 +83,7 @@ class Trial:
         for name in self.task.own_paths():
             del science["task"][name]
         science["task"] = self.task.without_unset(science["task"])
+        science["training"] = self.training.without_unset(science["training"])
         science["training"].pop("epochs", None)  # its steps say the same
         if self.adapter.kind == "none":
             del science["optimizer"], science["training"]

@@ -100,6 +100,10 @@ def fault(*overrides: str) -> str:
             "pruning = 2: needs a training.eval_every below training.steps=500, to judge trials by",
         ),
         (
+            "training.keep=best training.eval_every=null",
+            "training.keep = 'best': needs a training.eval_every below training.steps=500, to choose from",
+        ),
+        (
             "pruning=2 training.eval_every=500",
             "pruning = 2: needs a training.eval_every below training.steps=500, to judge trials by",
         ),

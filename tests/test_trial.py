@@ -54,6 +54,7 @@ WORDS = {
     ("adapter", "alpha_pattern"): {"x": 1.0},
     ("optimizer", "name"): "sgd",
     ("optimizer", "schedule"): "cosine",
+    ("training", "keep"): "best",
     ("task", "name"): None,  # another task is another class
     ("task", "data"): None,  # other data have other settings
     ("task", "inputs"): "anisotropic",
@@ -74,7 +75,7 @@ def test_identity_has_every_field_of_the_science() -> None:
             ids.add(replace(base, **{part: section}).id)
             changed += 1
     ids |= {replace(base, seed=1).id, replace(base, data="other").id}
-    assert changed == 11 + 15 + 10 + 6
+    assert changed == 11 + 15 + 10 + 7
     assert len(ids) == 1 + changed + 2
 
 

@@ -24,14 +24,15 @@ from analysis.statistics.curves import learning_curves
 from analysis.statistics.levels import REFERENCES
 from analysis.statistics.observations import Observations
 from analysis.statistics.questions import Question
-from analysis.tables.sentences import caveat
-from sweep.metrics import TRAIN_LOSS, Metric, of_source, validation_name
+from sweep.metrics import ALONE_MEMORY, ALONE_STEP, TRAIN_LOSS, Metric, of_source, validation_name
 
 OVER_SEEDS = f"Points and bands are means with a {INTERVAL_NAME} over seeds; each seed is drawn faintly."
 OF_CELLS = f"{OVER_SEEDS} A cross counts the trials that diverged there, at whatever learning rate."
 FOREST = "forest_"
 """Begins the names of the figures of differences from a baseline."""
 WIDE = (6.4, 3.8)
+TRADED = {"pareto": TRAINABLE, "pareto_time": ALONE_STEP.name, "pareto_memory": ALONE_MEMORY.name}
+"""What may be paid for a better metric, by the name of its figure."""
 FORMATS = {"svg": ("Date", "Creator"), "pdf": ("CreationDate", "Creator", "Producer"), "png": ("Software",)}
 """The formats of a figure, with the metadata that would make two equal drawings differ."""
 
@@ -139,13 +140,14 @@ def _of_training(question: Question, history: pd.DataFrame) -> list[Drawing]:
 def _of_trade_offs(question: Question, observations: Observations) -> list[Drawing]:
     drawings = []
     trials = question.trials
-    if TRAINABLE in trials and trials[TRAINABLE].nunique() > 1:
-        size = question.observe(question.shown, TRAINABLE)
-        caption = (
-            f"{question.primary} against trainable parameters. The step line is the Pareto front; its cells are "
-            f"named by {describe(question.rows).label}. {OVER_SEEDS}"
-        )
-        drawings.append(Drawing("pareto", caption, WIDE, plots.scatter, (size, observations, True)))
+    for name, cost in TRADED.items():
+        across = question.observe(question.shown, cost) if cost in trials and trials[cost].nunique() > 1 else None
+        if across and len({across.summary(cell).mean for cell in across.filled}) > 1:
+            caption = (
+                f"{question.primary} against {across.metric.label}. The step line is the Pareto front; its cells are "
+                f"named by {describe(question.rows).label}. {OVER_SEEDS}"
+            )
+            drawings.append(Drawing(name, caption, WIDE, plots.scatter, (across, observations, True)))
     forgotten = of_source(Metric(question.primary, "")).name
     if forgotten in trials and trials[forgotten].notna().any() and observations.metric.better == "lower":
         kept = question.observe(question.shown, forgotten)
@@ -162,9 +164,8 @@ def _of_cost(question: Question) -> list[Drawing]:
         measured = question.observe(question.shown, metric)
         if measured.metric.better != "lower":
             continue
-        packs = " ".join(caveat(note) for note in measured.notes if note.kind == "pack sizes")
         size = (6.0, 1.0 + 0.25 * min(20, len(measured.filled)))
-        caption = f"{measured.metric.title} by cell. {packs}".strip()
+        caption = f"{measured.metric.title} by cell. {OVER_SEEDS}"
         drawings.append(Drawing(metric.replace("/", "_"), caption, size, plots.bars, (measured,)))
     return drawings
 

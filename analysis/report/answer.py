@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from analysis.columns import LEARNING_RATE
@@ -61,7 +62,8 @@ class Answer:
     @property
     def files(self) -> dict[str, bytes]:
         """What is written beside the page, by its path there: tables for papers and spreadsheets, and figures."""
-        every = [*self.tables, *self.listings, *([effects_listing(self.effects)] if self.effects else [])]
+        every: list[Table | Listing] = [*self.tables, *self.listings]
+        every += [effects_listing(self.effects)] if self.effects else []
         tables = {f"tables/{self.stem(one)}.{style}": render(one, style).encode() for one in every for style in STYLES}
         figures = {f"figures/{self.stem(one)}.{style}": one.files[style] for one in self.drawings for style in FORMATS}
         return tables | figures
@@ -123,8 +125,8 @@ def add_comparison(result: Answer, factor: str) -> None:
 def _table(
     part: Sweep, question: Question, rows: str, columns: str | None, metric: str, baseline: tuple[str, ...]
 ) -> Table:
-    asked = {"generalise": question.generalise, "margin": question.margin}
+    build_table = partial(build, part, rows, columns, metric, generalise=question.generalise, margin=question.margin)
     try:
-        return build(part, rows, columns, metric, baseline, **asked)
+        return build_table(baseline=baseline)
     except BadRequestError:
-        return build(part, rows, columns, metric, **asked)
+        return build_table()

@@ -23,7 +23,7 @@ from analysis.statistics.confidence import INTERVAL_NAME
 from analysis.statistics.intervals import quantile
 from analysis.statistics.levels import labels, ordered, swept
 from analysis.statistics.questions import OF_BASE, deciding, measured
-from sweep.metrics import validation_name
+from sweep.metrics import ALONE_STEP, validation_name
 
 MOST_STEPS = 64
 MOST_CURVES = 6
@@ -38,7 +38,7 @@ def payload(sweep: Sweep, target: Path | None, refresh: int | None) -> tuple[str
     main = [name for name in swept(trials) if name in varied] or varied[:1] or factors[:1]
     metrics = _metrics(sweep)
     curves, block = _curves(sweep, metrics)
-    costs = [name for name in (TRAINABLE, "perf/step_ms") if name in trials and trials[name].nunique() > 1]
+    costs = [name for name in (TRAINABLE, ALONE_STEP.name) if name in trials and trials[name].nunique() > 1]
     label = "folder" if trials["folder"].notna().any() else "run" if "run" in trials else "trial_id"
     ratio = [RATIO] if RATIO in trials else []
     seeds = trials[SEED].nunique()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import columns
 from analysis.sources.sweep import Raw, Sweep
-from sweep.metrics import OURS, Metric
+from sweep.metrics import OF_EVERY_TRIAL, OURS, Metric
 from sweep.record import flatten
 from sweep.text import named, printable
 
@@ -69,7 +69,7 @@ def flat_row(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _known(declared: Mapping[str, Metric]) -> dict[str, Metric]:
-    """What the records declare, in their order; our own table for whatever they do not."""
+    """What the records declare, in their order; our own table for whatever they do not, and for what every trial has."""
     safe = {
         printable(name): replace(
             metric,
@@ -80,7 +80,8 @@ def _known(declared: Mapping[str, Metric]) -> dict[str, Metric]:
         )
         for name, metric in declared.items()
     }
-    return safe | {name: metric for name, metric in OURS.items() if name not in safe}
+    ours = {name: metric for name, metric in OURS.items() if name not in safe or metric in OF_EVERY_TRIAL}
+    return safe | ours
 
 
 def _one_type(values: pd.Series, name: str) -> pd.Series:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,21 @@ class Sheet:
         """The metric of each trial (T,)."""
         values: np.ndarray = self.sums.sum(axis=1, dtype=float) / self.weight.sum()
         return values
+
+    @property
+    def count(self) -> int:
+        """The number E of examples."""
+        return len(self.weight)
+
+    @cached_property
+    def units(self) -> int:
+        """The number of distinct examples, or of clusters where some belong together."""
+        return len(np.unique(self.cluster))
+
+    @property
+    def clustered(self) -> bool:
+        """Whether some examples belong together."""
+        return self.units < self.count
 
 
 def read(folders: Sequence[Path], metric: str) -> tuple[Sheet | None, list[str]]:

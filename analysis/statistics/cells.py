@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from analysis.columns import (
-    COST,
     KIND,
     LEARNING_RATE,
     PACK_SIZE,
@@ -80,15 +79,13 @@ def observe(
     frame, scored, of_scores = examples.score(trials, frame, column)
     values, detail, averaging = _average(frame, factors, rest, bool(is_reference(trials).any()))
     values = values[values["value"].notna()].reset_index(drop=True)
-    by_example = scored.of(values, detail, factors) if scored and len(values) else None
     counts["n"] = values.groupby(list(factors))["value"].size().reindex(counts.index, fill_value=0).astype(int)
     notes += [*of_scores, *averaging, *_count_notes(counts), *_metric_notes(trials, column)]
-    notes += examples.said(by_example, column, generalise, int(counts["n"].max()))
+    notes += examples.said(scored, column, generalise, int(counts["n"].max()))
     counted = trials[comparable(trials) & trials[metric].notna()]
     moves = together(counted, factors)
     ignored = [*rest, *([moves.follower] if moves else [])]
     ignored += [LEARNING_RATE] if chosen_by is None or LEARNING_RATE in hidden else []
-    packed = column.name.startswith(COST) and column.name != PACK_SIZE
     observations = Observations(
         column,
         tuple(factors),
@@ -98,12 +95,12 @@ def observe(
         rates,
         (*factors, *rest),
         tuple(notes),
-        settings={} if column.name.startswith(SIZE) else settings(counted, factors, ignored, packed),
+        settings={} if column.of_pack or column.name.startswith(SIZE) else settings(counted, factors, ignored),
         averaged=tuple(rest),
         detail=detail,
         diverged=_diverged(trials, factors, values),
         together=moves,
-        examples=by_example,
+        scored=scored,
         generalise=generalise,
     )
     return replace(observations, notes=(*notes, *cautions.notes(observations, counted)))
@@ -292,8 +289,9 @@ def _metric_notes(trials: pd.DataFrame, column: Column) -> list[Note]:
     notes = []
     if without := int((trials[column.name].isna() & (trials["status"] == "finished")).sum()):
         notes.append(info("without a value", trials=without, metric=column.name))
-    if column.name.startswith(COST) and column.name != PACK_SIZE and PACK_SIZE in trials:
-        notes.append(info("pack sizes", sizes=ordered(trials[PACK_SIZE].dropna().map(level_text))))
-    if column.better is None:
+    if column.of_pack:
+        sizes = ordered(trials[PACK_SIZE].dropna().map(level_text)) if PACK_SIZE in trials else []
+        notes.append(warning("of packs", metric=column.name, sizes=sizes))
+    elif column.better is None:
         notes.append(info("no direction", metric=column.name))
     return notes

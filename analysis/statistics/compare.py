@@ -26,6 +26,7 @@ from analysis.statistics.intervals import (
 from analysis.statistics.levels import REFERENCES
 from analysis.statistics.observations import Cell, Observations
 from analysis.statistics.settings import Difference
+from sweep.metrics import instead_of_pack
 
 Verdict = Literal[
     "better",
@@ -226,9 +227,14 @@ def against(observations: Observations, baseline: Cell) -> list[tuple[Cell, Cell
 
     ``baseline`` names either one cell, or the level of the first factor only: then each cell is compared with
     that level at its own levels of the other factors, and a reference row (``full``) with every column.
-    Raises BadRequestError when the baseline does not exist.
+    Raises BadRequestError when the baseline does not exist, and for a metric by which no trials are compared.
     """
-    factors = observations.factors
+    factors, metric = observations.factors, observations.metric
+    if metric.of_pack:
+        raise BadRequestError(
+            f"{metric.name} describes the packs in which trials trained, so no trials are compared by it; "
+            f"use --metric {instead_of_pack(metric.name)}"
+        )
     for factor, level in zip(factors, baseline, strict=False):
         if level not in observations.levels[factor]:
             raise unknown(f"baseline level of {factor}", level, observations.levels[factor])

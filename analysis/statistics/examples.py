@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.columns import COST, SEED, SIZE, TRIAL, Column
+from analysis.columns import COST, SIZE, TRIAL, Column
 from analysis.sources.scores import Sheet, read
 from analysis.statistics.confidence import Generalise
 from analysis.statistics.notes import Note, info, warning
@@ -20,46 +20,26 @@ SAME = 1e-4
 
 
 @dataclass(frozen=True)
-class Examples:
-    """The metric of each cell and seed by example.
-
-    ``scores`` (N, m): a row for each row of the observations' values, with that value as its mean; a column for each of m
-    examples, or clusters of them. ``count``: how many examples there are.
-    """
-
-    scores: np.ndarray
-    count: int
-
-    @property
-    def units(self) -> int:
-        """The number m of examples, or of clusters where some belong together."""
-        return int(self.scores.shape[1])
-
-    @property
-    def clustered(self) -> bool:
-        """Whether some examples belong together."""
-        return self.units < self.count
-
-
-@dataclass(frozen=True)
 class Scored:
     """The scores ``sheet`` of the trials ``rows``, by their place in the frame of trials."""
 
     sheet: Sheet
     rows: pd.Index
 
-    def of(self, values: pd.DataFrame, detail: pd.DataFrame, factors: Sequence[str]) -> Examples:
-        """The examples of each row of ``values``: the mean of its trials in ``detail``."""
-        keys = [*factors, SEED]
+    def of(self, values: pd.DataFrame, detail: pd.DataFrame, keys: Sequence[str]) -> np.ndarray:
+        """The metric of each row of ``values`` by example, or by cluster of examples (N, m): the mean of its trials.
+
+        Both frames have the columns ``keys``; ``detail`` has a row for each trial with a ``value``.
+        """
+        keys = list(keys)
         behind = detail[detail["value"].notna()]
-        cell = pd.MultiIndex.from_frame(values[keys]).get_indexer(pd.MultiIndex.from_frame(behind[keys]))
+        row = pd.MultiIndex.from_frame(values[keys]).get_indexer(pd.MultiIndex.from_frame(behind[keys]))
         trial = self.rows.get_indexer(behind[TRIAL])
-        order = np.argsort(cell, kind="stable")[np.count_nonzero(cell < 0) :]
-        counts = np.bincount(cell[order], minlength=len(values))
+        order = np.argsort(row, kind="stable")[np.count_nonzero(row < 0) :]
+        counts = np.bincount(row[order], minlength=len(values))
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        of_trials = self.sheet.sums[trial[order]]
-        sums = np.add.reduceat(of_trials, starts, dtype=float) / counts[:, None]
-        return Examples(by_unit(sums, self.sheet.weight, self.sheet.cluster), self.sheet.sums.shape[1])
+        sums = np.add.reduceat(self.sheet.sums[trial[order]], starts, dtype=float) / counts[:, None]
+        return by_unit(sums, self.sheet.weight, self.sheet.cluster)
 
 
 def by_unit(sums: np.ndarray, weight: np.ndarray, cluster: np.ndarray) -> np.ndarray:
@@ -89,7 +69,7 @@ def score(trials: pd.DataFrame, frame: pd.DataFrame, column: Column) -> tuple[pd
     if column.name.startswith((COST, SIZE, WHILE_TRAINING)) or folders.isna().any() or folders.empty:
         return frame, None, []
     sheet, problems = read([Path(folder) for folder in folders], column.name)
-    if sheet is None or len(np.unique(sheet.cluster)) < 2:
+    if sheet is None or sheet.units < 2:
         return frame, None, [warning("scores left out", problems=problems)] if problems else []
     values = pd.Series(sheet.values, rows)
     if sheet.whole and not sheet.evaluated:
@@ -99,16 +79,20 @@ def score(trials: pd.DataFrame, frame: pd.DataFrame, column: Column) -> tuple[pd
             return frame, None, [warning("scores left out", problems=wrong)]
         return frame, Scored(sheet, rows), []
     frame = frame.assign(value=frame[TRIAL].map(values).where(frame["value"].notna()))
-    count = sheet.sums.shape[1]
-    notes = [info("evaluated", metric=column.name, examples=count)] if sheet.evaluated else []
-    return frame, Scored(sheet, rows), notes + ([] if sheet.whole else [warning("shared examples", examples=count)])
+    notes = [info("evaluated", metric=column.name, examples=sheet.count)] if sheet.evaluated else []
+    return (
+        frame,
+        Scored(sheet, rows),
+        notes + ([] if sheet.whole else [warning("shared examples", examples=sheet.count)]),
+    )
 
 
-def said(examples: Examples | None, column: Column, generalise: Generalise, seeds: int) -> list[Note]:
+def said(scored: Scored | None, column: Column, generalise: Generalise, seeds: int) -> list[Note]:
     """What verdicts on this metric generalise to; nothing of what is no metric of held-out examples."""
     if column.name.startswith((COST, SIZE, WHILE_TRAINING)) or column.better is None:
         return []
-    if examples is None:
+    if scored is None:
         return [info("seeds only", metric=column.name)]
-    clusters = examples.units if examples.clustered else None
-    return [info("generalises", to=generalise, seeds=seeds, examples=examples.count, clusters=clusters)]
+    sheet = scored.sheet
+    clusters = sheet.units if sheet.clustered else None
+    return [info("generalises", to=generalise, seeds=seeds, examples=sheet.count, clusters=clusters)]

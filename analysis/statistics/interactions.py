@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from analysis.columns import SEED
+from analysis.statistics.crossed import tested
 from analysis.statistics.intervals import ALPHA, ENOUGH_SEEDS, holm
 from analysis.statistics.levels import REFERENCES, ordered
 from analysis.statistics.observations import Cell, Observations
@@ -31,23 +32,35 @@ class Dependence:
 
 @dataclass(frozen=True)
 class _Contrast:
-    """Differences of one pair (level, seed), with the p of each level's contrast to the mean of the others."""
+    """Differences of one pair (level, seed), with the p of each level's contrast to the mean of the others.
+
+    ``alone``: the p of the difference at each level by itself.
+    """
 
     pair: int
     factor: str
     levels: tuple[str, ...]
     values: np.ndarray
     ps: tuple[float, ...]
+    alone: tuple[float, ...]
 
 
 def dependences(observations: Observations, pairs: Sequence[tuple[Cell, Cell]]) -> list[Dependence | None]:
     """For each pair the factor on which its difference depends most, None where none is found.
 
     At each seed the difference at one level is compared with its mean over the other levels: a paired t test a
-    level, Holm-corrected over all levels, factors and pairs.
+    level, Holm-corrected over all levels, factors and pairs. What is found must hold for new examples too, where these
+    are asked about: then the p of a contrast is the larger one of ``crossed.tested``.
     """
     found: list[Dependence | None] = [None] * len(pairs)
     contrasts = [one for factor in observations.averaged for one in _contrasts(observations, factor, pairs)]
+    if observations.scored is not None and observations.generalise != "seeds":
+        ps = iter(holm([p for one in contrasts for p in one.ps]))
+        likely = [np.nanmin([math.inf, *(next(ps) for _ in one.ps)]) < ALPHA for one in contrasts]
+        contrasts = [
+            _over_examples(observations, one, pairs[one.pair]) if promising else one
+            for one, promising in zip(contrasts, likely, strict=True)
+        ]
     adjusted = holm([p for one in contrasts for p in one.ps])
     smallest: dict[int, float] = {}
     start = 0
@@ -63,8 +76,33 @@ def dependences(observations: Observations, pairs: Sequence[tuple[Cell, Cell]]) 
 def _dependence(one: _Contrast) -> Dependence:
     means = one.values.mean(axis=1)
     same_way = bool((means > 0).all() or (means < 0).all())
-    p = float(np.nan_to_num(t_test(one.values), nan=1.0).max()) if same_way else 1.0
+    p = float(np.nan_to_num(one.alone, nan=1.0).max()) if same_way else 1.0
     return Dependence(one.factor, tuple(zip(one.levels, map(float, means), strict=True)), p)
+
+
+def _over_examples(observations: Observations, one: _Contrast, pair: tuple[Cell, Cell]) -> _Contrast:
+    """The same contrast, tested for new examples as well."""
+    assert observations.scored is not None
+    factors = list(observations.factors)
+    keys = [*factors, one.factor, SEED]
+    mine = pd.MultiIndex.from_frame(observations.detail[factors]).isin([*pair])
+    detail = observations.detail[mine & observations.detail["value"].notna()]
+    rows = detail[keys].drop_duplicates(ignore_index=True)
+    scores = observations.scored.of(rows, detail, keys)
+    seeds = observations.cell(pair[0]).index.intersection(observations.cell(pair[1]).index)
+    cells: dict[Cell, dict[str, np.ndarray]] = {cell: {} for cell in pair}
+    for (*cell, level), places in rows.groupby([*factors, one.factor], sort=False).indices.items():
+        own = np.full((len(seeds), scores.shape[1]), math.nan)
+        at = seeds.get_indexer(rows[SEED].iloc[places])
+        own[at[at >= 0]] = scores[places[at >= 0]]
+        cells[tuple(cell)][str(level)] = own
+    d = _at(cells[pair[0]], one.levels) - _at(cells[pair[1]], one.levels)
+    apart = _apart(d)
+
+    def ps(each: np.ndarray) -> tuple[float, ...]:
+        return tuple(tested(of_level.mean(axis=1), of_level, observations.generalise).p for of_level in each)
+
+    return replace(one, ps=ps(apart), alone=ps(d))
 
 
 def _contrasts(observations: Observations, factor: str, pairs: Sequence[tuple[Cell, Cell]]) -> list[_Contrast]:
@@ -78,10 +116,15 @@ def _contrasts(observations: Observations, factor: str, pairs: Sequence[tuple[Ce
             continue
         values = (_at(left, levels) - _at(right, levels))[:, seeds.get_indexer(shared)]
         if np.isfinite(values).all():
-            apart = (values - values.mean(axis=0)) * len(levels) / (len(levels) - 1)
-            ps = t_test(apart[:1] if len(levels) == 2 else apart)
-            contrasts.append(_Contrast(index, factor, tuple(levels), values, tuple(map(float, ps))))
+            ps, alone = (tuple(map(float, t_test(each))) for each in (_apart(values), values))
+            contrasts.append(_Contrast(index, factor, tuple(levels), values, ps, alone))
     return contrasts
+
+
+def _apart(values: np.ndarray) -> np.ndarray:
+    """Each level's values (level, seed, …) minus the mean of the others; of two levels one, which says it all."""
+    apart: np.ndarray = (values - values.mean(axis=0)) * len(values) / (len(values) - 1)
+    return apart[:1] if len(values) == 2 else apart
 
 
 def _by_level(observations: Observations, factor: str) -> tuple[dict[Cell, dict[str, np.ndarray]], list[str], pd.Index]:
@@ -98,7 +141,7 @@ def _by_level(observations: Observations, factor: str) -> tuple[dict[Cell, dict[
 def _at(by_level: dict[str, np.ndarray], levels: Sequence[str]) -> np.ndarray:
     """The values at ``levels``; a reference, which has no such setting, has one value for all of them."""
     reference = next((by_level[name] for name in REFERENCES if len(by_level) == 1 and name in by_level), None)
-    missing = np.full(len(next(iter(by_level.values()))), math.nan) if reference is None else reference
+    missing = np.full_like(next(iter(by_level.values())), math.nan) if reference is None else reference
     return np.stack([by_level.get(level, missing) for level in levels])
 
 

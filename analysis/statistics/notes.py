@@ -16,7 +16,7 @@ Kind = Literal[
     "lost",
     "pruned",
     "without a value",
-    "pack sizes",
+    "of packs",
     "no direction",
     "effects without a value",
     "no block",

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.columns import SEED, Column
 from analysis.statistics.confidence import Generalise
-from analysis.statistics.examples import Examples
+from analysis.statistics.examples import Scored
 from analysis.statistics.intervals import Summary, summarise
 from analysis.statistics.notes import Note
 from analysis.statistics.settings import Cell, Settings, Together
@@ -30,8 +30,8 @@ class Observations:
     ``averaged``: the factors averaged over; ``detail``: the values before that, with their levels and the place of
     their ``trial`` in the frame of trials.
     ``diverged``: the seeds of each cell that have no value because a trial diverged.
-    ``together``: a setting that moves with an asked factor. ``examples``: the values by held-out example, where these
-    were kept; ``generalise``: what verdicts should hold for besides what was tried.
+    ``together``: a setting that moves with an asked factor. ``scored``: the scores of single examples behind the
+    values, where these were kept; ``generalise``: what verdicts should hold for besides what was tried.
     """
 
     metric: Column
@@ -47,7 +47,7 @@ class Observations:
     detail: pd.DataFrame = field(default_factory=pd.DataFrame)
     diverged: Mapping[Cell, frozenset[str]] = field(default_factory=dict)
     together: Together | None = None
-    examples: Examples | None = None
+    scored: Scored | None = None
     generalise: Generalise = "both"
 
     def cell(self, cell: Cell) -> pd.Series:
@@ -59,6 +59,13 @@ class Observations:
         groups = self.values.groupby(list(self.factors), sort=False)
         by_seed = ((key, pd.Series(part["value"].to_numpy(), part[SEED].to_numpy())) for key, part in groups)
         return {tuple(map(str, key)): values for key, values in by_seed}
+
+    @cached_property
+    def scores(self) -> np.ndarray | None:
+        """``values`` by example, or by cluster of examples (rows, m), where these were kept."""
+        if self.scored is None or self.values.empty:
+            return None
+        return self.scored.of(self.values, self.detail, (*self.factors, SEED))
 
     @cached_property
     def _rows(self) -> dict[Cell, np.ndarray]:
@@ -75,8 +82,8 @@ class Observations:
             self._rows[side][index.get_indexer(shared)] if len(shared) else np.array([], dtype=int)
             for side, index in ((cell, left), (baseline, right))
         )
-        scores = None if self.examples is None else self.examples.scores
-        return value[mine] - value[theirs], None if scores is None else scores[mine] - scores[theirs]
+        d = None if self.scores is None else self.scores[mine] - self.scores[theirs]
+        return value[mine] - value[theirs], d
 
     def summary(self, cell: Cell) -> Summary:
         """Mean and interval of one cell over its seeds."""

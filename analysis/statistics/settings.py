@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.columns import KIND, PACK_SIZE, SEED, TASK, is_factor
+from analysis.columns import KIND, SEED, TASK, is_factor
 from analysis.statistics.levels import REFERENCES, UNSET, is_reference, labels, level_text, ordered
 from sweep.record import COMPARABLE
 
@@ -50,15 +50,11 @@ class Together:
         return self.alpha if self.asked == self.rank else self.rank
 
 
-def settings(trials: pd.DataFrame, factors: Sequence[str], ignored: Iterable[str], packed: bool) -> Settings:
-    """Every setting besides ``factors`` and those ``ignored`` in which trials of one seed differ.
-
-    ``packed``: the size of the pack counts too, as it does for a speed that is measured in packs.
-    """
+def settings(trials: pd.DataFrame, factors: Sequence[str], ignored: Iterable[str]) -> Settings:
+    """Every setting besides ``factors`` and those ``ignored`` in which trials of one seed differ."""
     apart = {*factors, SEED, *ignored}
     names = [name for name in trials.columns if is_factor(name) and name not in apart]
     names += [ENVIRONMENT + key for key in (*COMPARABLE, "base") if ENVIRONMENT + key in trials]
-    names += [PACK_SIZE] if packed and PACK_SIZE in trials else []
     several_kinds = KIND in trials and trials[KIND].nunique() > 1
     varying = [name for name in names if several_kinds or trials[name].nunique(dropna=False) > 1]
     return dict(_differing(trials, factors, varying)) if varying else {}

@@ -8,6 +8,7 @@ from analysis.columns import describe
 from analysis.statistics.confidence import Generalise
 from analysis.statistics.notes import Kind, Note
 from analysis.tables.numbers import listed, number, short_number, together_text
+from sweep.metrics import instead_of_pack
 from sweep.text import named
 
 
@@ -106,10 +107,9 @@ def _few_seeds(seeds: int, enough: int) -> str:
     return f"{few} in the smallest cell; with fewer than {enough} nothing can be concluded."
 
 
-def _pack_sizes(sizes: Sequence[str]) -> str:
-    how = "trained alone" if list(sizes) == ["1"] else f"measured in packs of {named(sizes)} trials"
-    mixed = "; cells of different pack size are not comparable" if len(sizes) > 1 else ""
-    return f"Speed and memory are {how}{mixed}."
+def _of_packs(metric: str, sizes: Sequence[str]) -> str:
+    which = f" of {named(sizes)} trials" if sizes else ""
+    return f"this describes the packs{which}, not the trials in them; compare those by {instead_of_pack(metric)}."
 
 
 def _generalises(to: Generalise, seeds: int, examples: int, clusters: int | None) -> str:
@@ -149,7 +149,7 @@ _SENTENCES: Mapping[Kind, Callable[..., str]] = {
     "combinations left out": lambda values, factors: (
         f"{values} values are left out: not every cell has their {', '.join(factors)}."
     ),
-    "seeds left out": lambda seeds: f"{seeds} seeds are left out of their cell: some of their trials did not finish.",
+    "seeds left out": lambda seeds: f"{seeds} seeds are left out of their cell: some of their trials have no value.",
     "few seeds": _few_seeds,
     "lost": lambda diverged, failed, trials: (
         f"{diverged} diverged and {failed} failed trials of {trials} have no value; the mean is over the rest."
@@ -158,7 +158,7 @@ _SENTENCES: Mapping[Kind, Callable[..., str]] = {
         f"{trials} trials were pruned early, against the others of their pack; they and their replicates have no value."
     ),
     "without a value": lambda trials, metric: f"{trials} finished trials have no {metric} and are left out.",
-    "pack sizes": _pack_sizes,
+    "of packs": _of_packs,
     "no direction": lambda metric: (
         f"Whether a low or a high {metric} is better is not known: no cell is in bold, and no learning rate is tuned."
     ),

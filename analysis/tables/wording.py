@@ -157,7 +157,7 @@ def bottleneck_text(observations: Observations, comparisons: Sequence[Comparison
     found = needed(layouts)
     if found is None:
         return ""
-    clustered = observations.examples is not None and observations.examples.clustered
+    clustered = observations.scored is not None and observations.scored.sheet.clustered
     unit = "clusters of examples" if clustered else "examples"
     examples = f"{rounded_up(found.examples):,} {unit}" if found.examples else ""
     seeds = f"{found.seeds} seeds" if found.seeds else ""

@@ -138,7 +138,7 @@ class Application:
 
         strip_home(folder.parent / "multirun.yaml", *(folder / ".hydra").glob("*.yaml"))
         store = Store(folder.parent, HydraConfig.get().runtime.choices.get("ablation"))
-        [record] = run([self._resolve(config)], store, LaunchOptions())
+        [record] = run([self._resolve(config)], store, LaunchOptions(speed="off"))  # other jobs may train beside it
         if record.finished:
             log.info("%s: eval/loss %.4f", os.path.relpath(folder), record.result["eval/loss"])
         return record

@@ -23,6 +23,7 @@ class ClusterEngine:
 
     least_work_s = 0.0
     assumed_places = 16
+    is_here = False
 
     def __init__(self, options: LaunchOptions):
         self._options = options

@@ -21,6 +21,8 @@ class Engine(Protocol):
     """Seconds of work below which packs run one after another."""
     assumed_places: int
     """Packs at once that a dry run assumes, since it contacts no cluster."""
+    is_here: bool
+    """Whether packs train on this machine, so that a speed measured here is theirs."""
     room: float | None
     """Bytes that the trials of one pack may fill; None shares this machine's memory among the packs at once."""
 

@@ -47,6 +47,7 @@ class LocalEngine:
     start_s = 0.0
     least_work_s = 4.0
     """Starting processes costs more than it saves below that."""
+    is_here = True
     room = None
 
     def __init__(self, options: LaunchOptions):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from sweep import planned
 from sweep.engines.options import LaunchOptions
+from sweep.launch.alone import with_speeds
 from sweep.launch.plan import Plan, make_plan, skipped, summary
 from sweep.launch.progress import progress_bar
 from sweep.packs.pack import Pack
@@ -82,6 +83,8 @@ def _execute(plan: Plan, store: Store, options: LaunchOptions) -> dict[str, Reco
             packs.append(pack)
         else:
             records |= {record.trial_id: record for record in record_failure(pack.trials, store, error)}
+    if options.speed == "alone" and plan.engine.is_here:
+        packs = with_speeds(packs, plan)
     with (
         progress_bar(f"training {len(plan.trials)} trials", steps) as bar,
         closing(plan.engine.run(packs, store, mode, plan.workers, bar.advance)) as batches,

@@ -9,7 +9,7 @@ from sweep.engines.choose import engine_of
 from sweep.engines.engine import Engine
 from sweep.engines.options import LaunchOptions
 from sweep.errors import ConfigError
-from sweep.launch.cost import trainable_of
+from sweep.launch.cost import scores_bytes, trainable_of
 from sweep.launch.packing import into_packs
 from sweep.packs.pack import Pack
 from sweep.record import Record
@@ -136,6 +136,7 @@ def describe(plan: Plan, trials: Sequence[ResolvedTrial]) -> str:
     if plan.packs:
         total = f"about {plan.seconds:.0f} s" if math.isfinite(plan.seconds) else "an unmeasured time"
         lines.append(f"{len(plan.packs)} packs, {plan.workers} at once: {total} of training, evaluation aside")
+        lines.append(f"scores of each test example: {sum(map(scores_bytes, plan.trials)) / 1e6:,.1f} MB at most")
     lines += [f"  not measured: {fault}" for fault in plan.unmeasured]
     return "\n".join([*lines, *skipped(plan, most=None)])
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sweep.adapters.fold import Folded, fold
 from sweep.adapters.peft import import_
-from sweep.metrics import EXACT_MATCH
+from sweep.metrics import EXACT_MATCH, KEPT_STEP, LOSS
 from sweep.packs.base import Base
 from sweep.record import Record, Status
 from sweep.resolve import ResolvedTrial
@@ -59,18 +59,24 @@ def run_pack(
         on_step: called after each update.
 
     """
-    folded = _fold(trials, base)
+    folded = fold_trials(trials, base)
     last: list[Row] = [{} for _ in trials]
+    evaluated: list[dict[int, Row]] = [{} for _ in trials]
 
     def remember(step: int, rows: Rows) -> None:
         for position, row in enumerate(rows):
             last[position] |= row or {}
+            if row and LOSS.name in row:
+                evaluated[position][step] = dict(last[position])
         on_rows(step, rows)
 
     start = [dict(base.metrics) for _ in trials] if folded.starts_at_base() else evaluate_both(folded, task)
     remember(0, start)
     evaluate = _Evaluation(task)
     trained = _train(folded, trials, task, Callbacks(evaluate, remember, on_step, _pruning(trials, base)))
+    for position, kept_at in enumerate(trained.kept_at):
+        if kept_at is not None:
+            last[position] = evaluated[position][kept_at] | {KEPT_STEP.name: kept_at}
     ended, tested = _test(folded, task, base, trained, evaluate.last)
     test_figures = dict(zip(ended, figures_of_test(task, tested), strict=True))
     scores = dict(zip(ended, scores_of(task, tested, base.examples), strict=True))
@@ -93,7 +99,8 @@ def run_pack(
             measured, left_out = trial.layer_metrics.measure(folded, position)
             figures["result"] |= measured
             notes += left_out
-        records.append(record_of(trial, status=status, notes=notes, params=params, perf=trained.perf, **figures))
+        perf = {**trained.perf, **trial.alone}
+        records.append(record_of(trial, status=status, notes=notes, params=params, perf=perf, **figures))
     finished = {position: scores[position] for position, one in enumerate(records) if one.finished}
     return Outcome(records, folded, samples, finished)
 
@@ -113,7 +120,7 @@ class _Evaluation:
 def _train(folded: Folded, trials: Sequence[ResolvedTrial], task: Task, callbacks: Callbacks) -> Trained:
     if not folded.parameters:
         never: list[int | None] = [None] * len(trials)
-        return Trained([0] * len(trials), never, never, {"pack_size": len(trials)})
+        return Trained([0] * len(trials), never, never, {"pack_size": len(trials)}, never)
     settings, seeds = [trial.optimizer for trial in trials], [trial.seed for trial in trials]
     return train(folded, task, task.target, settings, trials[0].training, seeds, callbacks)
 
@@ -121,13 +128,14 @@ def _train(folded: Folded, trials: Sequence[ResolvedTrial], task: Task, callback
 def _test(folded: Folded, task: Task, base: Base, trained: Trained, last: Both | None) -> tuple[Sequence[int], Both]:
     """Those of the trials that were tested at their end, and what they scored.
 
-    Without a validation they have just been: ``last`` is the evaluation after the last step.
+    Without a validation they have just been, unless they went back: ``last`` is the evaluation after the last step.
     """
     if not folded.parameters:
         target, source = (of_base.select([0] * folded.trials) for of_base in base.tested)
         return range(folded.trials), (target, source)
     ended = [position for position, pruned_at in enumerate(trained.pruned_at) if pruned_at is None]
-    if last is None or has_validation(task) or all(trained.diverged_at[position] for position in ended):
+    all_diverged = all(trained.diverged_at[position] for position in ended)
+    if last is None or all_diverged or has_validation(task) or any(trained.kept_at):
         return range(folded.trials), measure_test(folded, task)
     return ended, last
 
@@ -162,10 +170,13 @@ def _pruning(trials: Sequence[ResolvedTrial], base: Base) -> Pruning | None:
     assert first is not None, "checked in the configuration"
 
     cells = [replace(trial, seed=0).id for trial in trials]
-    return Pruning(factor, first, cells, lambda positions: _fold([trials[position] for position in positions], base))
+    return Pruning(
+        factor, first, cells, lambda positions: fold_trials([trials[position] for position in positions], base)
+    )
 
 
-def _fold(trials: Sequence[ResolvedTrial], base: Base) -> Folded:
+def fold_trials(trials: Sequence[ResolvedTrial], base: Base) -> Folded:
+    """The model of trials that share all that a pack must share, each at its start."""
     adapters, seeds = [trial.adapter for trial in trials], [trial.seed for trial in trials]
     targets = [trial.targets for trial in trials]
     folded = fold(base.model, adapters, targets, seeds, trials[0].padded_rank, base.weights, trials[0].saved)

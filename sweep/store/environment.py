@@ -23,6 +23,7 @@ def environment(device: torch.device, base: str) -> dict[str, Any]:
         "python": platform.python_version(),
         **{package: version for package in PACKAGES if (version := _version(package))},
         "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -39,6 +40,17 @@ def _code() -> str:
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+@cache
+def _processor() -> str:
+    """The processor's name where Linux tells it, otherwise what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def _version(package: str) -> str | None:

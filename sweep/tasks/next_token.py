@@ -28,6 +28,8 @@ class Text:
     held_out: Batch
     context: int
     validation: Batch | None = None
+    room: int | None = None
+    """Windows side by side that the held-out text has room for, where it is known."""
 
     @property
     def positions(self) -> int:
@@ -64,7 +66,7 @@ class Text:
         if validation:
             train, own = _last_tenth_apart(train)
             withheld = _spread(own, context, validation)
-        return cls(train, _spread(rest, context, eval_windows), context, withheld)
+        return cls(train, _spread(rest, context, eval_windows), context, withheld, (len(rest) - 1) // context)
 
     def batches(self, rng: Generator, rows: int) -> Iterator[Batch]:
         """Windows (rows, context) that begin anywhere, and the token after each position."""

@@ -1,10 +1,9 @@
 """What the options of every task say: what the user chose, and what follows from it before anything is read."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from sweep.options import Options
 
@@ -20,12 +19,8 @@ class TaskOptions(Options):
     target_only: ClassVar[tuple[str, ...]] = ()
     """Settings that leave the base as it is: they concern the domain to adapt to, or the evaluation."""
 
-    unset: ClassVar[Mapping[str, Any]] = {}
-    """Later settings with the value at which a trial is what it was before there were any: it also has the same id."""
-
-    def without_unset(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The plain ``values`` of these options but for those in ``unset``."""
-        return {name: value for name, value in values.items() if (name, value) not in self.unset.items()}
+    test_size: ClassVar[str | None] = None
+    """The setting that counts the test examples, where there may be more of them."""
 
     def own_paths(self) -> set[str]:
         """Settings that say where the user's own data lie; the data themselves are in ``fingerprint``."""

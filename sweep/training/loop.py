@@ -5,7 +5,7 @@ Shapes: T trial, N rows of one trial.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -51,13 +51,15 @@ class Trained:
 
     ``diverged_at`` is the update whose loss was the first to be NaN or infinite, None for a healthy trial;
     ``pruned_at`` is the update after which a trial was stopped, None for one that was not. Where trials were
-    pruned, the time of an update says nothing about a pack of ``pack_size`` and is left out.
+    pruned, the time of an update says nothing about a pack of ``pack_size`` and is left out. ``kept_at`` is the update
+    whose numbers a trial went back to, None for one that keeps its last ones.
     """
 
     trainable: list[int]
     diverged_at: list[int | None]
     pruned_at: list[int | None]
     perf: dict[str, float]
+    kept_at: list[int | None]
 
 
 def train(
@@ -104,15 +106,18 @@ def train(
             continue
         rows = _rows(active, stopped, step, loss_T, callbacks.evaluate if evaluates else None)
         callbacks.on_rows(step, rows)
+        if evaluates and training.keep == "best":
+            active.keep_best(step, rows)
         if all(stopped.diverged_at[trial] for trial in active.trials):
             break
         if callbacks.pruning and evaluates and not is_last and callbacks.pruning.is_rung(step):
             active = _prune(active, stopped, step, rows, callbacks.pruning, folded)
+    kept_at = active.go_back_to_best()
     active.restore(folded)
     perf = stopwatch.perf(training.batch_size * training.accumulation, folded.trials)
     if any(stopped.pruned_at):
         del perf["step_ms"], perf["samples_per_second"]
-    return Trained(trainable(folded, received), stopped.diverged_at, stopped.pruned_at, perf)
+    return Trained(trainable(folded, received), stopped.diverged_at, stopped.pruned_at, perf, kept_at)
 
 
 @dataclass(frozen=True)
@@ -183,6 +188,15 @@ def _prune(
     return active.narrow(pruning, survivors)
 
 
+@dataclass(frozen=True)
+class _Best:
+    """The update after which a trial's ``eval/loss`` was the lowest, and what it had trained (P,) by then."""
+
+    step: int
+    loss: float
+    numbers: Tensor
+
+
 class _ActiveTrials:
     """The trials that are still trained: ``trials`` are their positions among those that the loop began with."""
 
@@ -205,6 +219,7 @@ class _ActiveTrials:
         self._clip = optimizer.clip_norms(own, device)
         self._optimizer = optimizer.build(self.rows, own)
         self.diverged_at = torch.zeros(folded.trials, dtype=torch.long, device=device)
+        self._best: dict[int, _Best] = {}
         self._distinct = list(dict.fromkeys(seeds[trial] for trial in trials))
         self.sees = [self._distinct.index(seeds[trial]) for trial in trials]
 
@@ -229,7 +244,26 @@ class _ActiveTrials:
         fewer.rows.values.copy_(fewer.rows.select(self.rows.values, self.rows, positions))
         self._optimizer.narrow(fewer.rows, positions)
         fewer._optimizer, fewer.diverged_at = self._optimizer, self.diverged_at[positions]
+        for trial in self._best.keys() & set(survivors):
+            best = self._best[trial]
+            numbers = fewer.rows.select(best.numbers[None], self.rows, [0])
+            fewer._best[trial] = replace(best, numbers=numbers[0])
         return fewer
+
+    def keep_best(self, step: int, rows: Rows) -> None:
+        """Keep a copy of the numbers of each trial whose evaluation after update ``step`` is its best so far."""
+        for position, trial in enumerate(self.trials):
+            row, lowest = rows[trial], self._best[trial].loss if trial in self._best else math.inf
+            if row is not None and row[LOSS.name] < lowest:
+                self._best[trial] = _Best(step, row[LOSS.name], self.rows.values[position].clone())
+
+    def go_back_to_best(self) -> list[int | None]:
+        """Put back the numbers that were kept; returns the update of each trial that has any."""
+        kept_at: list[int | None] = [None] * len(self._seeds)
+        for trial, best in self._best.items():
+            self.rows.values[self.trials.index(trial)] = best.numbers
+            kept_at[trial] = best.step
+        return kept_at
 
     def restore(self, whole: Folded) -> None:
         """Put the trained numbers into the model that the loop began with."""

@@ -1,8 +1,8 @@
 """The options of the optimizer and of the training loop."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from sweep.options import MOST_ROWS, Options
 
@@ -35,7 +35,11 @@ class TrainingOptions(Options):
 
     ``checkpointing`` keeps only the inputs of a transformer's blocks for the backward pass and computes the
     rest again there: less memory, more time, the same bits.
+
+    ``keep: best`` goes back, at the end, to what was trained at the lowest ``eval/loss``, of equal ones the first.
     """
+
+    unset: ClassVar[dict[str, Any]] = {"keep": "last"}
 
     steps: int = Field(ge=1)
     epochs: float | None = Field(default=None, gt=0)
@@ -44,3 +48,12 @@ class TrainingOptions(Options):
     checkpointing: bool
     log_every: int = Field(ge=1)
     eval_every: int | None = Field(ge=1)
+    keep: Literal["last", "best"] = "last"
+
+    @field_validator("keep")
+    @classmethod
+    def _has_a_choice(cls, value: str, info: ValidationInfo) -> str:
+        every, steps, epochs = (info.data.get(name) for name in ("eval_every", "steps", "epochs"))
+        if value == "best" and (every is None or (epochs is None and every >= (steps or 0))):
+            raise ValueError(f"needs a training.eval_every below training.steps={steps}, to choose from")
+        return value

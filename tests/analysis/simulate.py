@@ -84,6 +84,7 @@ def write_trial(
     trainable = {"full": TOTAL, "none": 0}.get(adapter["kind"], 1024 * (adapter["rank"] or 0) * wide)
     total = TOTAL + (trainable if adapter["kind"] == "lora" else 0)
     source = 1.1 + 0.02 * math.log2(1 + trainable / 1024) + rng.normal(0, RESIDUAL_SD)
+    step_ms = 4 + trainable / 1e5 + 0.05 * (trial["seed"] % 3)
     rows = [
         {
             "step": step,
@@ -114,6 +115,8 @@ def write_trial(
             "step_ms": 35 + rng.normal(0, 1),
             "peak_memory_mb": 310.0 + trainable / 1e5,
             "pack_size": 8,
+            **({"alone_step_ms": step_ms, "alone_samples_per_second": 8e3 / step_ms} if trainable else {}),
+            **({"alone_peak_memory_mb": 1.0 + trainable / 1e4} if trainable else {}),
         },
         "environment": {"torch": "2.13.0"},
         "notes": [],

@@ -41,7 +41,8 @@ def log(folder: Path, *rows: dict[str, Any], torn: str = "") -> None:
 
 def test_planned_reads_what_add_wrote_and_the_last_launch_counts(study: Path) -> None:
     planned.add(study, [(50, {NAMES[2]: {"seed": 7}})])
-    (study / "plan.jsonl").open("a").write('{"steps": 1}\n[]\nnonsense\n')
+    with (study / "plan.jsonl").open("a") as file:
+        file.write('{"steps": 1}\n[]\nnonsense\n')
     found = planned.read(study)
     assert list(found) == list(NAMES)
     assert [(one.pack, one.steps, one.settings["seed"]) for one in found.values()] == [

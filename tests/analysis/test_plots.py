@@ -72,7 +72,8 @@ def test_place_labels_lets_none_cover_another(factors: dict, tmp_path: Path):
     sweep = analysis.load(write_sweep(tmp_path / "s", grid(seeds=range(3), **factors), np.random.default_rng(0)))
     [question], _ = questions(sweep)
     drawings = draw(answer(sweep, question), sweep).drawings
-    assert {"response", "curves_eval-loss", "forgetting", "perf_step_ms"} <= {drawing.name for drawing in drawings}
+    wanted = {"response", "curves_eval-loss", "forgetting", "perf_alone_step_ms", "pareto_time", "pareto_memory"}
+    assert wanted <= {drawing.name for drawing in drawings}
     with matplotlib.rc_context(style.STYLE):
         assert {drawing.name: found for drawing in drawings if (found := overlapping(drawing.figure()))} == {}
 

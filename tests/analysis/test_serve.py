@@ -38,11 +38,17 @@ SWEEP = (
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one sweep, another folder, and a link."""
     outputs = tmp_path_factory.mktemp("outputs")
     write_sweep(outputs / "a <b>", grid(range(3), (), rank=[1, 2]), np.random.default_rng(0))
     (outputs / "notes").mkdir()
     (outputs / "link").symlink_to(outputs / "a <b>")
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def client(outputs: Path) -> TestClient:
     return TestClient(application(outputs), base_url="http://127.0.0.1:8765")
 
 
@@ -51,12 +57,9 @@ def test_serve_lists_sweeps_alone_and_escapes_their_names(client: TestClient) ->
     assert re.findall(r'href="(/sweeps/[^"]*)"', page.text) == ["/sweeps/a%20%3Cb%3E"]
     assert "6 finished" in page.text
     assert "a <b>" not in page.text + client.get("/sweeps/a%20%3Cb%3E").text
-    assert [client.get(path).status_code for path in ("/sweeps/notes", "/sweeps/link", "/sweeps/..", "/compare")] == [
-        404,
-        404,
-        404,
-        400,
-    ]
+    for path in ("/sweeps/notes", "/sweeps/link", "/sweeps/%2e%2e", "/sweeps/a"):
+        assert client.get(path).status_code == 404
+    assert client.get("/compare").status_code == 400
     assert client.get("/compare?sweep=a%20%3Cb%3E&sweep=nothing").status_code == 404
     assert "unsafe" not in page.headers["content-security-policy"]
 
@@ -68,11 +71,10 @@ def test_serve_answers_get_alone_and_to_its_own_name_alone(client: TestClient) -
     assert client.get("/assets/../live.py").status_code == client.get("/assets/..%2flive.py").status_code == 404
 
 
-def test_serve_leaves_the_sweep_as_it_is(client: TestClient, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_serve_leaves_the_sweep_as_it_is(client: TestClient, outputs: Path) -> None:
     assert "Against rank 1" in client.get("/sweeps/a%20%3Cb%3E/verdict").text
     assert '<section id="explorer"' in client.get("/sweeps/a%20%3Cb%3E/report").text
-    [sweep] = tmp_path_factory.getbasetemp().glob("outputs*/a <b>")
-    assert {path.name.partition("_")[0] for path in sweep.iterdir()} == {"trial"}
+    assert {path.name.partition("_")[0] for path in (outputs / "a <b>").iterdir()} == {"trial"}
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """What a verdict must not hide: each case on simulated records, with the sentence that is printed."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from simulate import grid, make_trial, write_sweep
 
 import analysis
+from analysis.errors import BadRequestError
 from analysis.report import paragraphs
 from analysis.report.answer import Answer, _compare
 from analysis.statistics.best import best_of
@@ -318,17 +320,43 @@ def test_averages_are_not_over_a_factor_with_one_level_left(tmp_path: Path):
     assert "3 values are left out: not every cell has their adapter.init" in table
 
 
-def test_speeds_of_packs_of_different_size_are_not_compared(tmp_path: Path):
-    def change(record: dict) -> dict:
-        small = record["trial"]["adapter"]["rank"] == 4
-        return {"perf": record["perf"] | {"pack_size": 1 if small else 15, "step_ms": 14.1 if small else 78.2}}
+def timed(record: dict) -> dict:
+    """Rank 4 trained in packs of 1, the others in packs of 15; alone it is the slowest, by more than the noise."""
+    small, seed = record["trial"]["adapter"]["rank"] == 4, record["trial"]["seed"]
+    of_pack = (
+        {"pack_size": 1, "step_ms": 14.1 + seed / 100} if small else {"pack_size": 15, "step_ms": 78.2 + seed / 100}
+    )
+    return {
+        "perf": record["perf"] | of_pack | {"alone_step_ms": (14.1 if small else 12.0) + seed / 100 + seed % 2 / 50}
+    }
 
-    sweep = simulated(tmp_path, grid(range(5), (), rank=[1, 2, 4]), change)
-    verdicts = {item.cell[0]: item.verdict for item in compared(sweep, "adapter.rank", "1", "perf/step_ms")}
-    assert verdicts == {"2": "no variation", "4": "refused"}
-    table, text = printed(sweep, "adapter.rank", "1", "perf/step_ms")
-    assert "also differ in perf/pack_size (15, 1)" in text
+
+@pytest.mark.parametrize("metric", ["perf/step_ms", "perf/samples_per_second", "perf/peak_memory_mb"])
+def test_figures_of_packs_are_shown_and_never_tested(metric: str, tmp_path: Path):
+    sweep = simulated(tmp_path, grid(range(5), (), rank=[1, 2, 4]), timed)
+    instead = metric.replace("perf/", "perf/alone_")
+    refusal = f"{metric} describes the packs in which trials trained, so no trials are compared by it"
+    with pytest.raises(BadRequestError, match=re.escape(f"{refusal}; use --metric {instead}")):
+        compared(sweep, "adapter.rank", "1", metric)
+    table = render(build(sweep, "adapter.rank", None, metric), "md")
+    assert "WARNING: this describes the packs of 1, 15 trials" in table
+    assert f"compare those by {instead}" in table
+    assert "of its pack" in table
     assert "**" not in table
+
+
+def test_speeds_alone_are_compared_whatever_the_packs(tmp_path: Path):
+    sweep = simulated(tmp_path, grid(range(5), (), rank=[1, 2, 4]), timed)
+    verdicts = {item.cell[0]: item.verdict for item in compared(sweep, "adapter.rank", "1", "perf/alone_step_ms")}
+    assert verdicts == {"2": "no variation", "4": "worse"}
+
+
+def test_what_older_records_say_of_packs_does_not_count(tmp_path: Path):
+    declared = {"perf/step_ms": {"label": "step time", "unit": "ms", "better": "lower", "kind": "end"}}
+    sweep = simulated(tmp_path, grid(range(3), (), rank=[1, 2]), lambda record: {"metrics": declared})
+    assert "perf/step_ms" not in {metric for question in questions(sweep)[0] for metric in question.secondary}
+    with pytest.raises(BadRequestError, match="no trials are compared by it"):
+        compared(sweep, "adapter.rank", "1", "perf/step_ms")
 
 
 def test_shares_of_variance_add_up_where_trials_were_lost(tmp_path: Path):

@@ -38,8 +38,9 @@ def status(found: list[Record]) -> list[str]:
             "save_adapter=true",
         ),
         (*TINY, *HOW, "optimizer.lr_ratio=4"),
+        (*TOY, *HOW, "training.keep=best", "adapter.bias=all", "save_adapter=true"),
     ],
-    ids=["toy", "dropout and momentum", "moved base", "transformer"],
+    ids=["toy", "dropout and momentum", "moved base", "transformer", "best"],
 )
 def test_pruning_survivors_equal_alone(settings: tuple[str, ...], tmp_path: Path) -> None:
     each = [f"optimizer.lr={lr} seed={seed}" for lr in RATES for seed in (0, 1)]

@@ -14,7 +14,7 @@ from selenium import webdriver
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
     "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "
-    "disable-component-update disable-sync window-size=1280,900"
+    "disable-component-update disable-sync disable-dev-shm-usage window-size=1280,900"
 )
 Browser = webdriver.Chrome
 

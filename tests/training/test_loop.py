@@ -1,5 +1,6 @@
 """The loop: what one update does, batches, accumulation, rows, and trials that diverge or are cut off."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,12 +8,13 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from sweep.adapters.fold import fold_full
+from sweep.adapters.fold import Folded, export, fold_full
 from sweep.tasks.task import Batch, Examples
 from sweep.tasks.toy_regression.task import toy_regression
 from sweep.training.loop import NoGradientError
 from tests.support.builders import (
     InOrder,
+    Run,
     attach,
     bits,
     equal,
@@ -133,6 +135,27 @@ def test_train_gives_rows_at_their_intervals_and_at_the_end() -> None:
     assert rows[8]["train/lr"] == pytest.approx(0.5 * 0.3)
     assert len(calls) == 2
     assert steps == list(range(1, 11))
+
+
+def test_each_trial_goes_back_to_its_best_evaluation_and_to_the_first_of_equal_ones() -> None:
+    losses = iter([[3.0, 1.0, math.nan], [1.0, 2.0, 4.0], [2.0, 1.0, 5.0], [1.0, 0.5, math.inf]])
+
+    def pack(steps: int, keep: str = "last") -> Run:
+        settings = [optimizer(lr=lr) for lr in (1e-3, 2e-3, 3e-3)]
+        how = training(steps=steps, eval_every=5, keep=keep)
+        folded = attach(mlp(12, 20, 8), lora(), lora(init="pissa"), lora(bias="none", rank=3))
+
+        def evaluate(_: Folded) -> list[dict[str, float]]:
+            return [{"eval/loss": loss} for loss in next(losses)] if keep == "best" else [{"eval/loss": 0.0}] * 3
+
+        return run(folded, TASK, DOMAIN, settings, how, evaluate=evaluate)
+
+    done = pack(20, keep="best")
+    assert done.trained.kept_at == [10, 20, 10]
+    for trial, step in enumerate(done.trained.kept_at):
+        assert step is not None
+        assert equal(export(done.folded, trial), export(pack(step).folded, trial))
+    assert pack(20).trained.kept_at == [None] * 3
 
 
 @pytest.mark.parametrize("lr", [1e10, 1e30, 1e300])

@@ -194,6 +194,20 @@ def start(folded: Folded, trial: int, folder: Path) -> None:
         numbers.copy_(tensor.T if name in transposed else tensor)
 
 
+def restore_whole(folded: Folded, folder: Path) -> None:
+    """Put the whole weights in ``folder``, which a full fine-tuning has left there, into its only trial, in place.
+
+    Raises ConfigError for a file that is damaged or of another model.
+    """
+    transposed = transposed_in_files(folded.model)
+    try:
+        tensors = load(read_foreign(folder / WEIGHTS_FILE["full"], LARGEST_WEIGHTS))
+        for name, numbers in views(folded, 0).items():
+            numbers.copy_(tensors[name].T if name in transposed else tensors[name])
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise ConfigError([f"{folder / WEIGHTS_FILE['full']}: was not left by this trial ({error})"]) from None
+
+
 def _fields(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(read_foreign(file, LARGEST_CONFIG))

@@ -36,6 +36,7 @@ class CausalLMOptions(TaskOptions):
     says which tokens of a prompt with an answer are learnt.
     """
 
+    test_size = "eval_windows"
     unset: ClassVar[dict[str, Any]] = {
         "validation": 0,
         "test_text": None,

@@ -21,6 +21,7 @@ class ToyRegressionOptions(TaskOptions):
     examples and ``validation`` the fresh ones that are evaluated meanwhile.
     """
 
+    test_size = "held_out"
     unset: ClassVar[dict[str, Any]] = {"validation": 0}
 
     name: Literal["toy_regression"]

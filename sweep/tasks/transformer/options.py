@@ -23,6 +23,7 @@ class TransformerOptions(TaskOptions):
     """
 
     target_only = ("eval_windows",)
+    test_size = "eval_windows"
     unset: ClassVar[dict[str, Any]] = {"validation": 0}
 
     name: Literal["transformer"]

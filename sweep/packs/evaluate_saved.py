@@ -1,0 +1,110 @@
+"""Score what finished trials have saved on other test examples, without training again."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sweep.adapters.peft import import_
+from sweep.adapters.peft.export import WEIGHTS_FILE
+from sweep.config import Config, parse
+from sweep.errors import ConfigError
+from sweep.files import read_foreign
+from sweep.hardware import threads
+from sweep.packs.run_pack import fold_trials
+from sweep.packs.train_pack import base_of
+from sweep.record import Record
+from sweep.resolve import ResolvedTrial, resolve
+from sweep.scores import EVALUATED_FILE, write
+from sweep.tasks.options import TaskOptions
+from sweep.training.evaluate import measure_test
+from sweep.training.examples import Examples, scores_of
+
+LARGEST_CONFIG = 1 << 20
+"""Bytes of the configuration that Hydra has left beside a trial."""
+TOGETHER = 16
+"""Trials that are evaluated at once; nothing is kept for a backward pass."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A finished trial as it was saved: ``trial`` starts where it ended, on a task with the test examples to score."""
+
+    folder: Path
+    trial: ResolvedTrial
+
+
+def is_saved(folder: Path, record: Record) -> bool:
+    """Whether what a finished trial has trained is there to be scored; an untouched base needs nothing."""
+    weights = WEIGHTS_FILE.get(record.trial["adapter"]["kind"])
+    return weights is None or (folder / "adapter" / weights).is_file()
+
+
+def saved(folder: Path, record: Record, examples: int) -> Saved:
+    """The trial of ``record``, to be scored on ``examples`` test examples, or on as many as there are.
+
+    Raises ConfigError where its configuration or its data are no longer what they were.
+    """
+    config = _config_of(folder)
+    if resolve(config).id != record.trial_id:
+        raise ConfigError(
+            [f"{folder}: its data, its plug-ins or .hydra/config.yaml have changed since; they would be another trial"]
+        )
+    values = config.model_dump() | {"task": _with_test_examples(config, examples).model_dump()}
+    if config.adapter.kind == "lora":
+        values["adapter"] = {"kind": "lora", "peft": str(folder / "adapter")}
+    return Saved(folder, resolve(parse(values)))
+
+
+def _config_of(folder: Path) -> Config:
+    path = folder / ".hydra" / "config.yaml"
+    try:
+        values: Any = yaml.safe_load(read_foreign(path, LARGEST_CONFIG, links=False))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path} cannot be read ({str(error).splitlines()[0]})"]) from None
+    return parse(values if isinstance(values, dict) else {})
+
+
+def _with_test_examples(config: Config, examples: int) -> TaskOptions:
+    """The task with so many test examples, where their number can be chosen; at most as many as fit side by side."""
+    if config.task.test_size is None:
+        return config.task
+    task = config.task.model_copy(update={config.task.test_size: examples})
+    built = task.build(Path(config.cache))
+    rooms = [room for domain in (built.target, built.source) if (room := getattr(domain, "room", None)) is not None]
+    return task.model_copy(update={config.task.test_size: min([examples, *rooms])})
+
+
+def evaluate_saved(trials: Sequence[Saved]) -> Iterator[tuple[Saved, Examples]]:
+    """Score trials on their test examples, those together that share a base and a shape of adapter.
+
+    Each is written as ``scores.evaluated.safetensors`` beside its record as it is yielded.
+    """
+    for _, group in groupby(sorted(trials, key=_shape), key=_shape):
+        alike = list(group)
+        size = 1 if alike[0].trial.adapter.runs_alone else TOGETHER
+        for first in range(0, len(alike), size):
+            pack = alike[first : first + size]
+            for one, examples in zip(pack, _scores(pack), strict=True):
+                write(examples, one.folder / EVALUATED_FILE)
+                yield one, examples
+
+
+def _scores(pack: Sequence[Saved]) -> list[Examples]:
+    first = pack[0].trial
+    task, base = first.task.build(first.cache_folder), base_of(first)
+    with threads(1):
+        folded = fold_trials([one.trial for one in pack], base)
+        if first.adapter.kind == "full":
+            import_.restore_whole(folded, pack[0].folder / "adapter")
+        return scores_of(task, measure_test(folded, task), base.examples)
+
+
+def _shape(one: Saved) -> str:
+    """What the trials of a pack have in common, as in ``launch.packing``, where nothing is trained."""
+    adapter = one.trial.adapter
+    arithmetic = (one.trial.padded_rank, adapter.dora, adapter.bias, adapter.save)
+    return repr((one.trial.task, one.trial.data, adapter.kind, *arithmetic))
