@@ -44,6 +44,7 @@ FILES = {
     ".hydra/overrides.yaml",
     "history.jsonl",
     "record.json",
+    "scores.safetensors",
     "trial.log",
 }
 
