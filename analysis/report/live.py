@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.columns import SEED, describe, is_factor
+from analysis.columns import SEED, WHILE_TRAINING, describe, is_factor
 from analysis.sources.follow import Followed, Follower
 from analysis.sources.frames import assemble
 from analysis.sources.sweep import Raw
 from analysis.statistics.levels import labels, ordered, swept
-from analysis.statistics.questions import WHILE_TRAINING, primary
+from analysis.statistics.questions import primary
 from sweep.metrics import OURS
 from sweep.text import printable
 
