@@ -100,7 +100,7 @@ def is_metric(name: str) -> bool:
     return "/" in name
 
 
-def full_name(asked: str, present: Iterable[str]) -> str:
+def full_name(asked: str, present: Iterable[object]) -> str:
     """The one of the columns ``present`` that is asked for as ``asked``: by its name, or as another program calls it."""
     names = set(present)
     return next((name for name in (asked, SETTING + asked, MEASURED + asked) if name in names), asked)
