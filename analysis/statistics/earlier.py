@@ -31,7 +31,7 @@ def with_earlier(observations: Observations, trials: pd.DataFrame, history: pd.D
     metric = validation_name(observations.metric.name)
     if observations.metric.better is None or not metric.startswith("eval/") or metric not in history:
         return observations
-    found = [(cell, *rest) for cell, *rest in _losses(observations, trials, history, metric)]
+    found = list(_losses(observations, trials, history, metric))
     corrected = holm([loss.p for _, loss, _, _ in found])
     named = [
         ("/".join(cell), better, loss.n, abs(loss.mean), step)
