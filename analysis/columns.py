@@ -22,6 +22,8 @@ TRAINABLE = "params/trainable"
 PACK_SIZE = "perf/pack_size"
 COST, SIZE = "perf/", "params/"
 """Prefixes of what training has cost and of how large a trial is, whatever its task."""
+WHILE_TRAINING = "train/"
+"""Prefix of what is logged of training itself."""
 
 SETTING, MEASURED = "config.", "metric/"
 """Prefixes of what another program has set and measured."""
