@@ -13,7 +13,7 @@ from simulate import grid, make_trial, write_sweep
 import analysis
 from analysis.errors import BadRequestError
 from analysis.report import paragraphs
-from analysis.report.answer import Answer, _compare
+from analysis.report.answer import Answer, add_comparison
 from analysis.statistics.best import best_of
 from analysis.statistics.cells import observe
 from analysis.statistics.compare import Comparison, against, clear_best, compare
@@ -54,7 +54,7 @@ def found(sweep: analysis.Sweep) -> str:
     [question], _ = questions(sweep)
     answered = Answer(question)
     for factor in question.factors:
-        _compare(answered, factor)
+        add_comparison(answered, factor)
     return paragraphs.findings(question, answered.comparisons, None)
 
 
