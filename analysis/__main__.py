@@ -172,8 +172,6 @@ def run_report(options: argparse.Namespace) -> None:
 
 def run_table(options: argparse.Namespace) -> None:
     """Print the table and leave it as Markdown and CSV (and in the asked format) in ``report/``."""
-    from analysis.tables.layout import file_stem
-
     results = loaded(options)
     baseline = tuple(item.strip() for item in options.baseline.split(",") if item.strip())
     if len(baseline) > (2 if options.columns else 1):
@@ -181,10 +179,8 @@ def run_table(options: argparse.Namespace) -> None:
     shown = results.table(options.rows, options.columns, baseline=baseline, **question_of(options))
     say(shown.render(options.format).removesuffix("\n"))
     if results.folder is not None:
-        table = shown.table
-        stem = file_stem("table", *(column.name for column in (table.metric, table.rows, table.columns) if column))
         written = [
-            write(results.folder, f"{stem}.{style}", shown.render(style))
+            write(results.folder, f"{shown.name}.{style}", shown.render(style))
             for style in dict.fromkeys(("md", "csv", options.format))
         ]
         say(f"wrote {', '.join(map(str, written))}", sys.stderr)

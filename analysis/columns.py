@@ -22,6 +22,8 @@ TRAINABLE = "params/trainable"
 PACK_SIZE = "perf/pack_size"
 COST, SIZE = "perf/", "params/"
 """Prefixes of what training has cost and of how large a trial is, whatever its task."""
+WHILE_TRAINING = "train/"
+"""Prefix of what is logged of training itself."""
 
 SETTING, MEASURED = "config.", "metric/"
 """Prefixes of what another program has set and measured."""
@@ -98,7 +100,7 @@ def is_metric(name: str) -> bool:
     return "/" in name
 
 
-def full_name(asked: str, present: Iterable[str]) -> str:
+def full_name(asked: str, present: Iterable[object]) -> str:
     """The one of the columns ``present`` that is asked for as ``asked``: by its name, or as another program calls it."""
     names = set(present)
     return next((name for name in (asked, SETTING + asked, MEASURED + asked) if name in names), asked)

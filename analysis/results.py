@@ -31,7 +31,7 @@ def load(
     source: str | Path | Sequence[str | Path],
     *,
     metric: str | None = None,
-    seed: str = SEED,
+    seed: str | None = SEED,
     factors: Sequence[str] | None = None,
     lower_is_better: bool | None = None,
     example: str | None = None,
@@ -47,14 +47,15 @@ def load(
     >>> len(load(folder).trials)
     70
     """
-    return Results(**vars(read(source, Roles(metric, seed, factors, lower_is_better, example))))
+    found = read(source, Roles(metric, seed, factors, lower_is_better, example))
+    return Results(**vars(found), metric=metric)
 
 
 def from_frame(
     frame: pd.DataFrame,
     metric: str,
     *,
-    seed: str = SEED,
+    seed: str | None = SEED,
     factors: Sequence[str] | None = None,
     lower_is_better: bool = True,
     example: str | None = None,
@@ -75,7 +76,7 @@ def from_frame(
     1  4  0.545  5  better
     """
     roles = Roles(metric, seed, factors, lower_is_better, example)
-    return Results(**vars(assemble("frame", read_frame(frame, roles, "frame"), None)))
+    return Results(**vars(assemble("frame", read_frame(frame, roles, "frame"), None)), metric=metric)
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,8 +84,11 @@ class Results(Sweep):
     """The trials of a sweep, and what can be asked about them.
 
     ``trials`` has one row a trial and ``history`` one row a logged step (see ``analysis.sources.sweep``). Every answer
-    shows itself in a terminal and in a notebook, and has a ``frame``, ``markdown`` and ``latex``.
+    shows itself in a terminal and in a notebook, and has a ``frame``, ``markdown`` and ``latex``. ``metric`` is the one
+    that answers are about unless they name another; None for the one that decides.
     """
+
+    metric: str | None = None
 
     def table(
         self,
@@ -99,7 +103,7 @@ class Results(Sweep):
     ) -> Shown:
         """One metric over rows × columns: mean with interval and n, and what a reader must know.
 
-        ``metric`` is the one that decides unless it is named. ``where`` keeps some trials. ``baseline`` is a level of
+        ``metric`` is that of the results unless it is named. ``where`` keeps some trials. ``baseline`` is a level of
         ``rows``, or a row and a column level; cells that differ from it are marked. ``generalise`` is what verdicts should
         hold for besides what was tried; ``margin`` the largest difference that does not matter, for *equivalent*.
         Raises BadRequestError for unknown names and for questions that the trials cannot answer.
@@ -121,7 +125,7 @@ class Results(Sweep):
             self,
             full_name(rows, self.trials),
             self._name(columns),
-            self._name(metric),
+            self._name(metric or self.metric),
             levels(baseline),
             only,
             generalise,
@@ -153,14 +157,13 @@ class Results(Sweep):
         from analysis.statistics.compare import against, compare
         from analysis.statistics.earlier import with_earlier
         from analysis.statistics.levels import select
-        from analysis.statistics.questions import deciding
         from analysis.tables.comparisons import comparison_listing
         from analysis.tables.frame import comparison_frame
         from analysis.tables.shown import Shown
         from analysis.tables.wording import verdict_text
 
         trials = select(self.trials, self._conditions(where))
-        asked = self._name(metric) or deciding(trials, self.metrics)
+        asked = self._metric(metric, trials)
         observations = observe(trials, (full_name(factor, self.trials),), asked, self.metrics, generalise)
         observations = with_earlier(observations, trials, self.history)
         base = levels(baseline)
@@ -175,12 +178,11 @@ class Results(Sweep):
         ['adapter.rank', 'adapter.init', 'adapter.rank × adapter.init']
         """
         from analysis.statistics.effects import effects
-        from analysis.statistics.questions import deciding
         from analysis.tables.comparisons import effects_listing
         from analysis.tables.frame import effects_frame
         from analysis.tables.shown import Shown
 
-        asked = self._name(metric) or deciding(self.trials, self.metrics)
+        asked = self._metric(metric, self.trials)
         names = None if factors is None else [full_name(factor, self.trials) for factor in factors]
         found = effects(self.trials, asked, names)
         shown = Shown(effects_listing(found), "", effects_frame(found))
@@ -208,7 +210,9 @@ class Results(Sweep):
         if not asked:
             raise BadRequestError("; ".join(silent))
         shown = tuple(full_name(name, self.trials) for name in (rows, columns) if name is not None)
-        question = replace(asked[0], factors=shown or asked[0].factors, primary=self._name(metric) or asked[0].primary)
+        question = replace(
+            asked[0], factors=shown or asked[0].factors, primary=self._name(metric or self.metric) or asked[0].primary
+        )
         answer = Answer(question)
         for factor in question.factors:
             add_comparison(answer, factor)
@@ -267,6 +271,12 @@ class Results(Sweep):
 
     def _name(self, asked: str | None) -> str | None:
         return None if asked is None else full_name(asked, self.trials)
+
+    def _metric(self, asked: str | None, trials: pd.DataFrame) -> str:
+        from analysis.statistics.questions import deciding
+
+        named = asked or self.metric
+        return deciding(trials, self.metrics) if named is None else full_name(named, self.trials)
 
     def _conditions(self, where: Where | None) -> dict[str, tuple[str, ...]]:
         return {full_name(name, self.trials): levels(wanted) for name, wanted in (where or {}).items()}

@@ -80,18 +80,18 @@ def _text(value: Value) -> str:
 def _followed(line: list[str], folder: Path, errors: IO[str]) -> int:
     """Run ``line`` to its end with its messages on our standard output; return its exit code."""
     with (
-        TemporaryFile("w+", encoding="utf-8", errors="replace") as messages,
+        TemporaryFile() as messages,
         subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=messages, stderr=errors, env=_environment()) as process,
         _waited_for(process),
     ):
         screen, position = _Screen(folder), 0
         while True:
             code = process.poll()
-            messages.seek(position)
-            lines = messages.read()
-            whole = lines if code is not None else lines[: lines.rfind("\n") + 1]
-            position += len(whole.encode())
-            screen.show(whole, is_last=code is not None)
+            new = os.fstat(messages.fileno()).st_size - position
+            written = os.pread(messages.fileno(), new, position)  # a seek would move where the process writes
+            lines = written if code is not None else written[: written.rfind(b"\n") + 1]
+            position += len(lines)
+            screen.show(lines.decode(errors="replace"), is_last=code is not None)
             if code is not None:
                 return code
             time.sleep(LOOK_SECONDS)

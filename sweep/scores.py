@@ -73,7 +73,7 @@ def of_tensors(tensors: Mapping[str, np.ndarray]) -> dict[Domain, Scores]:
             values = own.get(name)
             if values is None or values.dtype != dtype or values.shape != (size,) or not size:
                 raise ValueError(f"not scores of examples ({domain}.{name} is not one {np.dtype(dtype)} an example)")
-        if not (np.isfinite(own["weight"]).all() and (own["weight"] >= 0).all() and own["weight"].sum() > 0):
+        if not (own["weight"].min() >= 0 and 0 < own["weight"].sum() < np.inf):
             raise ValueError(f"not scores of examples ({domain}.weight is not a weight of each example)")
         fields = {name: own.pop(name) for name in TYPES}
         scores[domain] = Scores(**fields, sums=own)

@@ -24,6 +24,7 @@ from analysis.statistics.curves import learning_curves
 from analysis.statistics.levels import REFERENCES
 from analysis.statistics.observations import Observations
 from analysis.statistics.questions import Question
+from analysis.tables.wording import HOW, generalised
 from sweep.metrics import ALONE_MEMORY, ALONE_STEP, TRAIN_LOSS, Metric, of_source, validation_name
 
 OVER_SEEDS = f"Points and bands are means with a {INTERVAL_NAME} over seeds; each seed is drawn faintly."
@@ -113,7 +114,8 @@ def _of_differences(question: Question, comparisons: dict[str, list[Comparison]]
             base = "/".join(compared[0].baseline)
             caption = (
                 f"Paired differences in {question.primary} between levels of {describe(factor).label} and {base}, "
-                f"at equal seeds, with uncorrected {INTERVAL_NAME}s; filled: significant after Holm's correction. "
+                f"at equal seeds, with uncorrected {INTERVAL_NAME}s ({HOW[generalised(compared)]}); filled: significant after Holm's "
+                "correction. "
                 "n.d. (≥ x): not distinguishable, though a difference of x could have been seen."
             )
             size = (5.2, 1.1 + 0.34 * min(25, len(compared)))

@@ -6,24 +6,26 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.columns import SEED, describe, is_factor
+from analysis.columns import SEED, WHILE_TRAINING, describe, is_factor
 from analysis.sources.follow import Followed, Follower
 from analysis.sources.frames import assemble
 from analysis.sources.sweep import Raw
 from analysis.statistics.levels import labels, ordered, swept
-from analysis.statistics.questions import WHILE_TRAINING, primary
+from analysis.statistics.questions import primary
 from sweep.metrics import OURS
 from sweep.text import printable
 
 MOST_POINTS = 200
 """Points of a curve that a page gets when it opens; those that come later, it gets all."""
+MOST_POINTS_OF_ALL = 500_000
+"""Of all curves together; a page of more draws too slowly."""
 
 
 class Live:
     """One page's view of one sweep, with the curves of one metric; None: the metric that decides."""
 
     def __init__(self, folder: Path, metric: str | None = None):
-        self._folder, self._asked = folder, metric
+        self.name, self._folder, self._asked = folder.name, folder, metric
         self._begin()
 
     def _begin(self) -> None:
@@ -49,7 +51,7 @@ class Live:
             self._factors = _factors(self._follower.trials)
         if not changed and not begins:
             return None
-        told: dict[str, Any] = {"sweep": printable(self._folder.name), "whole": begins}
+        told: dict[str, Any] = {"sweep": self.name, "whole": begins}
         if begins:
             known = [{"name": name, "label": describe(name, OURS).title} for name in self._metrics]
             factors = [{key: factor[key] for key in ("name", "label", "levels")} for factor in self._factors]
@@ -76,8 +78,9 @@ class Live:
         again = self._attempts.get(name, trial.attempt) != trial.attempt
         self._attempts[name] = trial.attempt
         points = [(row["step"], row[self._metric]) for row in trial.rows if self._metric in row]
-        if begins and len(points) > MOST_POINTS:
-            points = [points[round(i * (len(points) - 1) / (MOST_POINTS - 1))] for i in range(MOST_POINTS)]
+        most = max(2, min(MOST_POINTS, MOST_POINTS_OF_ALL // len(self._follower.trials)))
+        if begins and len(points) > most:
+            points = [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
         if not points and not again:
             return None
         return {"again": again, "steps": [step for step, _ in points], "values": [value for _, value in points]}

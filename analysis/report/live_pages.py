@@ -12,6 +12,15 @@ from analysis.report.sections import Section
 
 SCRIPTS = ("page.js", "numbers.js", "charts.js", "live.js")
 OVERVIEW = ("page.js", "overview.js")
+PARTS = (
+    ("progress", "Progress"),
+    ("curves", "Curves"),
+    ("verdicts", "Verdicts"),
+    ("failures", "Failures"),
+    ("plan", "Plan"),
+)
+"""The parts of a watched sweep, with their headings."""
+BACK = '<p><a href="/">All sweeps</a></p>'
 
 
 def index(states: Mapping[str, Mapping[str, int]]) -> str:
@@ -32,7 +41,7 @@ def index(states: Mapping[str, Mapping[str, int]]) -> str:
         '<button type="submit">Show the chosen ones side by side</button></form>'
     )
     empty = "<p>There is no sweep here yet; this page shows the first one as soon as it begins.</p>"
-    return _document("Sweeps", [Section("sweeps-here", "Sweeps", table if rows else empty)], OVERVIEW)
+    return _document("Sweeps", [Section("all", "All sweeps", table if rows else empty)], OVERVIEW)
 
 
 def watched(names: Sequence[str]) -> str:
@@ -42,23 +51,13 @@ def watched(names: Sequence[str]) -> str:
             Section(anchor, title, f'<div data-sweep="{escape(names[0])}">{asset(f"live/{anchor}.html")}</div>')
             for anchor, title in PARTS
         ]
-        return _document(names[0], sections, SCRIPTS)
+        return _document(names[0], sections, SCRIPTS, BACK)
     body = "".join(f'<h3 class="part">{title}</h3>{asset(f"live/{anchor}.html")}' for anchor, title in PARTS)
     sections = [
         Section(f"sweep-{place}", name, f'<div data-sweep="{escape(name)}">{body}</div>')
         for place, name in enumerate(names)
     ]
-    return _document(" · ".join(names), sections, SCRIPTS)
-
-
-PARTS = (
-    ("progress", "Progress"),
-    ("curves", "Curves"),
-    ("verdicts", "Verdicts"),
-    ("failures", "Failures"),
-    ("plan", "Plan"),
-)
-"""The parts of a watched sweep, with their headings."""
+    return _document(" · ".join(names), sections, SCRIPTS, BACK, "side")
 
 
 def refusal(why: str) -> str:
@@ -66,10 +65,13 @@ def refusal(why: str) -> str:
     return f"<p>Nothing can be said yet: {escape(why)}</p>"
 
 
-def _document(title: str, sections: Sequence[Section], scripts: Sequence[str]) -> str:
-    side = ' class="side"' if len(sections) > 1 and sections[0].anchor.startswith("sweep-") else ""
+def _document(title: str, sections: Sequence[Section], scripts: Sequence[str], head: str = "", layout: str = "") -> str:
+    """A page of ``sections`` with its contents list; ``head`` stands under the title, ``layout`` is a class of styles."""
     parts = "\n".join(section.html for section in sections)
-    all_sweeps = '<p><a href="/">All sweeps</a></p>'
-    body = f'{contents(title, sections)}<main id="main"><header><h1>{escape(title)}</h1>{all_sweeps}</header><div{side}>{parts}</div></main>'
+    body = (
+        f'{contents(title, sections)}\n<main id="main">\n<header><h1>{escape(title)}</h1>{head}</header>\n'
+        f'<div class="{layout}">{parts}</div>\n</main>'
+    )
     loaded = "".join(f'<script src="/assets/{name}" defer></script>' for name in scripts)
-    return document(f"{title} · LoRA sweeps", f'<link rel="stylesheet" href="/assets/page.css">{loaded}', body)
+    style = '<link rel="icon" href="data:,"><link rel="stylesheet" href="/assets/page.css">'
+    return document(f"{title} · LoRA sweeps", style + loaded, body)

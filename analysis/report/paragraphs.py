@@ -15,7 +15,7 @@ from analysis.statistics.observations import Cell, Observations
 from analysis.statistics.questions import Question
 from analysis.statistics.settings import together
 from analysis.tables.numbers import listed, mean_text, number, together_text
-from analysis.tables.wording import QUALIFIED, ask_text, dependence_text, lost_text, sentence
+from analysis.tables.wording import HOW, QUALIFIED, ask_text, dependence_text, generalised, lost_text, sentence
 from sweep.text import named
 
 
@@ -86,21 +86,22 @@ def _cell_text(question: Question, cell: Cell) -> str:
 
 def certainty(comparisons: Mapping[str, Sequence[Comparison]]) -> str:
     """How the comparisons were made, and how many seeds they rest on."""
-    sizes = [item.difference.n for compared in comparisons.values() for item in compared]
+    compared = [item for of_factor in comparisons.values() for item in of_factor]
+    sizes = [item.difference.n for item in compared]
     if not sizes:
         return "Nothing was compared, so nothing can be concluded about a difference."
     few = min(sizes)
     if not any(sizes):
         return "The cells share no seed, so nothing is paired, and nothing can be concluded."
-    if few < ENOUGH_SEEDS:
+    if few < ENOUGH_SEEDS and generalised(compared) != "examples":
         return (
             f"Some comparisons rest on {few} shared seed{'s' if few != 1 else ''}: "
             "from fewer than three nothing can be concluded."
         )
-    family = ", ".join(f"{len(compared)} for {describe(f).label}" for f, compared in comparisons.items() if compared)
+    family = ", ".join(f"{len(these)} for {describe(f).label}" for f, these in comparisons.items() if these)
     return (
-        f"Differences are paired by seed (n={few}{'' if few == max(sizes) else f'–{max(sizes)}'}), tested by paired t tests, "
-        f"and Holm-corrected over the comparisons of one factor ({family})."
+        f"Differences are paired by seed (n={few}{'' if few == max(sizes) else f'–{max(sizes)}'}), tested by "
+        f"{HOW[generalised(compared)]}, and Holm-corrected over the comparisons of one factor ({family})."
     )
 
 
@@ -123,6 +124,8 @@ def _grouped(factor: str, compared: Sequence[Comparison]) -> str:
             shown = f"{item.cell[0]} ({number(item.difference.mean, True)})"
         elif kind == "not distinguishable":
             shown = f"{item.cell[0]} (could have seen ≥ {number(item.detectable)})"
+        elif kind == "equivalent":
+            shown = f"{item.cell[0]} (within ±{item.within:g})"
         elif kind == "depends":
             kind, shown = "no verdict", f"{item.cell[0]} {dependence_text(item)}"
         elif kind in ("refused", "no shared seed"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
+from itertools import takewhile
 from pathlib import Path
 
 import pandas as pd
@@ -61,13 +62,17 @@ def _by_cell(question: Question) -> Iterable[tuple[str, pd.DataFrame]]:
 def _table(cells: dict[str, dict[str, Sample]]) -> str:
     expected = {prompt: sample.expected for own in cells.values() for prompt, sample in own.items()}
     heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("prompt", "expected", *cells))
+    lines = zip(*(prompt.split("\n") for prompt in expected), strict=False)
+    shared = takewhile(lambda texts: len(set(texts)) == 1, lines) if len(expected) > 1 else ()
+    beginning = "".join(f"{texts[0]}\n" for texts in shared)
     rows = []
     for prompt in list(expected)[:MOST_PROMPTS]:
         answers = [own[prompt].answer if prompt in own else "–" for own in cells.values()]
         texts = "".join(f"<td>{_shown(text)}</td>" for text in (expected[prompt], *answers))
-        rows.append(f'<tr><th scope="row">{_shown(prompt)}</th>{texts}</tr>')
+        rows.append(f'<tr><th scope="row">{_shown(prompt.removeprefix(beginning))}</th>{texts}</tr>')
     more = f", the first {len(rows)} of {len(expected)} prompts" if len(expected) > len(rows) else ""
     caption = f"Of each cell the trial with the lowest seed{more}; all answers are in the trials' {SAMPLES_FILE}."
+    caption += f" Every prompt begins with: {_shown(beginning)}" if beginning else ""
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="Answers to held-out prompts">'
         f'<table class="samples"><caption>{caption}</caption>'

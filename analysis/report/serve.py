@@ -7,7 +7,6 @@ machine and no page of another site can ask. Pages are told what is new by serve
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
+import orjson
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -36,7 +36,7 @@ from analysis.report.sections import preliminary
 from analysis.sources import cache
 from analysis.sources.follow import Follower
 from analysis.sources.load import load
-from sweep.record import NOT_TRIALS, trial_folders
+from sweep.record import is_trial_folder
 from sweep.text import say
 
 HOST = "127.0.0.1"
@@ -136,9 +136,9 @@ class _House:
                 try:
                     told = await self._look(view.update)
                 except OSError as error:
-                    told = {"gone": f"{error.strerror}"}
+                    told = {"sweep": view.name, "gone": error.strerror}
                 if told is not None:
-                    yield f"data: {json.dumps(told)}\n\n"
+                    yield f"data: {orjson.dumps(told).decode()}\n\n"
             took = time.monotonic() - began
             yield ": still here\n\n"
             await asyncio.sleep(max(SHORTEST_PAUSE_S, took * (1 / LARGEST_SHARE - 1)))
@@ -157,8 +157,7 @@ class _House:
         return [self._folder(name) for name in names]
 
     def _sweeps(self) -> list[Path]:
-        found = (one for one in sorted(self._outputs.iterdir()) if one.is_dir() and not one.is_symlink())
-        return [one for one in found if one.name[0] != "." and one.name not in NOT_TRIALS and trial_folders(one)]
+        return [folder for folder in sorted(self._outputs.iterdir()) if _is_sweep(folder)]
 
     def _states(self) -> dict[str, dict[str, int]]:
         found = {}
@@ -188,6 +187,16 @@ class _House:
         while len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)
         return self._kept[place][1]
+
+
+def _is_sweep(folder: Path) -> bool:
+    """Whether ``folder`` is that of a sweep that can be shown: a link or a name that cannot be printed is none."""
+    if folder.is_symlink() or not folder.is_dir() or folder.name.startswith(".") or not folder.name.isprintable():
+        return False
+    try:
+        return any(map(is_trial_folder, folder.iterdir()))
+    except OSError:
+        return False
 
 
 def _page(content: str, kind: str = "") -> Response:

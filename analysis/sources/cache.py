@@ -44,7 +44,7 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def state(path: Path) -> tuple[int, int, int, int]:
+def state(path: Path | str) -> tuple[int, int, int, int]:
     """What changes with a file: its device, inode, time of change and size. Raises OSError where there is none."""
     found = os.lstat(path)
     return found.st_dev, found.st_ino, found.st_ctime_ns, found.st_size
@@ -103,6 +103,7 @@ def fetch_columns(folder: Path, name: str, states: np.ndarray) -> dict[str, np.n
 
     ``sums`` has a row for each file; the others belong to all of them.
     """
+    import numpy as np
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -110,9 +111,11 @@ def fetch_columns(folder: Path, name: str, states: np.ndarray) -> dict[str, np.n
         return None
     try:
         kept = load_file(_columns_file(folder, name))
-        row_of = {row: place for place, row in enumerate(map(tuple, kept.pop("states").tolist()))}
-        rows = [row_of[row] for row in map(tuple, states.tolist())]
-        return kept | {"sums": kept["sums"] if rows == list(range(len(kept["sums"]))) else kept["sums"][rows]}
+        known = kept.pop("states")
+        if np.array_equal(known, states):
+            return kept
+        row_of = {row: place for place, row in enumerate(map(tuple, known.tolist()))}
+        return kept | {"sums": kept["sums"][[row_of[row] for row in map(tuple, states.tolist())]]}
     except (OSError, KeyError, SafetensorError):
         return None
 

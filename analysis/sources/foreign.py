@@ -37,7 +37,7 @@ class Roles:
     """
 
     metric: str | None = None
-    seed: str = SEED
+    seed: str | None = SEED
     factors: Sequence[str] | None = None
     lower_is_better: bool | None = None
     example: str | None = None
@@ -85,7 +85,7 @@ def add_runs(raw: Raw, runs: Sequence[Run], roles: Roles) -> None:
     plain = [{name: _plain(value) for name, value in flat_row(run.settings).items()} for run in runs]
     settings = pd.DataFrame(plain, dtype=object)
     seed = _seeds(settings, roles)
-    own = own_values(settings.drop(columns=roles.seed, errors="ignore"), seed, roles)
+    own = own_values(settings.drop(columns=[roles.seed], errors="ignore"), seed, roles)
     if own and roles.factors is None:
         raw.problems.append(f"not taken for settings, because nearly every run has a value of its own: {named(own)}")
     if seed is None:
@@ -149,8 +149,8 @@ def metric_name(name: str) -> str:
 def _seeds(settings: pd.DataFrame, roles: Roles) -> pd.Series | None:
     """The seed of each run; None where there is none. Raises BadRequestError where only some have one."""
     if roles.seed not in settings:
-        if roles.seed != SEED:
-            raise unknown("column of seeds", roles.seed, settings)
+        if roles.seed not in (None, SEED):
+            raise unknown("column of seeds", str(roles.seed), map(str, settings))
         return None
     return settings[roles.seed]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from analysis.sources import cache
 from sweep import scores
 from sweep.scores import EVALUATED_FILE, SCORES_FILE, Scores
 
+MOST_SCORES = 1 << 27
+"""Scores of all trials together that are read: 13,000 trials on 10,000 images have as many."""
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -20,20 +24,25 @@ class Sheet:
 
     ``sums`` (T, E) float32, ``weight`` (E,) float64, ``cluster`` (E,) whatever number the examples that belong together
     have in common; where each is its own, a number for each distinct one. ``whole``: no trial has any other example.
-    ``evaluated``: the scores are those of ``python -m sweep evaluate``.
+    ``evaluated``: how many of the trials have scores of ``python -m sweep evaluate``; where all have, they are these.
     """
 
     sums: np.ndarray
     weight: np.ndarray
     cluster: np.ndarray
     whole: bool
-    evaluated: bool
+    evaluated: int
 
     @property
     def values(self) -> np.ndarray:
         """The metric of each trial (T,)."""
         values: np.ndarray = self.sums.sum(axis=1, dtype=float) / self.weight.sum()
         return values
+
+    @property
+    def of_evaluate(self) -> bool:
+        """Whether the scores are those of ``python -m sweep evaluate``."""
+        return self.evaluated == len(self.sums)
 
     @property
     def count(self) -> int:
@@ -51,7 +60,7 @@ class Sheet:
         return self.units < self.count
 
 
-def read(folders: Sequence[Path], metric: str) -> tuple[Sheet | None, list[str]]:
+def read(folders: Sequence[str], metric: str) -> tuple[Sheet | None, list[str]]:
     """The scores of the trials in ``folders``; and a sentence for each file that does not hold what it should.
 
     The scores of ``evaluate`` are read where every trial has them. None where some trial has no scores of ``metric``,
@@ -59,14 +68,15 @@ def read(folders: Sequence[Path], metric: str) -> tuple[Sheet | None, list[str]]
     """
     if not folders:
         return None, []
-    evaluated = all((folder / EVALUATED_FILE).is_file() for folder in folders)
-    paths = [folder / (EVALUATED_FILE if evaluated else SCORES_FILE) for folder in folders]
+    evaluated = sum(os.path.isfile(f"{folder}/{EVALUATED_FILE}") for folder in folders)  # noqa: PTH113 (thousands)
+    file = EVALUATED_FILE if evaluated == len(folders) else SCORES_FILE
+    paths = [f"{folder}/{file}" for folder in folders]
     try:
         states = np.array([cache.state(path) for path in paths], dtype=np.uint64)
     except OSError:
         return None, []
-    name = f"{metric} {paths[0].name}"
-    if kept := cache.fetch_columns(folders[0].parent, name, states):
+    sweep, name = Path(folders[0]).parent, f"{metric} {file}"
+    if kept := cache.fetch_columns(sweep, name, states):
         return Sheet(**kept, whole=True, evaluated=evaluated), []
     found, problems = _read_each(paths, metric)
     if found is None or problems:
@@ -74,35 +84,42 @@ def read(folders: Sequence[Path], metric: str) -> tuple[Sheet | None, list[str]]
     sheet, problems = _joined(found, metric, evaluated, folders)
     if sheet is not None and sheet.whole:
         columns = {"sums": sheet.sums, "weight": sheet.weight, "cluster": sheet.cluster}
-        cache.keep_columns(folders[0].parent, name, states, columns)
+        cache.keep_columns(sweep, name, states, columns)
     return sheet, problems
 
 
-def _read_each(paths: Sequence[Path], metric: str) -> tuple[list[Scores] | None, list[str]]:
+def _read_each(paths: Sequence[str], metric: str) -> tuple[list[Scores] | None, list[str]]:
     """The domain that has ``metric`` in each file, None where a file has none; and what is wrong with damaged ones."""
     found: list[Scores] = []
     problems: list[str] = []
     for path in paths:
         try:
-            domains = scores.read(path).values()
+            domains = scores.read(Path(path)).values()
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            problems.append(f"{path} is left out: {reason}")
+            problems.append(f"{path}: {reason}")
             continue
         own = next((domain for domain in domains if metric in domain.sums), None)
         if own is None:
             return None, problems
+        if len(paths) * len(own.weight) > MOST_SCORES:
+            return None, [
+                f"{len(paths):,} trials on {len(own.weight):,} examples have more than {MOST_SCORES:,} scores"
+            ]
         if not np.isfinite(own.sums[metric]).all():
-            problems.append(f"{path} is left out: {metric} of an example is not a number")
-        found.append(own)
+            problems.append(f"{path}: {metric} of an example is not a number")
+        own = replace(own, sums={metric: own.sums[metric]})
+        first = found[0] if found else own
+        alike = all(np.array_equal(getattr(own, name), getattr(first, name)) for name in scores.TYPES)
+        found.append(replace(first, sums=own.sums) if alike else own)
     return found, problems
 
 
 def _joined(
-    found: Sequence[Scores], metric: str, evaluated: bool, folders: Sequence[Path]
+    found: Sequence[Scores], metric: str, evaluated: int, folders: Sequence[str]
 ) -> tuple[Sheet | None, list[str]]:
     first = found[0]
-    if all(np.array_equal(one.example, first.example) for one in found):
+    if all(one.example is first.example or np.array_equal(one.example, first.example) for one in found):
         whole, places = True, [slice(None)] * len(found)
     else:
         shared = reduce(lambda left, right: left[np.isin(left, right)], (np.unique(one.example) for one in found))
@@ -115,10 +132,8 @@ def _joined(
     if not weight.any():
         return None, []
     for one, place, folder in zip(found, places, folders, strict=True):
-        if not np.array_equal(one.weight[place], weight):
-            return None, [
-                f"{folder.name} weighs an example differently from {folders[0].name}, so their scores are left out"
-            ]
+        if one.weight is not first.weight and not np.array_equal(one.weight[place], weight):
+            return None, [f"{folder} weighs an example differently from {folders[0]}, so their scores are left out"]
     sums = np.stack([one.sums[metric][place] for one, place in zip(found, places, strict=True)])
     cluster, example = first.cluster[places[0]], first.example[places[0]]
     alone = len(np.unique(cluster)) == len(cluster)

@@ -58,15 +58,15 @@ def read_frame(frame: pd.DataFrame, roles: Roles, name: str) -> Raw:
     raw = Raw()
     frame[metric] = _numbers(frame[metric])
     settings = _settings(frame, roles, metric)
-    seeds = [roles.seed] if roles.seed in frame else []
-    own = own_values(frame[settings], frame[roles.seed] if seeds else None, replace(roles, factors=None))
+    seeds = [roles.seed] if roles.seed is not None and roles.seed in frame else []
+    own = own_values(frame[settings], frame[seeds[0]] if seeds else None, replace(roles, factors=None))
     certain = [name for name in settings if name not in own or roles.factors is not None]
     for column in certain:
         _refuse_mixture(frame[column])
         if missing := int(frame[column].isna().sum()):
             raw.problems.append(f"{missing} of {len(frame)} rows have no {column}; they are its level unset")
-    if seeds and frame[roles.seed].isna().any():
-        raise BadRequestError(f"{roles.seed} is missing in {_rows(frame[roles.seed].isna())}; a trial needs its seed")
+    if seeds and frame[seeds[0]].isna().any():
+        raise BadRequestError(f"{seeds[0]} is missing in {_rows(frame[seeds[0]].isna())}; a trial needs its seed")
     keys = [*certain, *seeds]
     if seeds or roles.example:
         frame = _distinct(frame, [*keys, *([roles.example] if roles.example else [])], metric, raw)
@@ -86,7 +86,8 @@ def _flat(frame: pd.DataFrame) -> pd.DataFrame:
         axis=None
     ):
         return frame
-    return pd.DataFrame([flat_row(row) for row in frame.to_dict("records")])
+    rows = frame.to_dict("records")
+    return pd.DataFrame([flat_row({str(name): value for name, value in row.items()}) for row in rows])
 
 
 def _refuse_columns(frame: pd.DataFrame, roles: Roles, metric: str) -> None:
@@ -117,7 +118,7 @@ def _settings(frame: pd.DataFrame, roles: Roles, metric: str) -> list[str]:
     """The columns that may be settings: the factors where they are named, or all that are no property of an example."""
     if roles.factors is not None:
         return list(dict.fromkeys(roles.factors))
-    columns = [name for name in frame if name not in (metric, roles.seed, roles.example)]
+    columns = [name for name in map(str, frame) if name not in (metric, roles.seed, roles.example)]
     if roles.example is None:
         return columns
     by_example = frame.groupby(roles.example, dropna=False)[columns].nunique(dropna=False).max()

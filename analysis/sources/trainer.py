@@ -37,7 +37,7 @@ def state_files(folder: Path) -> list[Path]:
 def read(folder: Path, files: Sequence[Path], roles: Roles) -> Raw:
     """One trial a run: the last of its checkpoints, with every logged row. One that stopped early is named in a problem."""
     raw = Raw()
-    last: dict[Path, tuple[Mapping[str, Any], Path]] = {}
+    last: dict[Path, tuple[dict[str, Any], Path]] = {}
     for file in files:
         try:
             state = _state(file)

@@ -80,7 +80,8 @@ def observe(
     values, detail, averaging = _average(frame, factors, rest, bool(is_reference(trials).any()))
     values = values[values["value"].notna()].reset_index(drop=True)
     counts["n"] = values.groupby(list(factors))["value"].size().reindex(counts.index, fill_value=0).astype(int)
-    notes += [*of_scores, *averaging, *_count_notes(counts), *_metric_notes(trials, column)]
+    enough = 1 if scored and generalise == "examples" else ENOUGH_SEEDS
+    notes += [*of_scores, *averaging, *_count_notes(counts, enough), *_metric_notes(trials, column)]
     notes += examples.said(scored, column, generalise, int(counts["n"].max()))
     counted = trials[comparable(trials) & trials[metric].notna()]
     moves = together(counted, factors)
@@ -270,12 +271,12 @@ def _in_every_cell(
     return (combination.isin(list(shared)) & ~reference) | (reference & agrees)
 
 
-def _count_notes(counts: pd.DataFrame) -> list[Note]:
-    """How few seeds there are, and how many trials have no value."""
+def _count_notes(counts: pd.DataFrame, enough: int) -> list[Note]:
+    """That there are fewer seeds than ``enough``, and how many trials have no value."""
     notes = []
     filled = counts["n"][counts["n"] > 0]
-    if len(filled) and filled.min() < ENOUGH_SEEDS:
-        notes.append(warning("few seeds", seeds=int(filled.min()), enough=ENOUGH_SEEDS))
+    if len(filled) and filled.min() < enough:
+        notes.append(warning("few seeds", seeds=int(filled.min()), enough=enough))
     diverged, failed, pruned, trials = (int(counts[name].sum()) for name in ("diverged", "failed", "pruned", "trials"))
     if diverged + failed:
         notes.append(info("lost", diverged=diverged, failed=failed, trials=trials))

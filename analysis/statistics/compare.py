@@ -116,13 +116,10 @@ def compare(
     safe = [_with_the_lost(observations, *pair, one.test, p) for pair, one, p in zip(pairs, evidence, ps, strict=True)]
     family = max(1, sum(not math.isnan(p) for p in ps))
     lost = [(_lost(observations, cell), _lost(observations, baseline)) for cell, baseline in pairs]
+    qualified = [bool(depends.get(index)) or any(side.diverged for side in lost[index]) for index in range(len(pairs))]
     outside = [
-        math.nan
-        if margin is None or math.isnan(p)
-        else 1.0
-        if depends[index] or any(side.diverged for side in lost[index])
-        else evidence[index].test.p_outside(margin)
-        for index, p in enumerate(ps)
+        math.nan if margin is None or math.isnan(p) else 1.0 if but else one.test.p_outside(margin)
+        for p, but, one in zip(ps, qualified, evidence, strict=True)
     ]
     found = []
     corrected = zip(holm(ps), holm(safe), holm(outside), strict=True)

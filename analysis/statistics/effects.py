@@ -10,9 +10,10 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from analysis.columns import SEED
+from analysis.columns import SEED, TRIAL, describe
 from analysis.errors import BadRequestError
 from analysis.statistics.cells import comparable, known_metric
+from analysis.statistics.examples import score
 from analysis.statistics.intervals import holm
 from analysis.statistics.levels import is_reference, labels, swept
 from analysis.statistics.notes import Note, info
@@ -62,9 +63,8 @@ def effects(trials: pd.DataFrame, metric: str, factors: Sequence[str] | None = N
     notes = []
     if len(usable) < len(lora):
         notes.append(info("effects without a value", trials=len(lora) - len(usable), metric=metric))
-    frame = pd.DataFrame({f"f{i}": labels(usable, name).to_numpy() for i, name in enumerate(names)})
-    frame["seed"] = labels(usable, SEED).to_numpy()
-    frame["y"] = usable[metric].to_numpy(dtype=float)
+    frame, of_scores = _frame(usable, names, metric)
+    notes += of_scores
     varying = [i for i, name in enumerate(names) if frame[f"f{i}"].nunique() > 1]
     if not varying:
         raise BadRequestError("no factor was swept, so there is no effect to attribute")
@@ -110,6 +110,13 @@ def effects(trials: pd.DataFrame, metric: str, factors: Sequence[str] | None = N
         notes.append(info("unbalanced"))
     freedom = round(float(table["df"].iloc[-1]))
     return Effects(metric, tuple(found), freedom, len(frame), tuple(notes))
+
+
+def _frame(trials: pd.DataFrame, names: Sequence[str], metric: str) -> tuple[pd.DataFrame, list[Note]]:
+    """One row a trial: its levels as ``f0``, ``f1``, …, its ``seed``, and as ``y`` the value that a table would have."""
+    frame = pd.DataFrame({f"f{i}": labels(trials, name).to_numpy() for i, name in enumerate(names)})
+    values, _, notes = score(trials, pd.DataFrame({"value": trials[metric], TRIAL: trials.index}), describe(metric))
+    return frame.assign(seed=labels(trials, SEED).to_numpy(), y=values["value"].to_numpy(dtype=float)), notes
 
 
 def _crossed(frame: pd.DataFrame, varying: Sequence[int], freedom: int) -> list[tuple[int, int]]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from analysis.columns import COST, SIZE, TRIAL, Column
+from analysis.columns import COST, SIZE, TRIAL, WHILE_TRAINING, Column
 from analysis.sources.scores import Sheet, read
 from analysis.statistics.confidence import Generalise
 from analysis.statistics.notes import Note, info, warning
 
-WHILE_TRAINING = "train/"
 SAME = 1e-4
 """Relative difference up to which the scores of a trial, in 32 bits, agree with its record."""
 
@@ -68,23 +66,28 @@ def score(trials: pd.DataFrame, frame: pd.DataFrame, column: Column) -> tuple[pd
     folders = trials.loc[rows, "folder"] if "folder" in trials else pd.Series(dtype=object)
     if column.name.startswith((COST, SIZE, WHILE_TRAINING)) or folders.isna().any() or folders.empty:
         return frame, None, []
-    sheet, problems = read([Path(folder) for folder in folders], column.name)
+    sheet, problems = read(list(folders), column.name)
     if sheet is None or sheet.units < 2:
         return frame, None, [warning("scores left out", problems=problems)] if problems else []
     values = pd.Series(sheet.values, rows)
-    if sheet.whole and not sheet.evaluated:
+    if sheet.whole and not sheet.of_evaluate:
         apart = ~np.isclose(values, trials.loc[rows, column.name], rtol=SAME, atol=0)
         if apart.any():
             wrong = [f"{folder}: its scores are not those of its record" for folder in folders[apart]]
             return frame, None, [warning("scores left out", problems=wrong)]
-        return frame, Scored(sheet, rows), []
-    frame = frame.assign(value=frame[TRIAL].map(values).where(frame["value"].notna()))
-    notes = [info("evaluated", metric=column.name, examples=sheet.count)] if sheet.evaluated else []
-    return (
-        frame,
-        Scored(sheet, rows),
-        notes + ([] if sheet.whole else [warning("shared examples", examples=sheet.count)]),
-    )
+    else:
+        frame = frame.assign(value=frame[TRIAL].map(values).where(frame["value"].notna()))
+    return frame, Scored(sheet, rows), _of_sheet(sheet, column)
+
+
+def _of_sheet(sheet: Sheet, column: Column) -> list[Note]:
+    """Which scores the values are of, where these are not simply those of the records."""
+    notes = [] if sheet.whole else [warning("shared examples", examples=sheet.count)]
+    if sheet.of_evaluate:
+        return [info("evaluated", metric=column.name, examples=sheet.count), *notes]
+    if sheet.evaluated:
+        return [info("partly evaluated", evaluated=sheet.evaluated, trials=len(sheet.sums)), *notes]
+    return notes
 
 
 def said(scored: Scored | None, column: Column, generalise: Generalise, seeds: int) -> list[Note]:

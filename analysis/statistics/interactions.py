@@ -55,11 +55,13 @@ def dependences(observations: Observations, pairs: Sequence[tuple[Cell, Cell]]) 
     found: list[Dependence | None] = [None] * len(pairs)
     contrasts = [one for factor in observations.averaged for one in _contrasts(observations, factor, pairs)]
     if observations.scored is not None and observations.generalise != "seeds":
-        ps = iter(holm([p for one in contrasts for p in one.ps]))
-        likely = [np.nanmin([math.inf, *(next(ps) for _ in one.ps)]) < ALPHA for one in contrasts]
+        over_seeds = iter(holm([p for one in contrasts for p in one.ps]))
+        ps = [[next(over_seeds) for _ in one.ps] for one in contrasts]
         contrasts = [
-            _over_examples(observations, one, pairs[one.pair]) if promising else one
-            for one, promising in zip(contrasts, likely, strict=True)
+            _over_examples(observations, one, pairs[one.pair])
+            if observations.generalise == "examples" or np.nanmin([math.inf, *mine]) < ALPHA  # for both p only grows
+            else one
+            for one, mine in zip(contrasts, ps, strict=True)
         ]
     adjusted = holm([p for one in contrasts for p in one.ps])
     smallest: dict[int, float] = {}

@@ -34,6 +34,7 @@ Kind = Literal[
     "scores left out",
     "shared examples",
     "evaluated",
+    "partly evaluated",
     "better earlier",
 ]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.columns import COST, KIND, LEARNING_RATE, SEED, SIZE, TASK, Column, describe, is_metric
+from analysis.columns import COST, KIND, LEARNING_RATE, SEED, SIZE, TASK, WHILE_TRAINING, Column, describe, is_metric
 from analysis.errors import BadRequestError
 from analysis.sources.sweep import Sweep
 from analysis.statistics.cells import observe
@@ -19,7 +19,6 @@ from sweep.metrics import LOSS, Metric, validation_name
 
 OF_BASE = ("eval/base_", "test/base_")
 """Prefixes of the untouched base's metrics, which no setting of a trial changes."""
-WHILE_TRAINING = "train/"
 
 USUAL_BASELINE = {
     "adapter.rank": "8",

@@ -56,7 +56,7 @@ def listing_csv(listing: Listing) -> str:
 
 def listing_html(listing: Listing, said: Collection[str] = ()) -> str:
     """The listing as HTML, each row of the class of its mark, without the notes that are ``said`` already."""
-    opening = '<table class="marked">' if listing.marks else "<table>"
+    opening = '<table class="marked verdicts">' if listing.marks else "<table>"
     lines = [opening, f"<caption>{escape(listing.caption)}</caption>", "<thead><tr>"]
     lines += [f'<th scope="col">{escape(head)}</th>' for head in listing.heads]
     lines.append("</tr></thead><tbody>")

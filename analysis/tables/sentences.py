@@ -180,12 +180,15 @@ _SENTENCES: Mapping[Kind, Callable[..., str]] = {
     "seeds only": lambda metric: (
         f"Verdicts generalise to new seeds only, on these very examples: {metric} has no scores of single examples."
     ),
-    "scores left out": lambda problems: f"scores of examples are damaged: {named(problems, 3)}.",
+    "scores left out": lambda problems: f"scores of examples are left out: {named(problems, 3)}.",
     "shared examples": lambda examples: (
         f"trials were scored on different examples: values and verdicts are on the {examples:,} that all of them share."
     ),
     "evaluated": lambda metric, examples: (
         f"{metric} is that of `python -m sweep evaluate` on {examples:,} examples, in place of the records' own."
+    ),
+    "partly evaluated": lambda evaluated, trials: (
+        f"{evaluated} of {trials} compared trials have scores of `python -m sweep evaluate`; the records' own are used for all."
     ),
     "better earlier": _better_earlier,
     "no block": lambda: "One seed: there is no block, and the residual is the interactions left out.",

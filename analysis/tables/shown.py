@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from analysis.tables.layout import file_stem
 from analysis.tables.listing import Listing
 from analysis.tables.render import render
 from analysis.tables.table import Table
@@ -18,6 +19,14 @@ class Shown:
     table: Table | Listing
     text: str
     frame: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """The name of its files, without ending."""
+        if isinstance(self.table, Listing):
+            return self.table.name
+        columns = (self.table.metric, self.table.rows, self.table.columns)
+        return file_stem("table", *(column.name for column in columns if column))
 
     def render(self, style: str) -> str:
         """The answer as ``md``, ``tex``, ``html`` or ``csv``."""

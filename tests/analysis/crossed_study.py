@@ -72,7 +72,7 @@ def observed(scores: np.ndarray, generalise: Generalise, averaged: Sequence[str]
     )
     values = detail.groupby(["adapter.init", "seed"], sort=False)["value"].mean().reset_index()
     index = pd.MultiIndex.from_arrays([names], names=["adapter.init"])
-    sheet = Sheet(scores.reshape(-1, m), np.ones(m), np.arange(m), whole=True, evaluated=False)
+    sheet = Sheet(scores.reshape(-1, m), np.ones(m), np.arange(m), whole=True, evaluated=0)
     return Observations(
         describe("eval/loss"),
         ("adapter.init",),

@@ -76,7 +76,7 @@ DAMAGES: list[tuple[Callable[[Path], None], str]] = [
     (changed(lambda one: one.update(trial_id="\ud800")), "trial_id has characters that cannot be printed"),
     (changed(lambda one: one.update(status="failed")), "it failed without an error"),
     (changed(lambda one: one.update(result={})), "it finished without a result"),
-    (changed(lambda one: one["environment"].update(dict.fromkeys(map(str, range(3000)), 1))), "more than 1,000 keys"),
+    (changed(lambda one: one["environment"].update(dict.fromkeys(map(str, range(3000)), 1))), "more than 2,000 keys"),
 ]
 
 
@@ -194,8 +194,8 @@ OURS = (("config", ["trial_id"], "a" * 16), ("summary", ["status"], "finished"),
 EMPTY_CHUNK = struct.pack("<IHB", zlib.crc32(b"", zlib.crc32(b"\3")), 0, 3)
 WANDB_DAMAGES = [
     (wandb_file(*OURS, ("config", ["x"] * 5000, 1)), "more than 50 levels"),
-    (wandb_file(*OURS, *(("config", [f"x.{number}"], 1) for number in range(3000))), "more than 1,000 keys"),
-    (wandb_file(*OURS, *(("history", [f"x/{number}"], 1) for number in range(3000))), "more than 1,000 keys"),
+    (wandb_file(*OURS, *(("config", [f"x.{number}"], 1) for number in range(3000))), "more than 2,000 keys"),
+    (wandb_file(*OURS, *(("history", [f"x/{number}"], 1) for number in range(3000))), "more than 2,000 keys"),
     (wandb_file(*OURS, ("summary", ["result/folder"], 5)), "result['folder'] is not"),
     (wandb_file(*OURS, ("config", ["seed"], LONG_NUMBER)), "seed is not a number"),
     (wandb_file(*OURS, ("config", ["optimizer.lr"], "abc")), "optimizer.lr is not a number"),

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,15 +14,18 @@ from simulate import grid, make_trial, write_scores, write_sweep
 
 import analysis
 from analysis.errors import BadRequestError
+from analysis.report import paragraphs
+from analysis.report.answer import Answer, add_comparison
 from analysis.statistics import crossed
 from analysis.statistics.cells import observe
 from analysis.statistics.compare import Comparison, against, compare
 from analysis.statistics.crossed import Layout, layout, needed
+from analysis.statistics.effects import effects
 from analysis.statistics.examples import by_unit
 from analysis.statistics.intervals import paired
 from analysis.statistics.questions import deciding, questions
 from analysis.tables.table import Table, build
-from analysis.tables.wording import sentence, verdict_text
+from analysis.tables.wording import bottleneck_text, sentence, verdict_text
 from sweep import scores
 from sweep.scores import EVALUATED_FILE, SCORES_FILE
 
@@ -216,7 +221,7 @@ def test_note_says_what_verdicts_generalise_to(tmp_path: Path):
     assert noted(folder, "Verdicts", metric="eval/loss") == (
         "Verdicts generalise to new seeds only, on these very examples: eval/loss has no scores of single examples."
     )
-    assert not [note for note in table(folder, metric="perf/step_ms").notes if note.startswith("Verdicts")]
+    assert not [note for note in table(folder, metric="params/trainable").notes if note.startswith("Verdicts")]
 
 
 def test_note_names_the_bottleneck(tmp_path: Path):
@@ -227,6 +232,45 @@ def test_note_names_the_bottleneck(tmp_path: Path):
     )
     few = scored(tmp_path / "b", grid(range(3), (), rank=[1, 4]), example_sd=0.001, both_sd=0.001)
     assert "Seeds are the bottleneck: " in noted(few, "Seeds are")
+
+
+@pytest.mark.parametrize(
+    ("of", "says"),
+    [
+        # the freedom grows too: 249 and not 4 · 64 examples, and 13 seeds where t(4) / √5 ≥ 2 · t(12) / √13
+        (
+            Layout(10, 64, 1.0, 50.0, 1.0),
+            "Examples are the bottleneck: 250 examples would halve the interval of a typical",
+        ),
+        (Layout(5, 64, 50.0, 1.0, 1.0), "Seeds are the bottleneck: 13 seeds would halve the interval of a typical"),
+        (Layout(10, 64, 1.0, 1.0, 1.0), "33 seeds or 250 examples would halve the interval of a typical"),
+        (Layout(20, 64, 30.0, 30.0, 1.0), "Only more seeds and more examples together would halve the interval of a"),
+    ],
+    ids=["examples", "seeds", "either", "together"],
+)
+def test_bottleneck_text_says_what_would_halve_the_interval(of: Layout, says: str):
+    compared = [SimpleNamespace(layout=of, verdict="not distinguishable")]
+    assert bottleneck_text(SimpleNamespace(scored=None), compared).startswith(says)
+
+
+def test_report_says_how_it_tested_and_what_is_equivalent(tmp_path: Path):
+    [question], _ = questions(analysis.load(scored(tmp_path)))
+    answered = Answer(replace(question, margin=0.2))
+    add_comparison(answered, "adapter.rank")
+    assert "(n=5), tested by paired tests over seeds and examples, and Holm" in paragraphs.certainty(
+        answered.comparisons
+    )
+    assert "Against rank 1 — equivalent: 4 (within ±0.2)." in paragraphs.findings(question, answered.comparisons, None)
+    assert "lowest mean test loss" in paragraphs.findings(question, answered.comparisons, None)
+
+
+def test_effects_are_of_the_values_that_a_table_has(tmp_path: Path):
+    folder = write_scores(scored(tmp_path), np.random.default_rng(9), 0.5, 0.0, range(512), file=EVALUATED_FILE)
+    found = effects(analysis.load(folder).trials, "test/loss")
+    assert "evaluated" in [note.kind for note in found.notes]
+    for path in folder.glob(f"*/{EVALUATED_FILE}"):
+        path.unlink()
+    assert effects(analysis.load(folder).trials, "test/loss").effects != found.effects
 
 
 def test_comparison_in_words_says_how_it_was_tested(tmp_path: Path):
@@ -263,11 +307,18 @@ def test_verdict_over_examples_needs_no_three_seeds(tmp_path: Path):
 def test_damaged_scores_are_one_line_and_verdicts_are_over_seeds(spoil: Callable, says: str, tmp_path: Path):
     folder = scored(tmp_path)
     spoil(folder / "trial_00003" / SCORES_FILE)
-    note = noted(folder, "WARNING: scores of examples are damaged")
+    note = noted(folder, "WARNING: scores of examples are left out")
     assert "trial_00003" in note
     assert says in note
     assert noted(folder, "Verdicts").startswith("Verdicts generalise to new seeds only, on these very examples")
     assert compared(folder).p_holm == compared(folder, generalise="seeds").p_holm
+
+
+def test_scores_beyond_memory_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("analysis.sources.scores.MOST_SCORES", 639)
+    assert noted(scored(tmp_path), "WARNING: scores") == (
+        "WARNING: scores of examples are left out: 10 trials on 64 examples have more than 639 scores."
+    )
 
 
 def _rewrite(path: Path, factor: float) -> None:
@@ -321,6 +372,7 @@ def test_evaluated_scores_take_the_place_of_the_records(tmp_path: Path):
     )
     (folder / "trial_00002" / EVALUATED_FILE).unlink()
     assert observe(sweep.trials, ("adapter.rank",), "test/loss").scores.shape == (10, 64)
+    assert noted(folder, "9 of 10 compared trials have scores of `python -m sweep evaluate`; the records' own are used")
 
 
 def test_scores_from_the_cache_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -334,7 +386,7 @@ def test_scores_from_the_cache_are_those_of_the_files(tmp_path: Path, monkeypatc
     monkeypatch.undo()
     monkeypatch.setattr("analysis.sources.cache.FEWEST_KEPT", 1)
     _rewrite(folder / "trial_00003" / SCORES_FILE, 2.0)
-    assert "its scores are not those of its record" in noted(folder, "WARNING: scores of examples are damaged")
+    assert "its scores are not those of its record" in noted(folder, "WARNING: scores of examples are left out")
 
 
 # Margins and the metric that decides

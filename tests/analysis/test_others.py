@@ -38,6 +38,13 @@ def test_from_frame_gives_means_and_paired_verdicts(frame: pd.DataFrame) -> None
     assert list(found["verdict"].dropna()) == ["better", "better"]
 
 
+def test_load_keeps_the_metric_that_was_named(frame: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    frame.assign(**{"eval/loss": frame["runtime"]}).to_csv(path, index=False)
+    named = analysis.load(path, metric="loss").table("r").frame
+    assert set(named["metric"]) == {"loss"}
+
+
 def test_from_frame_says_what_it_does_not_take_for_a_setting(frame: pd.DataFrame) -> None:
     results = analysis.from_frame(frame, metric="loss")
     assert {"config.r", "config.method", "metric/loss", "metric/runtime"} <= set(results.trials)
@@ -60,6 +67,12 @@ def test_from_frame_without_seeds_gives_no_verdict_and_says_so(frame: pd.DataFra
     assert set(shown.frame["verdict"].dropna()) == {"no shared seed"}
     assert "no seeds are known" in str(shown)
     assert list(shown.frame["n"]) == [10, 10]
+
+
+def test_from_frame_takes_no_seeds_where_none_is_said(frame: pd.DataFrame) -> None:
+    results = analysis.from_frame(frame, metric="loss", seed=None)
+    assert "config.seed" in results.trials
+    assert set(results.table("r", baseline=1).frame["verdict"].dropna()) == {"no shared seed"}
 
 
 def test_from_frame_takes_the_direction_that_is_told(frame: pd.DataFrame) -> None:

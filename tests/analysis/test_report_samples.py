@@ -33,9 +33,10 @@ def rendered(sweep: Path) -> str:
 def test_samples_stand_side_by_side_with_the_base_first(sweep: Path) -> None:
     for rank in (None, 2, 8):
         for seed in range(2):
-            samples = [Sample(f"prompt {n}", f"expected {n}", f"{rank} at {seed} to {n}") for n in range(2)]
+            samples = [Sample(f"system\nprompt {n}", f"expected {n}", f"{rank} at {seed} to {n}") for n in range(2)]
             write(samples, folder_of(sweep, rank, seed) / SAMPLES_FILE)
     [table] = re.findall(r'<table class="samples">.*?</table>', rendered(sweep), re.S)
+    assert "Every prompt begins with: system" in table
     heads = re.findall(r'<th scope="col">(.*?)</th>', table)
     assert heads == ["prompt", "expected", "untouched base", "rank 2", "rank 8"]
     rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr>.*?</tr>", table)[1:]]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.analysis import crossed_study
 from tests.analysis.simulation_study import (
     detectable_honesty,
     family_errors,
@@ -67,3 +68,25 @@ def test_verdicts_of_survivors_of_the_worst_seeds_are_not_plainly_better():
     alone, plain = survivors(np.random.default_rng(7), 8, 3, 100)
     assert alone > 0.2
     assert plain <= 0.025 + margin(0.025, 100)
+
+
+def test_verdicts_for_new_examples_keep_their_promise_where_those_over_seeds_do_not():
+    found = crossed_study.families(np.random.default_rng(8), 5, 64, 200)
+    covered, *rates = found["both"]
+    assert covered == pytest.approx(0.95, abs=margin(0.95, 200))
+    assert max(rates[:3]) <= 0.05 + margin(0.05, 200)
+    assert found["seeds"][0] < 0.9
+    assert found["seeds"][3] > 0.05 + margin(0.05, 200)
+
+
+def test_dependences_of_the_examples_at_hand_are_not_found():
+    equal = crossed_study.dependences(np.random.default_rng(9), 5, 64, 0.0, 150)
+    depends, plain, depends_over_seeds, _ = equal
+    assert max(depends, plain) <= 0.05 + margin(0.05, 150)
+    assert depends_over_seeds > 0.05 + margin(0.05, 150)
+
+
+def test_a_rate_chosen_on_validation_examples_does_not_flatter_on_test_examples():
+    better, worse, *on_validation = crossed_study.tuned(np.random.default_rng(10), 5, 64, 300)
+    assert max(better, worse) <= 0.025 + margin(0.025, 300)
+    assert on_validation[2] > 0.025 + margin(0.025, 300)

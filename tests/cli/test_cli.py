@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from sweep import __main__ as command_line
 from sweep.registry import INITS
 from tests.support.commands import PATH, ROOT, TOY, command, records, sweep, tree
+from tests.support.sweeps import wait_for
 
 PACKED = "hydra/launcher=packed"
 
@@ -280,13 +280,6 @@ def group(leader: int) -> list[int]:
         if int(pgrp) == leader and state != "Z":
             alive.append(int(stat.parent.name))
     return alive
-
-
-def wait_for(condition: object, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

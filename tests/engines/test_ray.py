@@ -2,8 +2,7 @@
 
 import importlib.util
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from sweep.launch.packing import into_packs
 from sweep.store.store import Store
 from tests.support.commands import command, history, records, resolved, start, untimed
 from tests.support.loopback_ray import ENVIRONMENT, ray_cluster
+from tests.support.sweeps import wait_for
 
 pytestmark = [
     pytest.mark.slow,
@@ -51,13 +51,6 @@ def cluster(nodes: Path) -> Iterator[Any]:
         yield running
 
 
-def until(holds: Callable[[], object]) -> None:
-    latest = time.monotonic() + DEADLINE_S
-    while not holds():
-        assert time.monotonic() < latest, "it did not happen in time"
-        time.sleep(0.05)
-
-
 def begun(nodes: Path) -> set[Path]:
     """The logs of trials that train on the nodes now."""
     return {log for log in nodes.glob("lora-sweep-*/*/trial.log") if "in a pack of" in log.read_text()}
@@ -72,9 +65,9 @@ def test_ray_engine_loses_a_node_and_its_driver_without_changing_a_record(
     folder = tmp_path / "ray" / "outputs" / "s"
 
     first = start("sweep", *there, cwd=tmp_path / "ray", **ENVIRONMENT)
-    until(lambda: begun(nodes) or first.poll() is not None)
+    wait_for(lambda: begun(nodes) or first.poll() is not None, DEADLINE_S)
     cluster.remove_node(sorted(cluster.worker_nodes, key=id)[0], allow_graceful=False)
-    until(lambda: len(records(folder)) >= 2 or first.poll() is not None)
+    wait_for(lambda: len(records(folder)) >= 2 or first.poll() is not None, DEADLINE_S)
     done = records(folder)
     assert 0 < len(done) < 6, first.communicate()
     first.send_signal(signal.SIGKILL)

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.commands import command, history, records, start, untimed
 from tests.support.loopback_slurm import missing, slurm
+from tests.support.sweeps import wait_for
 
 submitit = pytest.importorskip("submitit.core.utils", reason="submitit is not installed: pip install lora-sweep[slurm]")
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
@@ -37,13 +38,6 @@ DEADLINE_S = 150.0
 def loopback() -> Iterator[dict[str, str]]:
     with slurm() as environment:
         yield environment
-
-
-def until(holds: Callable[[], object]) -> None:
-    latest = time.monotonic() + DEADLINE_S
-    while not holds():
-        assert time.monotonic() < latest, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def resolved(environment: dict[str, str]) -> dict[str, str]:
@@ -96,12 +90,12 @@ def test_slurm_engine_leaves_equal_records_whatever_becomes_of_a_job(loopback: d
     folder = tmp_path / "slurm" / "outputs" / "s"
 
     first = start("sweep", *there, cwd=tmp_path / "slurm", **loopback)
-    until(lambda: len(resolved(loopback)) == 3 or first.poll() is not None)
+    wait_for(lambda: len(resolved(loopback)) == 3 or first.poll() is not None, DEADLINE_S)
     slow, preempted, cancelled = sorted(resolved(loopback))
-    until(lambda: begun(folder, slow))
+    wait_for(lambda: begun(folder, slow), DEADLINE_S)
     freeze(slow)
     scontrol(loopback, "update", f"JobId={slow}", "EndTime=now+1")  # its time limit, which SLURM looks at now and then
-    until(lambda: begun(folder, preempted))
+    wait_for(lambda: begun(folder, preempted), DEADLINE_S)
     freeze(preempted)
     scontrol(loopback, "requeue", preempted)
     subprocess.run(["scancel", cancelled], env=os.environ | loopback, check=True)
@@ -120,7 +114,7 @@ def test_slurm_engine_leaves_equal_records_whatever_becomes_of_a_job(loopback: d
     done = {name: one for name, one in found.items() if one.finished}
 
     second = start("sweep", *there, cwd=tmp_path / "slurm", **loopback)
-    until(lambda: len(resolved(loopback)) == 2 or second.poll() is not None)
+    wait_for(lambda: len(resolved(loopback)) == 2 or second.poll() is not None, DEADLINE_S)
     second.send_signal(signal.SIGKILL)
     second.communicate()
     third = command("sweep", *there, cwd=tmp_path / "slurm", **loopback)  # while the trials of the second are there

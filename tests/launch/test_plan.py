@@ -11,7 +11,7 @@ from sweep.engines.local import LocalEngine
 from sweep.engines.options import LaunchOptions
 from sweep.launch import packing
 from sweep.launch.cost import trainable_of
-from sweep.launch.packing import into_packs
+from sweep.launch.packing import LONG_UPDATE_S, into_packs
 from sweep.launch.plan import Plan, describe, make_plan, skipped
 from sweep.packs.pack import Pack
 from sweep.record import Record, write
@@ -26,7 +26,7 @@ GIB = 2**30
 @pytest.fixture(autouse=True)
 def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Pretend measurements: a fixed time for an update and some for each trial, and a large memory."""
-    figures = {"fixed_s": 1.0, "trial_s": 0.001, "memory": 64 * GIB}
+    figures = {"fixed_s": 0.4, "trial_s": 0.0004, "memory": 64 * GIB}
     monkeypatch.setattr(packing, "update_s", lambda group, task: figures["fixed_s"] + figures["trial_s"] * len(group))
     monkeypatch.setattr(packing, "available_memory", lambda device: figures["memory"])
     return figures
@@ -108,11 +108,11 @@ def test_into_packs_fits_the_memory_of_all_workers_together(tmp_path: Path, meas
 
 
 def test_into_packs_keeps_a_pack_small_that_gains_nothing(tmp_path: Path, measured: dict[str, float]) -> None:
-    measured.update(fixed_s=0.0, trial_s=1.0)
+    measured.update(fixed_s=0.0, trial_s=0.1)
     assert sizes(planned(seeds(6), tmp_path)) == [1] * 6
-    measured.update(fixed_s=3.0, trial_s=1.0)  # 4 s alone, 1.75 s each of four, 1.5 s of six: less than a tenth more
+    measured.update(fixed_s=0.3, trial_s=0.1)  # 0.4 s alone, 0.175 s each of four, 0.15 s of six: a tenth and more
     assert sizes(planned(seeds(6), tmp_path)) == [6]
-    measured.update(fixed_s=1.0, trial_s=1.0)  # 2 s alone, 1.25 s each of four, 1.17 s of six
+    measured.update(fixed_s=0.1, trial_s=0.1)  # 0.2 s alone, 0.125 s each of four, 0.117 s of six
     assert sizes(planned(seeds(6), tmp_path)) == [3, 3]
 
 
@@ -120,9 +120,16 @@ def test_into_packs_does_not_try_again_at_another_rank_what_gained_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[int] = []
-    monkeypatch.setattr(packing, "update_s", lambda group, task: tried.append(len(group)) or float(len(group)))
+    monkeypatch.setattr(packing, "update_s", lambda group, task: tried.append(len(group)) or 0.1 * len(group))
     assert sizes(planned([*seeds(6), *seeds(6, "adapter.rank=2")], tmp_path)) == [1] * 12
     assert tried == [1, 4, 1]
+
+
+def test_into_packs_looks_for_no_gain_in_long_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    monkeypatch.setattr(packing, "update_s", lambda group, task: tried.append(len(group)) or LONG_UPDATE_S)
+    assert sizes(planned(seeds(6), tmp_path)) == [1] * 6
+    assert tried == [1]
 
 
 def test_into_packs_spreads_long_work_over_the_workers(tmp_path: Path, measured: dict[str, float]) -> None:
@@ -135,7 +142,7 @@ def test_into_packs_puts_the_longest_pack_first(tmp_path: Path) -> None:
     each = [*seeds(2, "training.steps=10"), *seeds(2, "training.steps=30"), *seeds(2, "adapter=none")]
     packs = planned(each, tmp_path)
     assert [one.trials[0].adapter.kind for one in packs] == ["lora", "lora", "none"]
-    assert [one.seconds for one in packs] == pytest.approx([30 * 1.002, 10 * 1.002, 0.0])
+    assert [one.seconds for one in packs] == pytest.approx([30 * 0.4008, 10 * 0.4008, 0.0])
 
 
 def test_pack_halves_have_all_trials_once(tmp_path: Path) -> None:
@@ -187,7 +194,7 @@ def finish(store: Store, trial: ResolvedTrial, status: str) -> None:
 
 def test_plan_seconds_are_shared_by_the_workers(tmp_path: Path) -> None:
     packs, engine = planned(seeds(4), tmp_path, max_pack=2), LocalEngine(LaunchOptions())
-    assert Plan([], packs, 2, engine).seconds == pytest.approx(20 * (2 * 1.002) / 2)
+    assert Plan([], packs, 2, engine).seconds == pytest.approx(20 * (2 * 0.4008) / 2)
     assert math.isnan(Plan([], planned(["seed=0"], tmp_path), 1, engine).seconds)
 
 

@@ -123,7 +123,7 @@ function drawCurves(canvas, { title, groups, lines, range = extent(lines) }) {
     });
     return;
   }
-  const right = narrow ? 14 : 170, foot = narrow ? 34 + 18 * groups.length : 34;
+  const right = narrow ? 22 : 170, foot = narrow ? 34 + 18 * groups.length : 34;
   const box = { left: 56, top: 26, wide: width - 56 - right, tall: 340 - 26 - foot };
   const panel = axes(pen, range, box);
   pen.textAlign = "center"; pen.fillText("step", box.left + box.wide / 2, box.top + box.tall + 30); pen.textAlign = "left";

@@ -28,6 +28,7 @@ class Watched {
   part(name) { return this.boxes.map((box) => box.querySelector(`[data-part="${name}"]`)).find(Boolean); }
 
   take(told) {
+    if (told.gone) { this.part("done").textContent = "The sweep's folder cannot be read: " + told.gone + "."; return; }
     if (told.whole) {
       this.trials.clear();
       Object.assign(this, { metric: told.metric, factors: told.factors });
@@ -113,16 +114,21 @@ class Watched {
     this.rows("failures", "Without a result", ["trial", "state", "reason"], this.in("lost"), ({ facts }) => [facts.state, facts.detail || "–"]);
   }
 
-  async verdict(now) {
-    const known = this.ended + "/" + this.trials.size;
-    if (!this.ended || known === this.judged || now - (this.asked ?? -VERDICT_MS) < VERDICT_MS) return;
-    this.asked = now;
-    this.judged = known;
-    const answer = await fetch("/sweeps/" + encodeURIComponent(this.name) + "/verdict");
-    if (!answer.ok) return;
-    this.part("verdict").innerHTML = await answer.text(); // the server's own markup, names in it escaped
-    this.part("standing").textContent = this.over ? "Final: every trial has ended."
-      : "Preliminary: " + known.replace("/", " of ") + " trials have ended; more trials may change every verdict.";
+  // Asks again once more trials have ended, one question at a time.
+  async verdict() {
+    const known = this.ended + " of " + this.trials.size, now = performance.now();
+    if (!this.ended || known === this.judged || this.isAsking || now - this.asked < VERDICT_MS) return;
+    Object.assign(this, { isAsking: true, asked: now });
+    if (!this.part("verdict").hasChildNodes()) this.part("standing").textContent = "Comparing the trials that have ended …";
+    try {
+      const answer = await fetch("/sweeps/" + encodeURIComponent(this.name) + "/verdict");
+      if (!answer.ok) return;
+      this.part("verdict").innerHTML = await answer.text(); // the server's own markup, names in it escaped
+      this.judged = known;
+      this.part("standing").textContent = this.over ? "Final: every trial has ended."
+        : "Preliminary: " + known + " trials have ended; more trials may change every verdict.";
+    } catch { // the server does not answer; the line on progress says so
+    } finally { this.isAsking = false; }
   }
 }
 
@@ -143,7 +149,7 @@ function listen() {
   source.onmessage = ({ data }) => {
     const told = JSON.parse(data), began = performance.now();
     sweeps.get(told.sweep).take(told);
-    draw();
+    if (!told.gone) draw();
     document.documentElement.dataset.update = performance.now() - began;
     document.documentElement.dataset.ready ??= performance.now();
   };
@@ -158,11 +164,11 @@ function draw() {
     drawCurves(one.part("curves"), { ...charts[i], range });
     one.progress(now);
     one.tables();
-    one.verdict(now);
+    one.verdict();
   });
 }
 
 listen();
-setInterval(() => { for (const one of sweeps.values()) if (one.factors) one.verdict(performance.now()); }, VERDICT_MS);
+setInterval(() => { for (const one of sweeps.values()) if (one.factors) one.verdict(); }, VERDICT_MS);
 window.addEventListener("resize", draw);
 DARK.addEventListener("change", draw);
