@@ -326,11 +326,8 @@ def timed(record: dict) -> dict:
     of_pack = (
         {"pack_size": 1, "step_ms": 14.1 + seed / 100} if small else {"pack_size": 15, "step_ms": 78.2 + seed / 100}
     )
-    return {
-        "perf": record["perf"]
-        | of_pack
-        | {"alone_step_ms": (14.1 if small else 12.0) + seed / 100 + small * (seed % 2) / 50}
-    }
+    alone_ms = 14.1 + seed % 2 / 50 if small else 12.0
+    return {"perf": record["perf"] | of_pack | {"alone_step_ms": alone_ms + seed / 100}}
 
 
 @pytest.mark.parametrize("metric", ["perf/step_ms", "perf/samples_per_second", "perf/peak_memory_mb"])
