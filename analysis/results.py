@@ -199,7 +199,7 @@ class Results(Sweep):
         >>> [axis.get_xlabel() for axis in results.plot("response").axes]
         ['rank']
         """
-        from analysis.figures.figures import figures
+        from analysis.figures.figures import FOREST, figures
         from analysis.report.answer import Answer, add_comparison
         from analysis.statistics.questions import questions
 
@@ -214,12 +214,14 @@ class Results(Sweep):
             asked[0], factors=shown or asked[0].factors, primary=self._name(metric or self.metric) or asked[0].primary
         )
         answer = Answer(question)
-        for factor in question.factors:
+        for factor in question.factors if kind.startswith(FOREST) else ():
             add_comparison(answer, factor)
-        drawings = {drawing.name: drawing for drawing in figures(question, self.history, answer.comparisons)}
-        if kind not in drawings:
-            raise unknown("kind of plot", kind, drawings)
-        return drawings[kind].figure()
+        others = []
+        for drawing in figures(question, self.history, answer.comparisons):
+            if drawing.name == kind:
+                return drawing.figure()
+            others.append(drawing.name)
+        raise unknown("kind of plot", kind, [*others, *(FOREST + factor.split(".")[-1] for factor in question.factors)])
 
     def filter(self, where: Where) -> Self:
         """The results of the trials at these levels alone.

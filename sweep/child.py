@@ -122,7 +122,7 @@ class _Screen:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._watched = sys.stdout.isatty() or "ipykernel" in sys.modules
+        self._watched = sys.stdout.isatty() or type(sys.stdout).__module__.startswith("ipykernel")
         self._below = ""
 
     def show(self, lines: str, is_last: bool) -> None:

@@ -41,7 +41,7 @@ class Scores:
 
 def write(scores: Mapping[Domain, Scores], path: Path) -> None:
     """Write the scores of both domains atomically. Raises ValueError for what ``read`` would refuse."""
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for domain, own in scores.items():
         named = {name: getattr(own, name) for name in TYPES} | dict(own.sums)
         tensors |= {f"{domain}.{name}": np.ascontiguousarray(values) for name, values in named.items()}

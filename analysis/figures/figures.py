@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -80,16 +80,16 @@ def _written(figure: Figure, style: str) -> bytes:
     return file.getvalue()
 
 
-def figures(question: Question, history: pd.DataFrame, comparisons: dict[str, list[Comparison]]) -> list[Drawing]:
-    """Every figure that ``question`` deserves; ``comparisons`` by factor feed the forest plots."""
+def figures(
+    question: Question, history: pd.DataFrame, comparisons: Mapping[str, Sequence[Comparison]]
+) -> Iterator[Drawing]:
+    """Every figure that ``question`` deserves, each made when it is asked for; ``comparisons`` feed the forest plots."""
     observations = question.observe(question.shown)
-    return [
-        *_of_cells(question, observations),
-        *_of_differences(question, comparisons),
-        *_of_training(question, history),
-        *_of_trade_offs(question, observations),
-        *_of_cost(question),
-    ]
+    yield from _of_cells(question, observations)
+    yield from _of_differences(question, comparisons)
+    yield from _of_training(question, history)
+    yield from _of_trade_offs(question, observations)
+    yield from _of_cost(question)
 
 
 def _of_cells(question: Question, observations: Observations) -> list[Drawing]:
@@ -107,7 +107,7 @@ def _of_cells(question: Question, observations: Observations) -> list[Drawing]:
     return drawings
 
 
-def _of_differences(question: Question, comparisons: dict[str, list[Comparison]]) -> list[Drawing]:
+def _of_differences(question: Question, comparisons: Mapping[str, Sequence[Comparison]]) -> list[Drawing]:
     drawings = []
     for factor, compared in comparisons.items():
         if compared:

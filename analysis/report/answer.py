@@ -97,7 +97,7 @@ def answer(sweep: Sweep, question: Question, prefix: str = "") -> Answer:
 
 def draw(result: Answer, sweep: Sweep) -> Answer:
     """``result`` with its figures, which take most of a report's time."""
-    result.drawings = result.attempt(figures, result.question, sweep.history, result.comparisons) or []
+    result.drawings = result.attempt(list, figures(result.question, sweep.history, result.comparisons)) or []
     return result
 
 

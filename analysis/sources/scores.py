@@ -120,7 +120,7 @@ def _joined(
 ) -> tuple[Sheet | None, list[str]]:
     first = found[0]
     if all(one.example is first.example or np.array_equal(one.example, first.example) for one in found):
-        whole, places = True, [slice(None)] * len(found)
+        whole, places = True, [np.arange(len(first.example))] * len(found)
     else:
         shared = reduce(lambda left, right: left[np.isin(left, right)], (np.unique(one.example) for one in found))
         if not len(shared):

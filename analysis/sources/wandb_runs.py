@@ -63,7 +63,7 @@ def foreign_run(run: WandbRun) -> Run:
         run.name or run.id,
         flat_row(run.config),
         {key: value for key, value in measured.items() if is_number(value)},
-        [row for row in rows if "step" in row],
+        [row for row in rows if row.keys() > {"step"}],
         "finished" if run.exit_code == 0 else "failed",
         run.id,
     )
@@ -99,7 +99,7 @@ def add_run(raw: Raw, run: WandbRun) -> None:
         if (key in ERROR and isinstance(value, str)) or (key.startswith(MEASURED) and is_number(value)):
             row[key] = value
     rows = [{key: value for key, value in row.items() if is_number(value)} for row in run.history]
-    raw.add(row, [row for row in rows if "step" in row], f"the W&B run {name}")
+    raw.add(row, [row for row in rows if row.keys() > {"step"}], f"the W&B run {name}")
 
 
 def _fault(status: Any, texts: Iterable[Any], settings: Mapping[str, Any], result: Mapping[str, Any]) -> str:

@@ -26,12 +26,14 @@ KEEP = "training.keep"
 def with_earlier(observations: Observations, trials: pd.DataFrame, history: pd.DataFrame) -> Observations:
     """The same with a note on the cells that were better earlier; ``trials`` are those that were observed.
 
-    Only trials that kept their last state count (``training.keep=last``, or from before that setting).
+    Only a metric that could have chosen the state to keep is asked, not what is forgotten, which is best before the first
+    step; and only trials that kept their last state (``training.keep=last``, or from before that setting) count.
     """
     metric = validation_name(observations.metric.name)
-    if observations.metric.better is None or not metric.startswith("eval/") or metric not in history:
+    column = observations.metric
+    if column.better is None or column.tuned_on != metric or metric not in history:
         return observations
-    found = [(cell, *rest) for cell, *rest in _losses(observations, trials, history, metric)]
+    found = list(_losses(observations, trials, history, metric))
     corrected = holm([loss.p for _, loss, _, _ in found])
     named = [
         ("/".join(cell), better, loss.n, abs(loss.mean), step)

@@ -32,7 +32,7 @@ class Scored:
         keys = list(keys)
         behind = detail[detail["value"].notna()]
         row = pd.MultiIndex.from_frame(values[keys]).get_indexer(pd.MultiIndex.from_frame(behind[keys]))
-        trial = self.rows.get_indexer(behind[TRIAL])
+        trial = self.rows.get_indexer(pd.Index(behind[TRIAL]))
         order = np.argsort(row, kind="stable")[np.count_nonzero(row < 0) :]
         counts = np.bincount(row[order], minlength=len(values))
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])

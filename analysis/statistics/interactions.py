@@ -93,11 +93,11 @@ def _over_examples(observations: Observations, one: _Contrast, pair: tuple[Cell,
     scores = observations.scored.of(rows, detail, keys)
     seeds = observations.cell(pair[0]).index.intersection(observations.cell(pair[1]).index)
     cells: dict[Cell, dict[str, np.ndarray]] = {cell: {} for cell in pair}
-    for (*cell, level), places in rows.groupby([*factors, one.factor], sort=False).indices.items():
-        own = np.full((len(seeds), scores.shape[1]), math.nan)
-        at = seeds.get_indexer(rows[SEED].iloc[places])
-        own[at[at >= 0]] = scores[places[at >= 0]]
-        cells[tuple(cell)][str(level)] = own
+    at = seeds.get_indexer(pd.Index(rows[SEED]))
+    for place, (*cell, level) in enumerate(rows[[*factors, one.factor]].itertuples(index=False, name=None)):
+        own = cells[tuple(cell)].setdefault(str(level), np.full((len(seeds), scores.shape[1]), math.nan))
+        if at[place] >= 0:
+            own[at[place]] = scores[place]
     d = _at(cells[pair[0]], one.levels) - _at(cells[pair[1]], one.levels)
     apart = _apart(d)
 

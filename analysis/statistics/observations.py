@@ -71,7 +71,7 @@ class Observations:
     def _rows(self) -> dict[Cell, np.ndarray]:
         """The rows of ``values`` of each cell, in the order of ``cell``."""
         places = self.values.groupby(list(self.factors), sort=False).indices
-        return {key if isinstance(key, tuple) else (str(key),): rows for key, rows in places.items()}
+        return {key if isinstance(key, tuple) else (str(key),): np.asarray(rows) for key, rows in places.items()}
 
     def differences(self, cell: Cell, baseline: Cell) -> tuple[np.ndarray, np.ndarray | None]:
         """Cell − baseline at the seeds that both have (n,), and the same of each example (n, m) where these were kept."""

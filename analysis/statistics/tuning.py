@@ -124,8 +124,8 @@ def choose(group: pd.DataFrame) -> Tuned:
     picked = [float(rates[best]) for best in chosen if best is not None]
     usual = max(sorted(set(picked)), key=picked.count) if picked else np.nan
     edge = len(rates) > 1 and usual in (rates.min(), rates.max())
-    found = (dict(zip(names, each, strict=True)) for each in (reported, rows))
-    return Tuned(*found, usual, edge, len(seeds) == 1, len(rates))
+    values_of, row_of_seed = dict(zip(names, reported, strict=True)), dict(zip(names, rows, strict=True))
+    return Tuned(values_of, row_of_seed, usual, edge, len(seeds) == 1, len(rates))
 
 
 def _best(scores: np.ndarray) -> int | None:

@@ -21,7 +21,7 @@ import wandb
 
 from sweep.metrics import Better, Metric
 from sweep.record import Record
-from sweep.samples import Sample
+from sweep.samples import SAMPLES_FILE, Sample
 from sweep.trackers.tracker import Row
 from sweep.wandb_log import RESULT, SUPERSEDED
 
@@ -146,9 +146,14 @@ class WandbTracker:
         """Mirror what the trained model wrote as a table, one prompt a row."""
         if self._run is None:
             return
-        with self._mirroring("log samples to"):
+        try:  # wandb keeps a copy of a table in the user's home, which may be closed; the run goes on without it
             rows = [list(sample) for sample in samples]
             self._run.log({SAMPLES: wandb.Table(columns=list(Sample._fields), data=rows)})
+        except Exception as error:
+            log.warning(
+                "W&B: no table of the samples of %s (%s); they are in its %s",
+                *(self._name, _one_line(error), SAMPLES_FILE),
+            )
 
     def finish(self, record: Record) -> None:
         """Write the record's figures to the run's summary and close it, within ``FINISH_SECONDS``.

@@ -448,7 +448,7 @@ def curved(place: Path, rise: float) -> Path:
         record = json.loads(path.read_text())
         up = rise if record["trial"]["adapter"]["rank"] == 4 else -0.1
         losses = np.array([2.0, 1.5, 1.2, 1.0, 1.0 + up]) + rng.normal(0, 0.01, 5)
-        rows = [{"step": 50 * i, "eval/loss": loss} for i, loss in enumerate(losses)]
+        rows = [{"step": 50 * i, "eval/loss": loss, "eval/source_loss": 1 + i} for i, loss in enumerate(losses)]
         path.with_name("history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
@@ -460,6 +460,8 @@ def test_better_earlier_names_the_cell_its_seeds_and_how_much(tmp_path: Path):
         "WARNING: the end is not the best of the curve: eval/loss was better earlier for 4 in 5 of 5 seeds, by 0."
     )
     assert note.endswith(" at step 150. training.keep=best keeps each trial's best.")
+    forgotten = build(analysis.load(folder), "adapter.rank", None, "eval/source_loss")
+    assert not [note for note in forgotten.notes if "the end" in note]
     for path in folder.glob("*/record.json"):
         record = json.loads(path.read_text())
         record["trial"]["training"]["keep"] = "best"

@@ -97,7 +97,7 @@ def test_plot_is_of_one_task(rank_sweep: Path, tmp_path: Path) -> None:
     both = analysis.load([rank_sweep, other])
     with pytest.raises(BadRequestError, match="one plot is of one task, not of mnist, transformer: filter"):
         both.plot("response")
-    assert both.filter({"task.name": "transformer"}).plot("response").axes
+    assert both.filter({"task.name": "transformer"}).plot("forest_rank").axes
 
 
 def test_repr_counts_the_trials(results: analysis.Results) -> None:

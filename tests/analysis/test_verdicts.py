@@ -13,7 +13,7 @@ from simulate import grid, make_trial, write_sweep
 import analysis
 from analysis.errors import BadRequestError
 from analysis.report import paragraphs
-from analysis.report.answer import Answer, _compare
+from analysis.report.answer import Answer, add_comparison
 from analysis.statistics.best import best_of
 from analysis.statistics.cells import observe
 from analysis.statistics.compare import Comparison, against, clear_best, compare
@@ -54,7 +54,7 @@ def found(sweep: analysis.Sweep) -> str:
     [question], _ = questions(sweep)
     answered = Answer(question)
     for factor in question.factors:
-        _compare(answered, factor)
+        add_comparison(answered, factor)
     return paragraphs.findings(question, answered.comparisons, None)
 
 
@@ -326,9 +326,8 @@ def timed(record: dict) -> dict:
     of_pack = (
         {"pack_size": 1, "step_ms": 14.1 + seed / 100} if small else {"pack_size": 15, "step_ms": 78.2 + seed / 100}
     )
-    return {
-        "perf": record["perf"] | of_pack | {"alone_step_ms": (14.1 if small else 12.0) + seed / 100 + seed % 2 / 50}
-    }
+    alone_ms = 14.1 + seed % 2 / 50 if small else 12.0
+    return {"perf": record["perf"] | of_pack | {"alone_step_ms": alone_ms + seed / 100}}
 
 
 @pytest.mark.parametrize("metric", ["perf/step_ms", "perf/samples_per_second", "perf/peak_memory_mb"])

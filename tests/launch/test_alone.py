@@ -1,7 +1,6 @@
 """The speed of each kind of trial alone: what a kind is, what time may be spent, and what the records say."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store
 from tests.support.commands import TOY, resolved, untimed
 
-LONG = ("training.steps=1500", "training.eval_every=1500", "training.log_every=500")
 OF_TOY = {metric.name.removeprefix("perf/") for metric in ALONE} - {"alone_tokens_per_second"}
 
 
@@ -143,22 +141,25 @@ def test_memory_of_a_trial_is_its_own_and_the_same_at_every_run(tmp_path: Path) 
     assert peaks[2] - peaks[1] >= 4 * 8 * (64 + 10)  # what was taken out of the base is kept beside it
 
 
-def swept(folder: Path, cache: Path, overrides: Sequence[str] = LONG, **options: str) -> list[Record]:
+def swept(folder: Path, cache: Path, speed: str = "alone", workers: int = 1) -> list[Record]:
     each = [
         f"adapter.rank={rank} optimizer.lr={lr} seed={seed}"
         for rank in (2, 8)
         for lr in (0.01, 0.02)
         for seed in (0, 1)
     ]
-    wanted = resolved(*each, "adapter=none", common=(*TOY, *overrides), cache=cache)
-    return run(wanted, Store(folder, None), LaunchOptions(workers=1, **options))
+    wanted = resolved(*each, "adapter=none", common=TOY, cache=cache)
+    return run(wanted, Store(folder, None), LaunchOptions(workers=workers, speed=speed))
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record]]:
-    """A sweep of two kinds at two rates and two seeds, and of the untouched base."""
+    """A sweep of two kinds at two rates and two seeds, and of the untouched base, with time enough to measure."""
     folder = tmp_path_factory.mktemp("measured")
-    return folder, swept(folder / "sweep", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alone, "SHARE", 1e6)
+        patch.setattr(alone, "MOST_S", 0.01)
+        return folder, swept(folder / "sweep", folder)
 
 
 def of_alone(record: Record) -> dict[str, float]:
@@ -202,24 +203,22 @@ def test_packs_on_another_machine_have_no_speed_alone(
 ) -> None:
     monkeypatch.setattr(LocalEngine, "is_here", False)
     monkeypatch.setattr(alone, "Bench", None)
-    assert [of_alone(one) for one in swept(tmp_path / "sweep", measured[0], ("training.steps=20",))] == [{}] * 9
+    assert [of_alone(one) for one in swept(tmp_path / "sweep", measured[0])] == [{}] * 9
 
 
 def test_too_short_a_training_is_not_measured_and_says_so(
     measured: tuple[Path, list[Record]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        records = swept(tmp_path / "sweep", measured[0], ("training.steps=20",))
+        assert alone.SHARE * 8 * 20 / 2 < 2 * (alone.OTHER_UPDATES + alone.LEAST_UPDATES)  # updates, two packs at once
+        records = swept(tmp_path / "sweep", measured[0], workers=2)
     assert [of_alone(one) for one in records] == [{}] * 9
-    assert (
-        "the speed of trials alone is measured not at all: a tenth of the planned training allows no more"
-        in caplog.text
-    )
+    assert "the speed of trials alone is measured not at all: a tenth of the planned training" in caplog.text
 
 
 def test_a_dry_run_measures_no_speed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alone, "Bench", None)
-    wanted = resolved("adapter.rank=2", "adapter.rank=8", common=(*TOY, *LONG), cache=tmp_path)
+    wanted = resolved("adapter.rank=2", "adapter.rank=8", cache=tmp_path)
     with pytest.raises(SystemExit):
         show_plan(wanted, LaunchOptions(dry_run=True, workers=1))
 
@@ -227,5 +226,5 @@ def test_a_dry_run_measures_no_speed_alone(tmp_path: Path, monkeypatch: pytest.M
 def test_speed_has_two_settings() -> None:
     assert LaunchOptions(speed="of").faults() == ["hydra.launcher.speed = 'of': must be alone or off"]
     assert LaunchOptions(speed="off", engine="slurm").faults() == [
-        "hydra.launcher.speed = 'off': engine=slurm has no such setting; it is of local"
+        "hydra.launcher.speed = 'off': engine=slurm has no such setting; it belongs to local"
     ]

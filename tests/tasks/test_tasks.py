@@ -97,7 +97,7 @@ def test_metrics_are_all_that_a_task_measures_and_its_record_is_read_as_it_was_w
 
 
 WITHOUT_DIRECTION = {
-    *("train/lr", "params/total", "perf/pack_size", "eval/oracle_risk"),
+    *("train/lr", "train/kept_step", "params/total", "perf/pack_size", "eval/oracle_risk"),
     *("perf/alone_step_iqr_ms", "perf/alone_base_memory_mb"),
     *(metric.name for metric in OF_PACK),
 }

@@ -81,7 +81,7 @@ def test_samples_are_a_table_that_sync_leaves_at_home(tmp_path: Path) -> None:
     copy = upload.copied(upload.messages(file), upload.Destination("local", "mine"), "t-1")
     (tmp_path / "copy.wandb").write_bytes(copy)
     sent = read_run(tmp_path / "copy.wandb")
-    assert (sent.history[:-1], sent.history[-1], sent.summary) == (LOGGED, {}, SUMMARY)
+    assert (sent.history[:-1], set(sent.history[-1]), sent.summary) == (LOGGED, {"step"}, SUMMARY)
 
 
 @pytest.mark.parametrize("status", ["failed", "diverged"])
@@ -379,3 +379,17 @@ def test_wandb_sends_nothing_of_the_machine(tmp_path: Path, server: LoopbackWand
         for secret in ("CANARY", str(tmp_path), KEY, f'"{socket.gethostname()}"'):
             assert secret.encode() not in content
     assert server.run_of("t").host in (None, "redacted")
+
+
+def test_samples_that_cannot_be_a_table_cost_the_run_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "closed").touch()
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "closed"))
+    mirror = tracker(tmp_path)
+    log_all(mirror)
+    mirror.log_samples([Sample("Who?", "God", "A man")])
+    mirror.finish(RECORD)
+    assert "W&B: no table of the samples of rank=8 (" in caplog.text
+    [run] = written(tmp_path / "wandb")
+    assert (run.history[: len(LOGGED)], run.summary, mirror.lost) == (LOGGED, SUMMARY, False)

@@ -1,7 +1,7 @@
 """Digits: an MLP that knows upright digits adapts to rotated or inverted ones, or to a single digit."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,12 +50,15 @@ class Mnist(Task):
 def mnist(options: MnistOptions, cache_folder: Path) -> Mnist:
     """Read the digits and make both domains. Raises ConfigError where the validation leaves or has no images."""
     train, test = (_pixels(*part) for part in digits(options.data, cache_folder))
-    parts = {"held_out": test}
+    withheld = None
     if options.validation:
-        train, parts["validation"] = _withheld(train, options.validation)
-    parts["train"] = train
-    source = Examples(**{name: _standardise(*part) for name, part in parts.items()})
-    target = Examples(**{name: _standardise(*_shift(part, options)) for name, part in parts.items()})
+        train, withheld = _withheld(train, options.validation)
+
+    def domain(view: Callable[[Images], Images]) -> Examples:
+        validation = _standardise(*view(withheld)) if withheld else None
+        return Examples(_standardise(*view(train)), _standardise(*view(test)), validation=validation)
+
+    source, target = domain(lambda part: part), domain(lambda part: _shift(part, options))
     if target.validation and not len(target.validation.targets):
         raise ConfigError([f"task.validation = {options.validation}: none of them shows a {options.digit}; give more"])
     return Mnist(source, target, options.hidden, pretraining=options.pretraining)
