@@ -147,7 +147,7 @@ class WandbTracker:
         if self._run is None:
             return
         try:  # wandb keeps a copy of a table in the user's home, which may be closed; the run goes on without it
-            rows = [list(sample) for sample in samples]
+            rows: list[Iterable[str]] = [list(sample) for sample in samples]
             self._run.log({SAMPLES: wandb.Table(columns=list(Sample._fields), data=rows)})
         except Exception as error:
             log.warning(
