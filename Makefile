@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 
 demo: $(VENV)/.ready ## train the quickstart sweep on real digits and show what it says
 	$(RUN) -m sweep +ablation=quickstart
-	$(RUN) -m analysis table outputs/quickstart --rows adapter.rank --columns adapter.init --metric eval/loss
+	$(RUN) -m analysis table outputs/quickstart --rows adapter.rank --columns adapter.init
 	$(RUN) -m analysis report outputs/quickstart
 
 test: $(VENV)/.ready-dev ## lint, type check, tests
@@ -21,7 +21,7 @@ example: $(VENV)/.ready-dev ## install examples/plugin beside, test it, and swee
 	PYTHONPATH=outputs/.example $(RUN) -m pytest examples/plugin
 	PYTHONPATH=outputs/.example $(RUN) -m sweep plugins
 	PYTHONPATH=outputs/.example $(RUN) -m sweep -m task=example_task name=example adapter.rank=2 adapter.init=kaiming,pissa,example_init seed=0,1,2
-	$(RUN) -m analysis table outputs/example --rows adapter.init --metric eval/loss
+	$(RUN) -m analysis table outputs/example --rows adapter.init
 	$(RUN) -m analysis table outputs/example --rows adapter.init --metric eval/stable_rank
 
 # Without a network: make tutorials DIGITS="task.data=embedded task.pretraining.steps=400"
