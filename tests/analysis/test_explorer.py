@@ -40,7 +40,7 @@ def test_explorer_opens_without_a_complaint_and_draws(browser, page: Path):
     )
     assert first_axis == [89, 89, 89, 255]
     widths = browser.execute_script("return [...document.images].map((i) => i.naturalWidth)")
-    assert len(widths) == len(list((page.parent / "figures").glob("*.svg"))) == 10
+    assert len(widths) == len(list((page.parent / "figures").glob("*.svg"))) == 12
     assert min(widths) > 100
 
 
