@@ -240,7 +240,7 @@ def _check_hydra(config: DictConfig) -> None:
 
 
 def _targets(store: Any) -> set[str]:
-    """The ``_target_`` of every installed launcher, or sweeper and sampler."""
+    """The class of every installed launcher, or sweeper and sampler, by its dotted name."""
     if isinstance(store, dict):
         return set().union(*map(_targets, store.values()))
     return {str(store.node.get("_target_"))}

@@ -141,6 +141,11 @@ def _train(pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | No
                 here = environment(device, base_hash)
                 records = [store.record_of(pack[0], here, "failed", error=failure(error))]
             else:
+                told = failure(error)
+                log.warning(
+                    "A pack of %d trials stopped with %s: %s; its halves train apart.",
+                    *(len(pack), told["type"], told["message"]),
+                )
                 records = []
     if not records:  # and no longer inside the except block, whose traceback holds the memory of the whole pack
         middle = len(pack) // 2

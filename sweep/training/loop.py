@@ -244,10 +244,12 @@ class _ActiveTrials:
         fewer.rows.values.copy_(fewer.rows.select(self.rows.values, self.rows, positions))
         self._optimizer.narrow(fewer.rows, positions)
         fewer._optimizer, fewer.diverged_at = self._optimizer, self.diverged_at[positions]
-        for trial in self._best.keys() & set(survivors):
-            best = self._best[trial]
-            numbers = fewer.rows.select(best.numbers[None], self.rows, [0])
-            fewer._best[trial] = replace(best, numbers=numbers[0])
+        kept = self.rows.values.clone()
+        for trial, best in self._best.items():
+            kept[self.trials.index(trial)] = best.numbers
+        for trial, numbers in zip(survivors, fewer.rows.select(kept, self.rows, positions), strict=True):
+            if trial in self._best:
+                fewer._best[trial] = replace(self._best[trial], numbers=numbers)
         return fewer
 
     def keep_best(self, step: int, rows: Rows) -> None:

@@ -177,7 +177,7 @@ def test_command_tells_every_fault_of_every_trial_at_once(tmp_path: Path) -> Non
 def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     arguments = (*TOY, "name=plan", "adapter.rank=2,4", "adapter=lora,full,none", "seed=0,1,1", "--dry-run")
     done = sweep(*arguments, cwd=tmp_path)
-    first, *packs, last, skipped = done.stdout.splitlines()
+    first, *packs, last, scores, skipped = done.stdout.splitlines()
     assert skipped.startswith("  exact duplicate: r2-a16-kaiming-all_linear-lr0.01-s1-")
     assert skipped.count(", ") == 5  # the second seed 1 of six cells; full and none have no rank, so each twice more
     assert first == "outputs/plan: 18 trials: 10 exact duplicates dropped, 0 already finished, 8 to train"
@@ -191,6 +191,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
         )
     )
     assert last.startswith("5 packs, 1 at once: ")
+    assert scores.startswith("scores of each test example: ")
     assert tree(tmp_path) == set()
 
 

@@ -335,14 +335,14 @@ def test_launch_fails_a_trial_that_breaks_the_planner_alone(
 ) -> None:
     each = ("seed=0", "seed=1", "adapter.rank=2 seed=0", "adapter.rank=2 seed=1")
     wanted = resolved(*(f"pruning={pruning} {one}" for one in each), cache=tmp_path)
-    own = cost._fold_untrained
+    own = cost.untrained
 
-    def no_memory(group: Sequence[ResolvedTrial], *rest: Any) -> Any:
-        if group[0].adapter.rank == 2:
+    def no_memory(trial: ResolvedTrial, *rest: Any) -> Any:
+        if trial.adapter.rank == 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return own(group, *rest)
+        return own(trial, *rest)
 
-    monkeypatch.setattr(cost, "_fold_untrained", no_memory)
+    monkeypatch.setattr(cost, "untrained", no_memory)
     found = run(wanted, Store(tmp_path / "sweep", None), TOGETHER)
     assert [one.perf["pack_size"] for one in found] == sizes
     assert all(one.finished for one in found)
