@@ -178,7 +178,7 @@ _SENTENCES: Mapping[Kind, Callable[..., str]] = {
     "worse than the base": _worse_than_the_base,
     "generalises": _generalises,
     "seeds only": lambda metric: (
-        f"Verdicts generalise to new seeds only, on these very examples: {metric} has no scores of single examples."
+        f"Verdicts generalise to new seeds only, on these very examples: the trials share no scores of single examples for {metric}."
     ),
     "scores left out": lambda problems: f"scores of examples are left out: {named(problems, 3)}.",
     "shared examples": lambda examples: (

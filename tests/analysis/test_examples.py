@@ -219,7 +219,7 @@ def test_note_says_what_verdicts_generalise_to(tmp_path: Path):
     }.items():
         assert noted(folder, "Verdicts", generalise=generalise) == f"Verdicts generalise to {what}{ends}"
     assert noted(folder, "Verdicts", metric="eval/loss") == (
-        "Verdicts generalise to new seeds only, on these very examples: eval/loss has no scores of single examples."
+        "Verdicts generalise to new seeds only, on these very examples: the trials share no scores of single examples for eval/loss."
     )
     assert not [note for note in table(folder, metric="params/trainable").notes if note.startswith("Verdicts")]
 
