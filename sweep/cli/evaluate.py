@@ -5,7 +5,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
+from sweep.cli.foreign import read_config
 from sweep.cli.status import find
+from sweep.config import Config, parse
 from sweep.errors import ConfigError
 from sweep.scores import EVALUATED_FILE
 from sweep.state import Found
@@ -23,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--examples", type=int, required=True, help="how many of each domain, or all where there are fewer"
     )
+    parser.add_argument(
+        "--cache", default="outputs/.cache", help="where pre-trained bases and fetched data are (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     if options.examples < 1:
         parser.error(f"argument --examples: {options.examples} is not a number of examples")
@@ -30,10 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not finished:
         say(f"lora-sweep: {options.folder} holds no finished trial", sys.stderr)
         return 2
-    return _evaluate(options.folder, finished, options.examples)
+    return _evaluate(options.folder, finished, options.examples, options.cache)
 
 
-def _evaluate(folder: Path, finished: Sequence[Found], count: int) -> int:
+def _config_of(folder: Path, cache: str) -> Config:
+    """What Hydra has left of a trial, but with the user's own cache: nothing is written where the file says."""
+    path = folder / ".hydra" / "config.yaml"
+    if path.is_symlink() or path.parent.is_symlink():
+        raise ConfigError([f"{path} is a symbolic link, which is not followed"])
+    return parse({**yaml.safe_load(read_config(path)), "cache": cache})
+
+
+def _evaluate(folder: Path, finished: Sequence[Found], count: int, cache: str) -> int:
     from sweep.packs.evaluate_saved import evaluate_saved, is_saved, saved
 
     there = [one for one in finished if one.record and is_saved(one.folder, one.record)]
@@ -42,7 +57,7 @@ def _evaluate(folder: Path, finished: Sequence[Found], count: int) -> int:
     for one in there:
         assert one.record is not None
         try:
-            trials.append(saved(one.folder, one.record, count))
+            trials.append(saved(one.folder, one.record, _config_of(one.folder, cache), count))
         except ConfigError as error:
             faults += error.faults
     sizes: set[tuple[int, int]] = set()

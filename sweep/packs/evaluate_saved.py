@@ -4,15 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from sweep.adapters.peft import import_
 from sweep.adapters.peft.export import WEIGHTS_FILE
 from sweep.config import Config, parse
 from sweep.errors import ConfigError
-from sweep.files import read_foreign
 from sweep.hardware import threads
 from sweep.packs.run_pack import fold_trials
 from sweep.packs.train_pack import base_of
@@ -23,8 +19,6 @@ from sweep.tasks.options import TaskOptions
 from sweep.training.evaluate import measure_test
 from sweep.training.examples import Examples, scores_of
 
-LARGEST_CONFIG = 1 << 20
-"""Bytes of the configuration that Hydra has left beside a trial."""
 TOGETHER = 16
 """Trials that are evaluated at once; nothing is kept for a backward pass."""
 
@@ -43,12 +37,11 @@ def is_saved(folder: Path, record: Record) -> bool:
     return weights is None or (folder / "adapter" / weights).is_file()
 
 
-def saved(folder: Path, record: Record, examples: int) -> Saved:
+def saved(folder: Path, record: Record, config: Config, examples: int) -> Saved:
     """The trial of ``record``, to be scored on ``examples`` test examples, or on as many as there are.
 
-    Raises ConfigError where its configuration or its data are no longer what they were.
+    ``config`` is what Hydra has left of it. Raises ConfigError where that or its data are no longer what they were.
     """
-    config = _config_of(folder)
     if resolve(config).id != record.trial_id:
         raise ConfigError(
             [f"{folder}: its data, its plug-ins or .hydra/config.yaml have changed since; they would be another trial"]
@@ -57,15 +50,6 @@ def saved(folder: Path, record: Record, examples: int) -> Saved:
     if config.adapter.kind == "lora":
         values["adapter"] = {"kind": "lora", "peft": str(folder / "adapter")}
     return Saved(folder, resolve(parse(values)))
-
-
-def _config_of(folder: Path) -> Config:
-    path = folder / ".hydra" / "config.yaml"
-    try:
-        values: Any = yaml.safe_load(read_foreign(path, LARGEST_CONFIG, links=False))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path} cannot be read ({str(error).splitlines()[0]})"]) from None
-    return parse(values if isinstance(values, dict) else {})
 
 
 def _with_test_examples(config: Config, examples: int) -> TaskOptions:

@@ -84,3 +84,30 @@ def test_evaluate_refuses_a_configuration_that_is_another_trial(
 def test_evaluate_of_a_folder_without_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), "--examples", "16"]) == 2
     assert "holds no finished trial" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["alias", "link"])
+def test_evaluate_refuses_a_configuration_that_is_no_plain_file(
+    change: str, study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [config] = study.glob("full*/.hydra/config.yaml")
+    if change == "alias":
+        config.write_text(f"x: &x [1]\ny: *x\n{config.read_text()}")
+    else:
+        config.rename(study / "elsewhere.yaml")
+        config.symlink_to(study.absolute() / "elsewhere.yaml")
+    assert main([str(study), "--examples", "16"]) == 1
+    said = capsys.readouterr()
+    assert {"alias": "aliases are not read here", "link": "is a symbolic link, which is not followed"}[
+        change
+    ] in said.err
+    assert "3 of 4 finished trials have scores.evaluated.safetensors" in said.out
+
+
+def test_evaluate_writes_nothing_where_a_configuration_says(study: Path, tmp_path: Path) -> None:
+    for config in study.glob("*/.hydra/config.yaml"):
+        text = config.read_text().replace("cache: outputs/.cache", f"cache: {tmp_path / 'elsewhere'}")
+        assert "elsewhere" in text
+        config.write_text(text)
+    assert main([str(study), "--examples", "16"]) == 0
+    assert not (tmp_path / "elsewhere").exists()
