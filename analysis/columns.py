@@ -28,7 +28,8 @@ WHILE_TRAINING = "train/"
 SETTING, MEASURED = "config.", "metric/"
 """Prefixes of what another program has set and measured."""
 
-FACTOR_GROUPS = ("task", "adapter", "optimizer", "training", "data", SETTING.removesuffix("."))
+FACTOR_GROUPS = ("adapter", "task", "optimizer", "training", "data", SETTING.removesuffix("."))
+"""What settings begin with, the most telling first."""
 
 
 @dataclass(frozen=True)

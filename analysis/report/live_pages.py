@@ -9,6 +9,7 @@ from urllib.parse import quote
 from analysis.report.assets import asset
 from analysis.report.page import contents, document
 from analysis.report.sections import Section
+from analysis.tables.html import scrolling
 
 SCRIPTS = ("page.js", "numbers.js", "charts.js", "live.js")
 OVERVIEW = ("page.js", "overview.js")
@@ -35,13 +36,13 @@ def index(states: Mapping[str, Mapping[str, int]]) -> str:
             f"<td>{sum(counts.values())}</td><td>{escape(shown)}</td></tr>"
         )
     heads = "".join(f'<th scope="col">{head}</th>' for head in ("compare", "sweep", "now", "trials", "states"))
-    table = (
-        '<form action="/compare"><div class="scroll" tabindex="0" role="region" aria-label="Sweeps">'
-        f'<table class="marked" id="sweeps"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    table = f'<table class="marked" id="sweeps"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    form = (
+        f'<form action="/compare">{scrolling(table, "Sweeps")}'
         '<button type="submit">Show the chosen ones side by side</button></form>'
     )
     empty = "<p>There is no sweep here yet; this page shows the first one as soon as it begins.</p>"
-    return _document("Sweeps", [Section("all", "All sweeps", table if rows else empty)], OVERVIEW)
+    return _document("Sweeps", [Section("all", "All sweeps", form if rows else empty)], OVERVIEW)
 
 
 def watched(names: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.columns import KIND, SEED, describe
 from analysis.statistics.levels import labels, ordered
 from analysis.statistics.questions import Question
+from analysis.tables.html import scrolling
 from sweep.samples import SAMPLES_FILE, Sample, read
 from sweep.text import printable
 
@@ -73,11 +74,11 @@ def _table(cells: dict[str, dict[str, Sample]]) -> str:
     more = f", the first {len(rows)} of {len(expected)} prompts" if len(expected) > len(rows) else ""
     caption = f"Of each cell the trial with the lowest seed{more}; all answers are in the trials' {SAMPLES_FILE}."
     caption += f" Every prompt begins with: {_shown(beginning)}" if beginning else ""
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Answers to held-out prompts">'
+    grid = (
         f'<table class="samples"><caption>{caption}</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
+    return scrolling(grid, "Answers to held-out prompts")
 
 
 def _shown(text: str) -> str:

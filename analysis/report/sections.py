@@ -12,7 +12,7 @@ from analysis.report import paragraphs
 from analysis.report.answer import STYLES, Answer
 from analysis.report.samples import samples
 from analysis.tables.comparisons import effects_listing
-from analysis.tables.html import html
+from analysis.tables.html import html, scrolling
 from analysis.tables.layout import file_stem
 from analysis.tables.listing import Listing, listing_html
 from analysis.tables.table import Table
@@ -104,9 +104,7 @@ def _shown(answer: Answer, tables: Iterable[Table | Listing], said: set[str], bu
 def _scrolling(table: Table | Listing, said: Collection[str]) -> str:
     made = listing_html(table, said) if isinstance(table, Listing) else html(table, said)
     grid, end, notes = made.partition("</table>")
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.caption)}">{grid}{end}</div>{notes}'
-    )
+    return scrolling(grid + end, table.caption) + notes
 
 
 def _buttons(stem: str, styles: Iterable[str]) -> str:

@@ -64,7 +64,7 @@ def score(trials: pd.DataFrame, frame: pd.DataFrame, column: Column) -> tuple[pd
     """
     rows = pd.Index(frame.loc[frame["value"].notna(), TRIAL].unique())
     folders = trials.loc[rows, "folder"] if "folder" in trials else pd.Series(dtype=object)
-    if column.name.startswith((COST, SIZE, WHILE_TRAINING)) or folders.isna().any() or folders.empty:
+    if not _is_of_examples(column) or folders.isna().any() or folders.empty:
         return frame, None, []
     sheet, problems = read(list(folders), column.name)
     if sheet is None or sheet.units < 2:
@@ -80,6 +80,11 @@ def score(trials: pd.DataFrame, frame: pd.DataFrame, column: Column) -> tuple[pd
     return frame, Scored(sheet, rows), _of_sheet(sheet, column)
 
 
+def _is_of_examples(column: Column) -> bool:
+    """Whether a metric is measured on held-out examples."""
+    return not column.name.startswith((COST, SIZE, WHILE_TRAINING))
+
+
 def _of_sheet(sheet: Sheet, column: Column) -> list[Note]:
     """Which scores the values are of, where these are not simply those of the records."""
     notes = [] if sheet.whole else [warning("shared examples", examples=sheet.count)]
@@ -92,7 +97,7 @@ def _of_sheet(sheet: Sheet, column: Column) -> list[Note]:
 
 def said(scored: Scored | None, column: Column, generalise: Generalise, seeds: int) -> list[Note]:
     """What verdicts on this metric generalise to; nothing of what is no metric of held-out examples."""
-    if column.name.startswith((COST, SIZE, WHILE_TRAINING)) or column.better is None:
+    if not _is_of_examples(column) or column.better is None:
         return []
     if scored is None:
         return [info("seeds only", metric=column.name)]

@@ -92,10 +92,7 @@ def swept(trials: pd.DataFrame) -> list[str]:
     A factor that only moves together with an earlier one (alpha = 2·rank) or with the seed, a level for each, is left
     out, and so is the adapter's kind, whose levels ``full`` and ``none`` every adapter factor shows.
     """
-    groups = {
-        group: index for index, group in enumerate(("adapter", "task", "optimizer", "training", "data", "config"))
-    }
-    assert set(groups) == set(FACTOR_GROUPS)
+    groups = {group: index for index, group in enumerate(FACTOR_GROUPS)}
     lora = trials[~is_reference(trials)]
     lora = lora if len(lora) else trials
     seed = labels(lora, SEED)

@@ -15,6 +15,11 @@ from analysis.tables.layout import (
 from analysis.tables.table import Entry, Table
 
 
+def scrolling(grid: str, label: str) -> str:
+    """A table as HTML in a region that scrolls sideways by itself, with the keyboard too."""
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">{grid}</div>'
+
+
 def html(table: Table, said: Collection[str] = ()) -> str:
     """A ``table`` with its notes in a list, but for those that are ``said`` elsewhere; no style, no script."""
     ratios = ratio_by_row(table)

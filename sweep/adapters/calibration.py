@@ -83,7 +83,10 @@ class Calibration:
         with torch.enable_grad():
             for (inputs, targets), own in zip(batches, weights_of, strict=True):
                 outputs = functional_call(self._model, weights, (inputs,), tie_weights=False)
-                loss = (self._objective.loss(outputs, targets) * own).sum() / own.sum() / (total_weight / own.sum())
+                mean = (self._objective.loss(outputs, targets) * own).sum() / own.sum()
+                loss = mean / (
+                    total_weight / own.sum()
+                )  # in this order batches of equal weight keep the bits of a mean
                 gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
                 for total, gradient in zip(totals, gradients, strict=True):
                     total += gradient

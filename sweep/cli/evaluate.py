@@ -51,13 +51,12 @@ def _config_of(folder: Path, cache: str) -> Config:
 def _evaluate(folder: Path, finished: Sequence[Found], count: int, cache: str) -> int:
     from sweep.packs.evaluate_saved import evaluate_saved, is_saved, saved
 
-    there = [one for one in finished if one.record and is_saved(one.folder, one.record)]
+    there = [(one.folder, one.record) for one in finished if one.record and is_saved(one.folder, one.record)]
     faults: list[str] = []
     trials = []
-    for one in there:
-        assert one.record is not None
+    for trial_folder, record in there:
         try:
-            trials.append(saved(one.folder, one.record, _config_of(one.folder, cache), count))
+            trials.append(saved(trial_folder, record, _config_of(trial_folder, cache), count))
         except ConfigError as error:
             faults += error.faults
     sizes: set[tuple[int, int]] = set()

@@ -84,15 +84,17 @@ def with_speeds(packs: Sequence[Pack], plan: Plan) -> list[Pack]:
     if not trials:
         return list(packs)
     speeds = _recorded(plan.skips, environment(device_of(trials[0].config.device), base=""))
+    kinds = {trial.id: kind_of(trial) for trial in trials}
     rounds: dict[int, dict[Kind, ResolvedTrial]] = defaultdict(dict)
     for trial in trials:
-        if (kind_of(trial), trial.seed) not in speeds:
-            rounds[trial.seed].setdefault(kind_of(trial), trial)
+        if (kinds[trial.id], trial.seed) not in speeds:
+            rounds[trial.seed].setdefault(kinds[trial.id], trial)
     if any(skip.why == "trained by another launch" for skip in plan.skips):
         log.info("no speed of trials alone is measured: another launch trains at the same time")
     elif rounds:
         speeds |= _measured(rounds, packs, plan.workers)
-    return [replace(pack, trials=tuple(_knowing(trial, speeds) for trial in pack.trials)) for pack in packs]
+    known = {trial.id: perf for trial in trials if (perf := speeds.get((kinds[trial.id], trial.seed)))}
+    return [replace(pack, trials=tuple(_knowing(trial, known) for trial in pack.trials)) for pack in packs]
 
 
 def timed_rounds(
@@ -143,9 +145,8 @@ def _recorded(skips: Sequence[Skip], here: Mapping[str, Any]) -> Speeds:
     }
 
 
-def _knowing(trial: ResolvedTrial, speeds: Speeds) -> ResolvedTrial:
-    perf = speeds.get((kind_of(trial), trial.seed))
-    return replace(trial, alone=perf) if perf else trial
+def _knowing(trial: ResolvedTrial, known: Mapping[str, Perf]) -> ResolvedTrial:
+    return replace(trial, alone=known[trial.id]) if trial.id in known else trial
 
 
 def _measured(rounds: Mapping[int, Mapping[Kind, ResolvedTrial]], packs: Sequence[Pack], workers: int) -> Speeds:

@@ -244,13 +244,19 @@ class _ActiveTrials:
         fewer.rows.values.copy_(fewer.rows.select(self.rows.values, self.rows, positions))
         self._optimizer.narrow(fewer.rows, positions)
         fewer._optimizer, fewer.diverged_at = self._optimizer, self.diverged_at[positions]
+        if self._best:
+            fewer._best = self._best_of(survivors, fewer.rows, positions)
+        return fewer
+
+    def _best_of(
+        self, survivors: Sequence[int], rows: optimizer.TrialRows, positions: Sequence[int]
+    ) -> dict[int, _Best]:
+        """What is kept of the trials ``survivors``, which were at ``positions`` and have ``rows`` now."""
         kept = self.rows.values.clone()
         for trial, best in self._best.items():
             kept[self.trials.index(trial)] = best.numbers
-        for trial, numbers in zip(survivors, fewer.rows.select(kept, self.rows, positions), strict=True):
-            if trial in self._best:
-                fewer._best[trial] = replace(self._best[trial], numbers=numbers)
-        return fewer
+        numbers = dict(zip(survivors, rows.select(kept, self.rows, positions), strict=True))
+        return {trial: replace(best, numbers=numbers[trial]) for trial, best in self._best.items() if trial in numbers}
 
     def keep_best(self, step: int, rows: Rows) -> None:
         """Keep a copy of the numbers of each trial whose evaluation after update ``step`` is its best so far."""
