@@ -9,6 +9,7 @@ from typing import Any, get_args
 from analysis import Results, load
 from analysis.errors import BadRequestError
 from analysis.statistics.confidence import INTERVAL_NAME, Generalise
+from analysis.tables.render import FORMATS
 from sweep.files import make_folder, replace_file
 from sweep.text import run_command, say
 
@@ -92,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     table.add_argument("--rows", required=True, help="a factor, e.g. adapter.rank")
     table.add_argument("--columns", help="a second factor, e.g. adapter.targets")
     table.add_argument("--baseline", default="", metavar="ROW[,COLUMN]", help="mark cells that differ from it")
-    table.add_argument("--format", default="md", choices=("md", "tex", "csv", "html"))
+    table.add_argument("--format", default="md", choices=tuple(FORMATS))
     question(table)
 
     versus = command("compare", "paired comparison of the levels of one factor with a baseline, in words")

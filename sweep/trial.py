@@ -10,6 +10,7 @@ from typing import Any
 
 from sweep.adapters.options import AdapterOptions
 from sweep.config import Config
+from sweep.options import Options
 from sweep.record import flatten
 from sweep.registry import INITS, TASKS
 from sweep.tasks.options import TaskOptions
@@ -46,16 +47,10 @@ class Trial:
 
         A task or an initialisation of a plug-in has the plug-in's distribution, version and hash beside it.
         """
-        parts = {
-            "task": self.task,
-            "adapter": self.adapter,
-            "optimizer": self.optimizer,
-            "training": self.training,
-        }
         science: dict[str, Any] = {
             "seed": self.seed,
             "data": self.data,
-            **{key: part.model_dump(mode="json") for key, part in parts.items()},
+            **{key: part.model_dump(mode="json") for key, part in self._parts().items()},
         }
         if self.training.epochs is None:
             del science["training"]["epochs"]
@@ -68,6 +63,9 @@ class Trial:
             if plugin:
                 science[group]["plugin"] = plugin.identity
         return science
+
+    def _parts(self) -> dict[str, Options]:
+        return {"task": self.task, "adapter": self.adapter, "optimizer": self.optimizer, "training": self.training}
 
     def flat(self) -> dict[str, Any]:
         """The full resolved value with dotted keys, such as ``adapter.rank``, for trackers and tables."""
@@ -82,8 +80,8 @@ class Trial:
         science = self.science()
         for name in self.task.own_paths():
             del science["task"][name]
-        science["task"] = self.task.without_unset(science["task"])
-        science["training"] = self.training.without_unset(science["training"])
+        for group, options in self._parts().items():
+            science[group] = options.without_unset(science[group])
         science["training"].pop("epochs", None)  # its steps say the same
         if self.adapter.kind == "none":
             del science["optimizer"], science["training"]

@@ -325,3 +325,17 @@ def with_settings(changes: dict[str, object]) -> Trial:
 def test_identity_of_unequal_trials_is_unequal(one: dict[str, object], two: dict[str, object]) -> None:
     first, second = with_settings(one), with_settings(two)
     assert (first.id == second.id) == (first == second)
+
+
+@pytest.mark.parametrize("group", ["task", "adapter", "optimizer", "training"])
+def test_id_leaves_out_a_later_setting_of_any_group_at_its_old_value(
+    group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = getattr(trial(TOY), group)
+    *_, (name, value) = options.model_dump(mode="json").items()
+
+    def id_with(unset: dict[str, object]) -> str:
+        monkeypatch.setattr(type(options), "unset", unset)
+        return trial(TOY).id
+
+    assert id_with({name: value}) != id_with({}) == id_with({name: "another"})

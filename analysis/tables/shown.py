@@ -29,7 +29,7 @@ class Shown:
         return file_stem("table", *(column.name for column in columns if column))
 
     def render(self, style: str) -> str:
-        """The answer as ``md``, ``tex``, ``html`` or ``csv``."""
+        """The answer in ``style``, one of ``analysis.tables.render.FORMATS``."""
         return render(self.table, style)
 
     @property

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Hashable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
@@ -109,6 +110,11 @@ class AdapterOptions(Options):
     def runs_alone(self) -> bool:
         """Whether a trial trains alone: it trains whole weights, which are not shared."""
         return self.kind == "full" or bool(self.save)
+
+    @property
+    def arithmetic(self) -> tuple[Hashable, ...]:
+        """What decides, beside the padded rank, which arithmetic a layer does; LoRAs that differ in it share no pack."""
+        return self.dora, self.bias, bool(self.dropout), self.save
 
 
 def _exact(value: float) -> str:

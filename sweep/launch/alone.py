@@ -71,8 +71,7 @@ def kind_of(trial: ResolvedTrial) -> Kind:
     if adapter.kind != "lora":
         return common
     init = init_of(adapter)
-    layers = (trial.padded_rank, trial.targets, trial.saved, adapter.dora, adapter.bias, bool(adapter.dropout))
-    return (*common, *layers, init.moves_base, init.trains_B)
+    return (*common, trial.padded_rank, trial.targets, *adapter.arithmetic, init.moves_base, init.trains_B)
 
 
 def with_speeds(packs: Sequence[Pack], plan: Plan) -> list[Pack]:

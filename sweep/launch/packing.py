@@ -113,15 +113,14 @@ def _makespan(works: Sequence[float], workers: int) -> float:
 def _key(trial: ResolvedTrial) -> Hashable:
     """What the trials of a pack have in common.
 
-    Rank bucket, DoRA, bias and dropout decide which arithmetic a layer does; only trials that would do the same
-    alone share it, so that packing changes no bit of a result.
+    Only LoRAs whose layers would do the same arithmetic alone share a pack, so that packing changes no bit of a result.
     """
     adapter = trial.adapter
     shared = trial.optimizer.model_dump_json(exclude=OWN_SETTINGS)
     common = (trial.task, trial.data, trial.training, shared, adapter.kind)
     match adapter.kind:
         case "lora":
-            return (*common, trial.padded_rank, adapter.dora, adapter.bias, bool(adapter.dropout), adapter.save)
+            return (*common, trial.padded_rank, *adapter.arithmetic)
         case "none":
             return (trial.task, trial.data, adapter.kind)
         case "full":

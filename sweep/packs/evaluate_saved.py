@@ -90,5 +90,4 @@ def _scores(pack: Sequence[Saved]) -> list[Examples]:
 def _shape(one: Saved) -> str:
     """What the trials of a pack have in common, as in ``launch.packing``, where nothing is trained."""
     adapter = one.trial.adapter
-    arithmetic = (one.trial.padded_rank, adapter.dora, adapter.bias, adapter.save)
-    return repr((one.trial.task, one.trial.data, adapter.kind, *arithmetic))
+    return repr((one.trial.task, one.trial.data, adapter.kind, one.trial.padded_rank, *adapter.arithmetic))
