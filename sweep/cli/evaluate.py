@@ -25,7 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, help="outputs/NAME")
     parser.add_argument(
-        "--examples", type=int, required=True, help="how many of each domain, or all where there are fewer"
+        "--examples",
+        type=int,
+        required=True,
+        help="how many of each domain (of a language model: windows or blocks), or all where there are fewer",
     )
     parser.add_argument(
         "--cache", default="outputs/.cache", help="where pre-trained bases and fetched data are (default: %(default)s)"

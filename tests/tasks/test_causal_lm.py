@@ -73,6 +73,22 @@ def test_causal_lm_documents_are_parted_by_the_end_of_text(llama: CausalLMOption
     assert len(read) > 20
 
 
+def test_causal_lm_documents_are_the_clusters_of_what_windows_show_of_them(llama: CausalLMOptions) -> None:
+    task = causal_lm(llama.model_copy(update={"eval_windows": 100}), CACHE)
+    division, targets = task.target.division, task.target.held_out.targets
+    spans = [targets.flatten()[begin:end] for begin, end in division.spans.tolist()]
+    assert torch.cat(spans).tolist() == targets.flatten().tolist()
+    end = tiny.tokenizer().eos_token_id
+    assert all(end not in span[:-1] for span in spans)  # an end belongs to the document that it ends
+    rows, clusters = (division.spans[:, 0] // targets.shape[1]).tolist(), division.cluster.tolist()
+    crossings = [place for place in range(1, len(spans)) if rows[place] == rows[place - 1]]
+    assert len(crossings) == len(spans) - len(targets) > 3
+    for place in crossings:
+        assert spans[place - 1][-1] == end
+        assert clusters[place] == clusters[place - 1] + 1
+    assert task.source.division.spans is None
+
+
 def test_causal_lm_base_is_the_model_as_it_is(llama: CausalLMOptions) -> None:
     task = causal_lm(llama, CACHE)
     expected = tiny.network("llama").eval()(task.target.held_out.inputs).logits
