@@ -140,9 +140,9 @@ def _fault(detail: Any, values: dict[str, Any]) -> str:
 
 
 def unknown_key(path: Sequence[str]) -> str:
-    """One line about a key that does not exist: the nearest that does, where it would be, or all that stand beside it.
+    """One line about a key that does not exist: the nearest that does, where it belongs, or all keys beside it.
 
-    The tasks of plug-ins are imported for that; one that cannot be has no keys.
+    The tasks of plug-ins are imported for this; one that cannot be imported has no keys.
     """
     for plugin in TASKS.plugins:
         with suppress(ConfigError):

@@ -76,9 +76,9 @@ def kind_of(trial: ResolvedTrial) -> Kind:
 
 
 def with_speeds(packs: Sequence[Pack], plan: Plan) -> list[Pack]:
-    """The same packs, whose trials know their speed alone where there was time to measure it; the log says where not.
+    """The same packs with each trial's speed alone where there was time to measure it; the log says where there was not.
 
-    What a record of the sweep says of a kind at a seed, measured on this machine, is not measured again.
+    What a record of the sweep has for a kind at a seed, measured on this machine, is not measured again.
     """
     trials = [trial for pack in packs if pack.steps for trial in pack.trials]
     if not trials:
@@ -103,7 +103,7 @@ def timed_rounds(
     end: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[int, dict[K, list[float]]]:
-    """Time updates of the kinds of each round in turn, one after an update that is not timed, while the time lasts.
+    """Time updates of the kinds of each round in turn, one after an update that is not timed, until the time is up.
 
     Args:
         rounds: the kinds at each seed.
@@ -112,7 +112,7 @@ def timed_rounds(
         clock: gives the time in seconds.
 
     Returns:
-        Seconds of the updates of each kind at each seed whose round could end in time; nothing of a kind with fewer
+        Seconds of the updates of each kind at each seed whose round ended in time; nothing for a kind with fewer
         than ``LEAST_UPDATES`` in all.
 
     """
