@@ -85,7 +85,7 @@ class Config(Options):
     def _evaluates_before_pruning(cls, value: int | None, info: ValidationInfo) -> int | None:
         training = info.data.get("training")
         if value and training and (training.eval_every or training.steps) >= training.steps:
-            raise ValueError(f"needs a training.eval_every below training.steps={training.steps}, to judge trials by")
+            raise ValueError(f"needs a training.eval_every below training.steps={training.steps}, to compare trials by")
         return value
 
     @field_validator("name", mode="before")

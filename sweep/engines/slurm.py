@@ -85,7 +85,9 @@ class SlurmEngine(ClusterEngine):
                     try:
                         records = _result(job)
                     except JobLostError as error:
-                        if error.state not in FINAL and len(pack.trials) > 1:  # a single one of its trials may be the cause
+                        if (
+                            error.state not in FINAL and len(pack.trials) > 1
+                        ):  # a single one of its trials may be the cause
                             waiting |= self._submit(pack.halves(), store, mode, workers)
                             continue
                         records = record_failure(pack.trials, store, error)

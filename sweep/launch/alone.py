@@ -160,8 +160,8 @@ def _measured(rounds: Mapping[int, Mapping[Kind, ResolvedTrial]], packs: Sequenc
     done = timed_rounds({seed: kinds for seed, kinds in usable.items() if kinds}, benches, began + SHARE * planned_s)
     measured = sum(map(bool, done.values()))
     if measured < len(rounds):
-        where = f"at {measured} of {len(rounds)} seeds" if measured else "not at all"
-        log.info("the speed of trials alone is measured %s: a tenth of the planned training allows no more", where)
+        how = f"measured at only {measured} of {len(rounds)} seeds" if measured else "not measured"
+        log.info("the speed of trials alone is %s: a tenth of the planned training allows no more", how)
     return {
         (kind, seed): benches[kind].perf(times, _all_times(done, kind))
         for seed, own in done.items()

@@ -48,7 +48,7 @@ def configuration(folder: Path) -> tuple[Any, tuple[str, ...]]:
     if getattr(config, "quantization_config", None):
         raise ConfigError([f"task.model = {name_of(folder)!r}: is quantised; give the model in full precision"])
     if config.get_text_config() is not config:
-        raise ConfigError([f"task.model = {name_of(folder)!r}: reads more than text; give a model of text alone"])
+        raise ConfigError([f"task.model = {name_of(folder)!r}: reads more than text; give a text-only model"])
     config.use_cache = False
     return config, without_dropout(config)
 

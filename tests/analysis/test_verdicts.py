@@ -73,7 +73,7 @@ def test_confounds_of_two_sweeps_leave_no_verdict_and_are_named(tmp_path: Path):
     table, verdict = printed(sweep, "adapter.rank", "1")
     words = "also differ in optimizer.schedule (constant, cosine) and training.steps (100, 500)"
     assert f"- WARNING: rank 1 and 4 {words}: no verdict" in table
-    assert "For a fair question train them with the same optimizer.schedule and training.steps" in table
+    assert "For a fair comparison, train them with the same optimizer.schedule and training.steps" in table
     assert "**" not in table
     assert f"no verdict: 1 and 4 {words}" in verdict
     assert f"no verdict: 4 (1 and 4 {words})" in found(sweep)
@@ -128,8 +128,7 @@ def test_tuning_budgets_that_are_unequal_are_said(tmp_path: Path):
     trials += [make_trial(s, rank=4) for s in range(5)]
     table, _ = printed(simulated(tmp_path, trials), "adapter.rank", "1")
     assert (
-        "WARNING: the budgets of tuning are unequal: 4 was tried at 1 learning rate; 1 was tried at 3 learning rates."
-        in table
+        "WARNING: tuning budgets are unequal: 4 was tried at 1 learning rate; 1 was tried at 3 learning rates." in table
     )
 
 

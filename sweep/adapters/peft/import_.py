@@ -173,7 +173,7 @@ def check_start(
     except SafetensorError as error:
         raise ConfigError([f"adapter.peft = {str(folder)!r}: {WEIGHTS_FILE['lora']} is damaged ({error})"]) from None
     faults = [f"{key} is missing" for key in expected.keys() - shapes.keys()]
-    faults += [f"{key} belongs to nothing that is adapted" for key in shapes.keys() - expected.keys()]
+    faults += [f"{key} belongs to no adapted layer" for key in shapes.keys() - expected.keys()]
     faults += [
         f"{key} is {shapes[key]}, not {expected[key]}"
         for key in expected.keys() & shapes.keys()
