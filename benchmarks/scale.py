@@ -144,7 +144,7 @@ def main() -> None:
     packs_in_all = math.ceil(TARGET / MAX_PACK)
     print(
         f"\nIn packs of {MAX_PACK}: {packs_in_all} packs; on SLURM {math.ceil(packs_in_all / ARRAY_SIZE)} array of at most "
-        f"{ARRAY_SIZE:,} trials, and {3600 / LAST_POLL_S:.0f} calls of squeue an hour. Each alone: {TARGET:,} trials, "
+        f"{ARRAY_SIZE:,} jobs, and {3600 / LAST_POLL_S:.0f} calls of squeue an hour. Each alone: {TARGET:,} jobs, "
         f"{math.ceil(TARGET / ARRAY_SIZE)} arrays.\nOn W&B: {math.ceil(TARGET / WANDB_RUNS_OF_A_PROJECT)} projects of "
         f"{WANDB_RUNS_OF_A_PROJECT:,} runs; at {WANDB_NEW_RUNS_A_SECOND} new runs a second, {_duration(TARGET / WANDB_NEW_RUNS_A_SECOND)} "
         "just to create them."

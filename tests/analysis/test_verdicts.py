@@ -349,7 +349,7 @@ def test_speeds_alone_are_compared_whatever_the_packs(tmp_path: Path):
     assert verdicts == {"2": "no variation", "4": "worse"}
 
 
-def test_what_older_records_say_of_packs_does_not_count(tmp_path: Path):
+def test_figures_of_packs_in_older_records_are_not_compared(tmp_path: Path):
     declared = {"perf/step_ms": {"label": "step time", "unit": "ms", "better": "lower", "kind": "end"}}
     sweep = simulated(tmp_path, grid(range(3), (), rank=[1, 2]), lambda record: {"metrics": declared})
     assert "perf/step_ms" not in {metric for question in questions(sweep)[0] for metric in question.secondary}
@@ -373,7 +373,7 @@ def equal_cells(rng: np.random.Generator, count: int, seeds: int) -> Observation
     return observed(cells(rng, np.zeros(count), seeds))
 
 
-def test_best_of_many_equal_cells_is_valued_without_its_luck():
+def test_best_of_many_equal_cells_is_reported_without_selection_bias():
     rng = np.random.default_rng(0)
     own, ours, truth = [], [], []
     for _ in range(200):
