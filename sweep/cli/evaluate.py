@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _config_of(folder: Path, cache: str) -> Config:
-    """What Hydra has left of a trial, but with the user's own cache: nothing is written where the file says."""
+    """The configuration that Hydra saved of a trial, but with the user's own cache, whatever the file says."""
     path = folder / ".hydra" / "config.yaml"
     if path.is_symlink() or path.parent.is_symlink():
         raise ConfigError([f"{path} is a symbolic link, which is not followed"])

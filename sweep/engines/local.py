@@ -60,7 +60,7 @@ class LocalEngine:
         """Do nothing: this machine needs no connection."""
 
     def places(self, trials: Sequence[ResolvedTrial]) -> int:
-        """One a core, but one on a GPU."""
+        """One per core; a single one on a GPU."""
         return 1 if device_of(trials[0].config.device).type == "cuda" else cores()
 
     def max_pack(self, trials: Sequence[ResolvedTrial]) -> int:
@@ -120,7 +120,7 @@ def _one_by_one(
 
 
 class Progress:
-    """Steps of trials that workers have done: one counter a pack, written by the process that trains it.
+    """Trial-steps that workers have done: one counter per pack, written by the process that trains it.
 
     Plain shared memory: a queue's lock would be lost with a worker that is killed while it holds it.
     """
@@ -159,7 +159,7 @@ def _end(processes: Sequence[BaseProcess]) -> None:
 
 
 class _Worker:
-    """The state of a worker process: the counters of steps, one a pack, and whether a pack trains in it now."""
+    """The state of a worker process: the counters of steps, one per pack, and whether a pack trains in it now."""
 
     counters: Any = None
     is_training = False
@@ -181,7 +181,7 @@ def _exit_worker(*_: object) -> None:
 
 
 def _end_with_parent() -> None:
-    """Leave no orphan behind: a killed parent can neither give work nor take results."""
+    """End with the parent: a killed one can neither give work nor take results."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

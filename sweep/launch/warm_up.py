@@ -1,12 +1,12 @@
-"""Make ready what worker processes are forked from, before it is known what they will train."""
+"""Prepare the process that workers are forked from, before their trials are known."""
 
 import multiprocessing
 from multiprocessing import forkserver
 
 WORTH_IT = 8
-"""Trials above which that is begun early."""
+"""Number of trials above which this begins early."""
 IMPORTED_BY_A_RUN = ["wandb.sdk.launch.inputs.internal"]
-"""What wandb imports when its first run opens, half a second of it; a name that it drops is passed over."""
+"""What wandb imports when its first run opens, half a second of it; names that it no longer has are skipped."""
 
 
 def warm_up(mirrored: bool) -> None:

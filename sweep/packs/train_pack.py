@@ -61,11 +61,11 @@ def train_pack(
     """Train the trials of ``pack`` together and write what they leave, on ``available`` threads if the base is large.
 
     A pack that fails is halved and tried again, down to the trial that fails alone: only that one's record
-    says ``failed``, whether it ran out of memory or into a bug. Each call of ``on_steps`` says how many steps
+    says ``failed``, whether it ran out of memory or hit a bug. Each call of ``on_steps`` says how many steps
     of trials were just done.
 
     Returns:
-        The records of the pack, but for trials that another launch is training now.
+        The records of the pack, except those of trials that another launch is training.
 
     Raises:
         UnwritableError: the sweep's folder takes no more.
@@ -79,7 +79,7 @@ def record_failure(trials: Sequence[ResolvedTrial], store: Store, error: Excepti
     """Record that ``trials`` failed for ``error``, which their own training did not cause.
 
     Returns:
-        Their records, but for trials that another launch is training now; what is finished stays as it is.
+        Their records, except those of trials that another launch is training; finished ones stay as they are.
 
     """
     with claim_unfinished(trials, store) as (done, rest):

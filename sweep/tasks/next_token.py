@@ -17,7 +17,7 @@ HELD_OUT = 0.1
 FEWEST_CLUSTERS = 50
 """Stretches of text into which the test windows are divided at the least, where there are as many."""
 LARGEST_EXPONENT = 700.0
-"""e to it is nearly the largest float."""
+"""Its exponential is nearly the largest float."""
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Domain(Protocol):
 
     @property
     def held_out(self) -> Batch:
-        """The test examples: what a trial is judged by, once, at its end."""
+        """The test examples, on which a trial is scored once, at its end."""
 
     @property
     def positions(self) -> int:
@@ -158,7 +158,7 @@ class Task(ABC):
         """The loss of each row, (N,)."""
 
     def weights(self, targets: Tensor) -> Tensor:
-        """What each row counts in the means of a trial (N,): in its loss over an update, and in an evaluation."""
+        """The weight (N,) of each row in the means of a trial: its loss over an update, and an evaluation."""
         return torch.ones(len(targets), device=targets.device)
 
     def learnt(self, targets: Tensor) -> Tensor | None:

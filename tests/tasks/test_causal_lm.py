@@ -181,7 +181,7 @@ def test_model_from_the_hub_keeps_its_name_in_messages(tmp_path: Path) -> None:
             {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}},
             "contains custom code which must be executed",
         ),
-        ("config.json", {"model_type": "gemma3"}, "reads more than text; give a model of text alone"),
+        ("config.json", {"model_type": "gemma3"}, "reads more than text; give a text-only model"),
         ("config.json", {"num_hidden_layers": 3}, "its files lack 9 weights, such as model.layers.2."),
         ("config.json", {"vocab_size": 200}, "they do not belong together"),
         ("config.json", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "is quantised"),

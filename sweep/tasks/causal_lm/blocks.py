@@ -1,6 +1,6 @@
-"""Rows of different lengths laid end to end in blocks of one length, so that hardly anything is computed for nothing.
+"""Rows of different lengths laid end to end in blocks of one length, so that hardly any computation is wasted.
 
-Each row sees itself alone: its positions begin at 0, from which transformers makes a causal mask for each row.
+Each row sees only itself: its positions begin at 0, from which transformers makes a causal mask for each row.
 Shapes: M blocks, S positions of one block.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from sweep.tasks.causal_lm.targets import Example
 
 NO_TARGET = -100
-"""What torch's cross-entropy passes over."""
+"""The target that torch's cross-entropy ignores."""
 NO_ROW = -1
 
 

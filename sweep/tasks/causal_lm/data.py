@@ -101,7 +101,7 @@ def _sha256(text: str) -> str:
 
 
 def domain_of(split: Split, options: CausalLMOptions, cache_folder: Path) -> tuple[Domain, tuple[str, ...]]:
-    """One domain, and what is said of its rows; its tokens are in the cache from the first time on.
+    """One domain, and notes on its rows; its tokens are in the cache from the first time on.
 
     Running text becomes windows anywhere, rows with answers become blocks of whole rows.
     Raises ConfigError for too little of it.

@@ -44,7 +44,7 @@ class Examples:
     left_out: Mapping[str, int]
 
     def notes(self, key: str) -> tuple[str, ...]:
-        """What is said of the rows that were not taken as they are."""
+        """Notes on the rows that were cut or left out."""
         counts = {"cut to task.context tokens": self.cut} | {
             f"left out: {why}": count for why, count in self.left_out.items()
         }
