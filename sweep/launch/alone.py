@@ -20,6 +20,7 @@ from sweep.launch.bench import Bench
 from sweep.launch.cost import untrained
 from sweep.launch.packing import OWN_SETTINGS
 from sweep.launch.plan import Plan
+from sweep.launch.warm_up import wait_until_warm
 from sweep.metrics import ALONE
 from sweep.models.model import Model
 from sweep.packs.pack import Pack
@@ -151,6 +152,8 @@ def _knowing(trial: ResolvedTrial, known: Mapping[str, Perf]) -> ResolvedTrial:
 
 def _measured(rounds: Mapping[int, Mapping[Kind, ResolvedTrial]], packs: Sequence[Pack], workers: int) -> Speeds:
     """The figures of each kind at each seed, as far as there is time."""
+    if workers > 1:
+        wait_until_warm()  # they import on the other cores, which slows this one down
     began = time.perf_counter()
     first = {kind: trial for kinds in rounds.values() for kind, trial in kinds.items()}
     updates = sum(pack.steps * len(pack.trials) for pack in packs) / workers

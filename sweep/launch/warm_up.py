@@ -17,3 +17,10 @@ def warm_up(mirrored: bool) -> None:
     modules = ["sweep.packs.train_pack", *(["sweep.trackers.wandb", *IMPORTED_BY_A_RUN] if mirrored else [])]
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
     forkserver.ensure_running()
+
+
+def wait_until_warm() -> None:
+    """Wait for what ``warm_up`` began: a process forked from there starts after it."""
+    process = multiprocessing.get_context("forkserver").Process()
+    process.start()
+    process.join()

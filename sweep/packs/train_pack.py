@@ -23,7 +23,7 @@ from sweep.store.environment import environment
 from sweep.store.skip import decide
 from sweep.store.store import Store, UnwritableError
 from sweep.tasks.task import Task
-from sweep.text import failure
+from sweep.text import failure, named
 
 if TYPE_CHECKING:
     from sweep.trackers.wandb import WandbSweep
@@ -165,5 +165,5 @@ def _with_placement(record: Record, trial: ResolvedTrial, files: Mapping[str, by
 
 
 def _beginning(trial: ResolvedTrial, pack_size: int, base_hash: str) -> str:
-    adapted = ", ".join(trial.targets + trial.saved) or trial.adapter.kind
+    adapted = named(trial.targets + trial.saved) or trial.adapter.kind
     return f"trial {trial.id} in a pack of {pack_size} on base {base_hash}, adapting {adapted}"
