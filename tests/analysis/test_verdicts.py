@@ -198,7 +198,7 @@ def test_interactions_turn_an_averaged_verdict_into_depends_on(tmp_path: Path):
     words = f"depends on rank: −{-low:.3g} at 1, +{high:.3g} at 8"
     table, verdict = printed(sweep, "adapter.init", "kaiming")
     assert f"- pissa against kaiming: {words}." in table
-    assert "ask with --columns adapter.rank, or at one level with --where adapter.rank=LEVEL" in table
+    assert "use --columns adapter.rank, or one level with --where adapter.rank=LEVEL" in table
     assert f": {words}" in verdict
     assert f"no verdict: pissa {words}" in found(sweep)
 
