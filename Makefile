@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 
 .PHONY: demo test lint example tutorials bench torture clean
 
-demo: $(VENV)/.ready ## train the quickstart sweep on real digits and show what it says
+demo: $(VENV)/.ready ## train the quickstart sweep on real digits and show its result
 	$(RUN) -m sweep +ablation=quickstart
 	$(RUN) -m analysis table outputs/quickstart --rows adapter.rank --columns adapter.init
 	$(RUN) -m analysis report outputs/quickstart
@@ -16,7 +16,7 @@ test: $(VENV)/.ready-dev ## lint, type check, tests
 	$(VENV)/bin/mypy
 	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-example: $(VENV)/.ready-dev ## install examples/plugin beside, test it, and sweep its init against kaiming and pissa
+example: $(VENV)/.ready-dev ## install examples/plugin, test it, and sweep its init against kaiming and pissa
 	$(RUN) -m pip install --quiet --no-deps --upgrade --target outputs/.example examples/plugin
 	PYTHONPATH=outputs/.example $(RUN) -m pytest examples/plugin
 	PYTHONPATH=outputs/.example $(RUN) -m sweep plugins
@@ -34,7 +34,7 @@ tutorial-%: $(VENV)/.ready
 bench: $(VENV)/.ready-dev ## print speed ratios against a careful one-by-one peer
 	$(RUN) benchmarks/sweeps.py --quick
 
-torture: $(VENV)/.ready-dev ## kill sweeps, break what they stand on, and print what was observed (docs/reliability.md)
+torture: $(VENV)/.ready-dev ## kill sweeps, break what they depend on, and print what was observed (docs/reliability.md)
 	$(RUN) -m tests.support.torture
 
 clean: ## remove the environment and everything that was trained

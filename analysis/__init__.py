@@ -1,4 +1,4 @@
-"""From records to a verdict: loads the trials of a sweep, compares them honestly, and draws them.
+"""From records to a verdict: loads the trials of a sweep, compares them, and draws them.
 
 ``analysis.load("outputs/rank")`` gives results that answer questions and hold the trials as a pandas frame;
 ``python -m analysis outputs/rank`` writes the report.

@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
             "--margin",
             type=float,
             metavar="X",
-            help="call cells equivalent that differ by less than X, as far as shown",
+            help="call cells equivalent that are shown to differ by less than X",
         )
 
     def question(sub: argparse.ArgumentParser) -> None:
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     report = command("report", "write report/index.html beside the trials: answer, tables, figures, explorer")
     report.add_argument("--out", type=Path, help="the report's folder (default: SOURCE/report)")
     verdicts(report)
-    report.add_argument("--watch", type=float, metavar="SECONDS", help="write it again whenever a record changes")
+    report.add_argument("--watch", type=float, metavar="SECONDS", help="rewrite it whenever a record changes")
 
     table = command("table", f"one metric over rows × columns: mean ± {INTERVAL_NAME} with n".replace("%", "%%"))
     table.add_argument("--rows", required=True, help="a factor, e.g. adapter.rank")
@@ -109,26 +109,28 @@ def parser() -> argparse.ArgumentParser:
     workspace.add_argument("--save", action="store_true", help="save it there; otherwise print it as JSON")
 
     server = commands.add_parser(
-        "serve", help="a live dashboard of all sweeps, on this machine alone (needs lora-sweep[serve])"
+        "serve", help="a live dashboard of all sweeps, on this machine only (needs lora-sweep[serve])"
     )
     server.add_argument(
         "outputs", nargs="?", type=Path, default=Path("outputs"), help="the folder of the sweeps (default: outputs)"
     )
     server.add_argument(
-        "--port", type=int, default=8765, help="where it answers: http://127.0.0.1:PORT (default: %(default)s)"
+        "--port", type=int, default=8765, help="the port of http://127.0.0.1:PORT (default: %(default)s)"
     )
     return top
 
 
 def of_others(sub: argparse.ArgumentParser) -> None:
-    """Add what is said of the results of another program."""
+    """Add the arguments about the results of another program."""
     group = sub.add_argument_group(
         "results of another program",
         "a .csv, .parquet or .jsonl file, W&B runs, or a folder of trainer_state.json or of lm-evaluation-harness's samples",
     )
-    group.add_argument("--seed", default="seed", metavar="NAME", help="what tells replicates apart (default: seed)")
     group.add_argument(
-        "--factors", metavar="NAME[,NAME]", help="the settings (default: what is the same in several trials)"
+        "--seed", default="seed", metavar="NAME", help="the setting that distinguishes replicates (default: seed)"
+    )
+    group.add_argument(
+        "--factors", metavar="NAME[,NAME]", help="the settings (default: columns with the same value in several trials)"
     )
     group.add_argument("--example", metavar="NAME", help="the column of examples, where a row is the score of one")
     for better in ("lower", "higher"):
@@ -155,7 +157,7 @@ def loaded(options: argparse.Namespace) -> Results:
 
 
 def question_of(options: argparse.Namespace) -> dict[str, Any]:
-    """What a table and a comparison are both asked."""
+    """Arguments that tables and comparisons share."""
     asked = {"metric": options.metric, "where": conditions(options.where)}
     return asked | {"generalise": options.generalise, "margin": options.margin}
 

@@ -21,7 +21,7 @@ RATIO = "params/trainable_ratio"
 TRAINABLE = "params/trainable"
 PACK_SIZE = "perf/pack_size"
 COST, SIZE = "perf/", "params/"
-"""Prefixes of what training has cost and of how large a trial is, whatever its task."""
+"""Prefixes of costs and sizes that every trial has, whatever its task."""
 WHILE_TRAINING = "train/"
 """Prefix of what is logged of training itself."""
 
@@ -50,7 +50,7 @@ class Column:
 
     @property
     def of_pack(self) -> bool:
-        """Whether it is a figure of the packs in which trials happened to train, by which none are compared."""
+        """Whether it describes the packs in which trials happened to train; trials are not compared by it."""
         return self.kind == "pack"
 
     @property
@@ -102,7 +102,7 @@ def is_metric(name: str) -> bool:
 
 
 def full_name(asked: str, present: Iterable[object]) -> str:
-    """The one of the columns ``present`` that is asked for as ``asked``: by its name, or as another program calls it."""
+    """The one of the columns ``present`` that ``asked`` names: by its name, or as another program calls it."""
     names = set(present)
     return next((name for name in (asked, SETTING + asked, MEASURED + asked) if name in names), asked)
 

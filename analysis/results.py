@@ -1,4 +1,4 @@
-"""What Python and the command line ask of a sweep: tables, comparisons, effects, plots, the report."""
+"""The answers that Python and the command line share: tables, comparisons, effects, plots, the report."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def load(
     A source is a sweep's folder (``outputs/rank``), a folder of offline W&B runs, or runs on a W&B server
     (``wandb:entity/project`` or ``wandb:entity/project/group``). The results of another program may also be a
     ``.csv``, ``.parquet`` or ``.jsonl`` file, a folder of runs of the ``transformers`` Trainer, or one of
-    lm-evaluation-harness's samples; the other arguments say what is what there (see ``from_frame``).
+    lm-evaluation-harness's samples; the other arguments describe it (see ``from_frame``).
     Raises BadRequestError when a source does not exist or holds no trial at all.
 
     >>> len(load(folder).trials)
@@ -62,7 +62,7 @@ def from_frame(
 ) -> Results:
     """The results of another program: one row a trial, or, with ``example``, one row a trial and example.
 
-    ``metric`` is the column that is compared, ``seed`` the one that tells replicates apart; without it there are no
+    ``metric`` is the column that is compared, ``seed`` the one that distinguishes replicates; without it there are no
     verdicts. ``factors`` are the columns that are settings, None for all that take the same value in several trials.
     ``example`` is the column that says on which example the metric is a score.
     Raises BadRequestError, with one message, for a table that cannot be read so.

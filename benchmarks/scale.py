@@ -125,9 +125,9 @@ def main() -> None:
             )
         )
         files = [path for path in store.folder.rglob("*") if path.is_file()]
-        costs.append(Cost("files and folders (Hydra's own account adds 4)", (len(files) + count) / count, ""))
+        costs.append(Cost("files and folders (Hydra's own files add 4)", (len(files) + count) / count, ""))
         blocks = sum(path.stat().st_blocks * 512 for path in (*files, *store.folder.iterdir()))
-        costs.append(Cost("disk (Hydra's own account adds as much)", blocks / count, "B"))
+        costs.append(Cost("disk (Hydra's own files add as much)", blocks / count, "B"))
         costs.append(
             Cost(
                 "find it finished at the next launch",
@@ -144,10 +144,10 @@ def main() -> None:
     packs_in_all = math.ceil(TARGET / MAX_PACK)
     print(
         f"\nIn packs of {MAX_PACK}: {packs_in_all} packs; on SLURM {math.ceil(packs_in_all / ARRAY_SIZE)} array of at most "
-        f"{ARRAY_SIZE:,} trials, and {3600 / LAST_POLL_S:.0f} calls of squeue an hour. Each alone: {TARGET:,} trials, "
+        f"{ARRAY_SIZE:,} jobs, and {3600 / LAST_POLL_S:.0f} calls of squeue an hour. Each alone: {TARGET:,} jobs, "
         f"{math.ceil(TARGET / ARRAY_SIZE)} arrays.\nOn W&B: {math.ceil(TARGET / WANDB_RUNS_OF_A_PROJECT)} projects of "
         f"{WANDB_RUNS_OF_A_PROJECT:,} runs; at {WANDB_NEW_RUNS_A_SECOND} new runs a second, {_duration(TARGET / WANDB_NEW_RUNS_A_SECOND)} "
-        "for creating them alone."
+        "just to create them."
     )
 
 

@@ -1,4 +1,4 @@
-"""``python -m sweep``: train a sweep, or ask about one that is there."""
+"""``python -m sweep``: train a sweep, or inspect an existing one."""
 
 import sys
 from importlib import import_module
@@ -6,7 +6,7 @@ from importlib import import_module
 from sweep.text import run_command
 
 FOLLOW_UPS = ("status", "sync", "evaluate", "plugins")
-"""What can be asked about a sweep's folder, or about what is installed; each is a module of ``sweep.cli``."""
+"""Subcommands about a sweep's folder or the installation; each is a module of ``sweep.cli``."""
 
 
 def main() -> None:

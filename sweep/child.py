@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Value = str | bool | int | float | None
 LOOK_SECONDS = 0.2
 TIME_TO_END = 5.0
-"""Seconds after which a process that has not heard of an interrupt is told of it."""
+"""Seconds after which an interrupt is passed on to a process that did not receive it."""
 PLAIN = re.compile(r"[\w.+/:${},\[\]-]*")
 """Texts that Hydra reads as they stand."""
 
@@ -37,7 +37,7 @@ def run(*overrides: str, name: str, **settings: Value | Iterable[Value]) -> Resu
 
     Args:
         overrides: words of the command line, such as ``"+ablation=rank"`` or ``"adapter.rank=1,2"``.
-        name: the sweep's folder below ``outputs/``; a second call goes on with what is not finished there.
+        name: the sweep's folder below ``outputs/``; a second call continues with what is not finished there.
         settings: further ones; several values are swept over. One with a dot: ``**{"adapter.rank": [1, 2]}``.
 
     Trials that diverge or fail are in the results. An interrupt leaves what is finished.
@@ -112,13 +112,13 @@ def _waited_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def _environment() -> Mapping[str, str]:
-    """Ours, in which Python finds this package."""
+    """Our environment, in which Python finds this package."""
     here = str(Path(__file__).parents[1])
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))}
 
 
 class _Screen:
-    """Our standard output: the command's lines and, where somebody looks on, below them how many trials have ended."""
+    """Our standard output: the command's lines and, where someone is watching, below them how many trials have ended."""
 
     def __init__(self, folder: Path):
         self._folder = folder

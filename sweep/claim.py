@@ -17,7 +17,7 @@ LOCK_FILE = ".lock"
 LARGEST_LOCK = 1 << 20
 """Largest lock file, in bytes; ours is empty."""
 SHORT = 8
-"""Hex digits of a trial's identity that its folder's name ends with; calls here need no more."""
+"""Hex digits of a trial's identity that its folder's name ends with; they are enough here."""
 
 _TURN = 1 << (4 * SHORT)
 """The byte that is held while a claim is made or looked at: two launches do not split a pack between them."""

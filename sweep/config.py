@@ -85,7 +85,7 @@ class Config(Options):
     def _evaluates_before_pruning(cls, value: int | None, info: ValidationInfo) -> int | None:
         training = info.data.get("training")
         if value and training and (training.eval_every or training.steps) >= training.steps:
-            raise ValueError(f"needs a training.eval_every below training.steps={training.steps}, to judge trials by")
+            raise ValueError(f"needs a training.eval_every below training.steps={training.steps}, to compare trials by")
         return value
 
     @field_validator("name", mode="before")
@@ -140,9 +140,9 @@ def _fault(detail: Any, values: dict[str, Any]) -> str:
 
 
 def unknown_key(path: Sequence[str]) -> str:
-    """One line about a key that does not exist: the nearest that does, where it would be, or all that stand beside it.
+    """One line about a key that does not exist: the nearest that does, where it belongs, or all keys beside it.
 
-    The tasks of plug-ins are imported for that; one that cannot be has no keys.
+    The tasks of plug-ins are imported for this; one that cannot be imported has no keys.
     """
     for plugin in TASKS.plugins:
         with suppress(ConfigError):

@@ -5,19 +5,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from sweep.errors import ConfigError
+
+LARGE = 10**7
+"""Parameters of a model whose products keep several threads busy."""
 
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let torch use ``count`` threads inside the block: one for a pack, since packs are spread over the cores."""
+    """Let torch use ``count`` threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def useful_threads(model: nn.Module, available: int) -> int:
+    """How many of the ``available`` threads of a pack serve ``model``: a small one's products are faster on one."""
+    large = sum(parameter.numel() for parameter in model.parameters()) >= LARGE
+    return available if large else 1
 
 
 def cores() -> int:

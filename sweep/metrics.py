@@ -1,4 +1,4 @@
-"""What a metric is called, its unit, which way is better, and what chooses a learning rate by it.
+"""What a metric is called, its unit, which way is better, and which metric chooses its learning rate.
 
 A task declares the metrics that it gives, always by their full names. They are written into every record, so that
 tables, dashboards and trackers know them wherever the record is read; records without them have our own table.
@@ -20,7 +20,7 @@ class Metric:
     metric by which a learning rate is chosen before this one is reported (forgetting is reported at the rate that suits
     the target task); None means that the rate is no part of the question. ``kind`` says what the value of a domain is:
     the mean over its examples, their sum, or a figure taken once, at a trial's end, which has no domain. A figure of the
-    whole ``pack`` in which a trial happened to train is shown, and no trials are compared by it.
+    whole ``pack`` in which a trial happened to train is shown, but trials are not compared by it.
     """
 
     name: str
@@ -67,14 +67,14 @@ ALONE = (
     Metric("perf/alone_base_memory_mb", "memory of the base", "MB", kind="end"),
     Metric("perf/alone_step_gflops", "arithmetic of a step alone", "GFLOP", "lower", kind="end"),
 )
-"""What a step of a trial costs when nothing trains beside it: by these, trials may be compared."""
+"""What a step of a trial costs when nothing trains beside it: trials may be compared by these."""
 OF_PACK = (
     Metric("perf/samples_per_second", "speed of its pack", "samples/s", kind="pack"),
     Metric("perf/step_ms", "step time of its pack", "ms", kind="pack"),
     Metric("perf/train_seconds", "training time of its pack", "s", kind="pack"),
     Metric("perf/peak_memory_mb", "peak memory of its pack's process", "MB", kind="pack"),
 )
-"""What the pack cost in which a trial happened to train."""
+"""The cost of the pack in which a trial happened to train."""
 OF_EVERY_TRIAL = (
     TRAIN_LOSS,
     TRAIN_LR,

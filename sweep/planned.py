@@ -1,6 +1,6 @@
-"""What the launches of a sweep set out to train: ``plan.jsonl`` has a line for each pack, written before it trains.
+"""What the launches of a sweep plan to train: ``plan.jsonl`` has a line for each pack, written before it trains.
 
-It is for those who watch: a trial that has no record yet is known to them by it. Nothing that trains reads it.
+It is for observers, who learn from it of trials that have no record yet. Nothing that trains reads it.
 """
 
 import json
@@ -37,7 +37,7 @@ def add(folder: Path, packs: Iterable[tuple[int, Mapping[str, Mapping[str, Any]]
 
 
 def read(folder: Path) -> dict[str, Planned]:
-    """The planned trials by label, each as the last launch that set out to train it; lines that are no plan are left out."""
+    """The planned trials by label, each as the last launch planned it; lines that are not a plan are left out."""
     found: dict[str, Planned] = {}
     try:
         content = read_foreign(folder / PLAN_FILE, LARGEST_PLAN, links=False)

@@ -166,7 +166,7 @@ def too_large(values: Any) -> str:
 
 
 def malformed(record: Record) -> str:
-    """The first thing in a record's fields that no trial can have left, or an empty string."""
+    """The first fault in a record's fields, which no trial could have caused, or an empty string."""
     return next(chain(_wrong_types(record), _wrong_outcome(record), _wrong_figures(record), _wrong_metrics(record)), "")
 
 

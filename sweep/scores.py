@@ -1,4 +1,4 @@
-"""What each held-out example says of a trained trial, in one file beside its record.
+"""What a trained trial scores on each held-out example, in one file beside its record.
 
 Needs numpy and safetensors, never torch, because the analysis imports this module.
 """

@@ -1,4 +1,4 @@
-"""What became of the trials of a sweep, as their folders show it."""
+"""The state of the trials of a sweep, as their folders show it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ def training_among(folder: Path, trials: Iterable[Path]) -> set[Path]:
 
 
 def look(folder: Path, is_training: bool = False) -> Found:
-    """What became of the trial in ``folder``; ``is_training`` says that a process holds its claim."""
+    """The state of the trial in ``folder``; ``is_training`` says that a process holds its claim."""
     if is_training:
         return Found(folder, "training")
     try:

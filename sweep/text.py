@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD")
-"""How the names of environment variables end whose values are shown nowhere."""
+"""Endings of the names of environment variables whose values are never shown."""
 SHORTEST_SECRET = 8
-"""Shortest value that is masked, in characters; shorter ones stand in ordinary text."""
+"""Shortest value that is masked, in characters; shorter ones occur in ordinary text."""
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, pad: bool = True) -> str:

@@ -75,7 +75,7 @@ class Trial:
     def id(self) -> str:
         """16 hex digits of the SHA-256 of what can change the result: the data, not where they lie.
 
-        Of an untouched base that is the task alone: no optimizer or training ever runs.
+        For an untouched base that is the task alone: no optimizer or training ever runs.
         """
         science = self.science()
         for name in self.task.own_paths():

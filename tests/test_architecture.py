@@ -108,7 +108,7 @@ def late():
 
 
 @pytest.mark.parametrize(("package", "rooms"), [("sweep", SWEEP), ("analysis", ANALYSIS)])
-def test_rooms_import_only_what_stands_below(package: str, rooms: list[set[str]]) -> None:
+def test_packages_import_only_what_stands_below(package: str, rooms: list[set[str]]) -> None:
     sources = modules(package)
     level = {f"{package}.{name}": number for number, names in enumerate(rooms) for name in names}
     assert {part(name) for name in sources} - {package} <= set(level)
@@ -122,7 +122,7 @@ def test_rooms_import_only_what_stands_below(package: str, rooms: list[set[str]]
 
 
 @pytest.mark.parametrize("package", ["sweep", "analysis"])
-def test_files_do_not_import_each_other_in_a_circle(package: str) -> None:
+def test_imports_form_no_cycles(package: str) -> None:
     sources = modules(package)
     uses = {
         module: {target for name in imports(source, module) if (target := owner(name, sources)) and target != module}
@@ -148,7 +148,7 @@ def test_files_are_short_enough_for_one_concept() -> None:
     assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
 
 
-def test_trackers_see_records_and_metrics_alone() -> None:
+def test_trackers_import_only_records_and_metrics() -> None:
     sources = modules("sweep")
     seen = {
         part(name)
@@ -171,7 +171,7 @@ def test_training_sees_no_tracker() -> None:
     assert users <= {"sweep.cli", "sweep.config", "sweep.launch", "sweep.engines", "sweep.packs", "sweep.trackers"}
 
 
-def test_ground_needs_the_standard_library_alone() -> None:
+def test_foundations_need_only_the_standard_library() -> None:
     for module in GROUND & set(modules("sweep")):
         names = list(imports(modules("sweep")[module], module))
         more = {"numpy", "safetensors"} if module == "sweep.scores" else set()
@@ -189,7 +189,7 @@ def test_options_are_free_of_torch() -> None:
     assert loaded.isdisjoint(HEAVY)
 
 
-def test_analysis_uses_the_ground_of_the_harness_and_nothing_else() -> None:
+def test_analysis_imports_only_the_foundations_of_the_harness() -> None:
     sources = modules("analysis")
     assert len(sources) > 20
     names = {name for module, source in sources.items() for name in imports(source, module)}
@@ -207,7 +207,7 @@ def test_analysis_is_asked_by_what_starts_a_sweep_from_python_alone() -> None:
     assert users == {"sweep.child"}
 
 
-def test_hydra_is_seen_by_the_command_line_alone() -> None:
+def test_hydra_is_imported_only_by_the_command_line() -> None:
     users = {
         module
         for module, source in modules("sweep").items()

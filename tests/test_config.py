@@ -97,7 +97,7 @@ def fault(*overrides: str) -> str:
         ("pruning=1", "pruning = 1: must be greater than or equal to 2"),
         (
             "pruning=2 training.eval_every=null",
-            "pruning = 2: needs a training.eval_every below training.steps=500, to judge trials by",
+            "pruning = 2: needs a training.eval_every below training.steps=500, to compare trials by",
         ),
         (
             "training.keep=best training.eval_every=null",
@@ -105,7 +105,7 @@ def fault(*overrides: str) -> str:
         ),
         (
             "pruning=2 training.eval_every=500",
-            "pruning = 2: needs a training.eval_every below training.steps=500, to judge trials by",
+            "pruning = 2: needs a training.eval_every below training.steps=500, to compare trials by",
         ),
         ("seed=-1", "seed = -1: must be greater than or equal to 0"),
         ("device=tpu", "device = 'tpu': must be 'auto', 'cpu' or 'cuda'"),

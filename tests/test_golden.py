@@ -201,7 +201,7 @@ def first_batches(domain: Domain, count: int) -> InOrder:
     return InOrder([next(drawn) for _ in range(count)])
 
 
-def test_t1_training_on_nines_alone_mends_nines_and_breaks_the_rest(t1: tuple[Mnist, MLP]) -> None:
+def test_t1_training_only_on_nines_improves_nines_and_harms_the_rest(t1: tuple[Mnist, MLP]) -> None:
     """The whole story. The tutorial's own counts are those of one machine: 6,000 updates amplify every rounding."""
     task, model = t1
     before, weights = wrong_counts(model, task.source.held_out), bits(model)

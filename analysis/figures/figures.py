@@ -1,4 +1,4 @@
-"""The figures of a report: which plots a question deserves, drawn and written as SVG, PDF and PNG."""
+"""The figures of a report: the plots that a question calls for, drawn and written as SVG, PDF and PNG."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FOREST = "forest_"
 """Begins the names of the figures of differences from a baseline."""
 WIDE = (6.4, 3.8)
 TRADED = {"pareto": TRAINABLE, "pareto_time": ALONE_STEP.name, "pareto_memory": ALONE_MEMORY.name}
-"""What may be paid for a better metric, by the name of its figure."""
+"""The costs that a better metric may have, by the name of their figure."""
 FORMATS = {"svg": ("Date", "Creator"), "pdf": ("CreationDate", "Creator", "Producer"), "png": ("Software",)}
 """The formats of a figure, with the metadata that would make two equal drawings differ."""
 
@@ -83,7 +83,7 @@ def _written(figure: Figure, style: str) -> bytes:
 def figures(
     question: Question, history: pd.DataFrame, comparisons: Mapping[str, Sequence[Comparison]]
 ) -> Iterator[Drawing]:
-    """Every figure that ``question`` deserves, each made when it is asked for; ``comparisons`` feed the forest plots."""
+    """Every figure that ``question`` calls for, each made when it is asked for; ``comparisons`` feed the forest plots."""
     observations = question.observe(question.shown)
     yield from _of_cells(question, observations)
     yield from _of_differences(question, comparisons)

@@ -46,7 +46,7 @@ SHORT_VERDICTS = {
 
 
 def curves(axis: Axes, by_level: Mapping[str, Curve], factor: str, metric: Column) -> Axes:
-    """``metric`` over steps, one curve a level of ``factor``: means over seeds with bands of their intervals.
+    """``metric`` over steps, one curve per level of ``factor``: means over seeds with bands of their intervals.
 
     Every seed is a faint line, where there are not too many.
     """
@@ -75,7 +75,7 @@ def curves(axis: Axes, by_level: Mapping[str, Curve], factor: str, metric: Colum
 
 
 def response(axis: Axes, observations: Observations) -> Axes:
-    """The metric against the first factor, one line a level of the second, with intervals and every seed.
+    """The metric against the first factor, one line per level of the second, with intervals and every seed.
 
     Levels that are numbers stand at their number. Full fine-tuning and the untouched base are horizontal lines where
     the first factor is the adapter's; against a learning rate full fine-tuning is a line like the others.
@@ -135,11 +135,11 @@ def heat_map(axis: Axes, observations: Observations) -> Axes:
 
 
 def forest(axis: Axes, comparisons: Sequence[Comparison], metric: Column, most: int = 25) -> Axes:
-    """Paired differences with their intervals and every seed, one row a cell; filled where significant after Holm.
+    """Paired differences with their intervals and every seed, one row per cell; filled where significant after Holm.
 
     ``n.d. (≥ x)`` is: not distinguishable, but a difference of x could have been seen.
     The ``most`` largest are shown; the interval itself is not corrected for the number of rows. The
-    untouched base is left out: it would set the scale, and no one doubts it.
+    untouched base is left out, because it would set the scale.
     """
     wanted = [item for item in comparisons if "none" not in item.cell] or comparisons
     shown = sorted(wanted, key=lambda item: -abs(item.difference.mean))[:most]
@@ -164,7 +164,7 @@ def forest(axis: Axes, comparisons: Sequence[Comparison], metric: Column, most: 
 
 
 def scatter(axis: Axes, across: Observations, up: Observations, front: bool = False) -> Axes:
-    """One metric against another, one point a cell with the intervals of both.
+    """One metric against another, one point per cell with the intervals of both.
 
     Cells of one level of the last factor share a colour and are joined in the order of the first factor.
     The untouched base is a line. ``front``: draw the Pareto front of low ``across`` and good ``up``, and name

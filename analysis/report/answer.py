@@ -30,7 +30,7 @@ class Answer:
     """Everything the report says about one question.
 
     ``prefix`` begins the names of its files. ``comparisons`` and ``listings`` are by factor, in one order; ``gaps`` are
-    the parts that the records cannot answer.
+    the parts for which the records do not suffice.
     """
 
     question: Question

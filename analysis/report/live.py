@@ -1,4 +1,4 @@
-"""What a page that watches a sweep is told: everything at first, then what is new, as plain JSON."""
+"""The events of a page that watches a sweep: everything at first, then what is new, as plain JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sweep.text import printable
 MOST_POINTS = 200
 """Points of a curve that a page gets when it opens; those that come later, it gets all."""
 MOST_POINTS_OF_ALL = 500_000
-"""Of all curves together; a page of more draws too slowly."""
+"""Points of all curves together; a page with more draws too slowly."""
 
 
 class Live:

@@ -62,7 +62,7 @@ def watched(names: Sequence[str]) -> str:
 
 
 def refusal(why: str) -> str:
-    """What stands in place of a verdict or a report that cannot be given yet."""
+    """The placeholder for a verdict or a report that cannot be given yet."""
     return f"<p>Nothing can be said yet: {escape(why)}</p>"
 
 

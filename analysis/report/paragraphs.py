@@ -61,7 +61,7 @@ def findings(question: Question, comparisons: Mapping[str, Sequence[Comparison]]
 
 
 def _best(question: Question, observations: Observations, cells: Sequence[Cell]) -> str:
-    """The best LoRA cell, valued on seeds that did not choose it."""
+    """The best LoRA cell, evaluated on seeds that did not choose it."""
     best = best_of(observations, cells)
     word = "lowest" if observations.metric.better == "lower" else "highest"
     text = (
@@ -72,7 +72,7 @@ def _best(question: Question, observations: Observations, cells: Sequence[Cell])
         return f"{text}."
     if len(best.chosen) > 1:
         text += (
-            ", chosen on each half of the seeds and valued on the other (the halves chose "
+            ", chosen on each half of the seeds and evaluated on the other (the halves chose "
             f"{'; '.join(_cell_text(question, cell) for cell in best.chosen)})"
         )
     elif not best.peeked:
@@ -151,11 +151,11 @@ def _ratio(question: Question, cell: Sequence[str]) -> str:
 
 def _distinct(compared: Sequence[Comparison], n: int) -> str:
     if n < ENOUGH_SEEDS:
-        return "; with so few seeds this ranks nothing."
+        return "; so few seeds give no ranking."
     if any(item.verdict == "refused" for item in compared):
         return "; cells that differ in more than was asked are not ranked."
     if any(item.verdict in QUALIFIED for item in compared):
-        return "; it is not better than every other LoRA cell without a condition."
+        return "; it is not unconditionally better than every other LoRA cell."
     if first(compared):
         return "; it is distinguishable from every other LoRA cell."
     return "; it is not distinguishable from every other LoRA cell."

@@ -77,7 +77,7 @@ def _verdict(answer: Answer, table: str) -> str:
 
 
 def preliminary(answers: Iterable[Answer]) -> str:
-    """What can be said while a sweep trains: findings, comparisons and what weakens them, without figures."""
+    """A preliminary answer while a sweep trains: findings, comparisons and what weakens them, without figures."""
     parts = []
     for answer in answers:
         shown = _shown(answer, answer.listings, set(answer.caveats), buttons=False)

@@ -42,9 +42,9 @@ from sweep.text import say
 HOST = "127.0.0.1"
 NAMES = [HOST, "localhost"]
 SHORTEST_PAUSE_S = 0.4
-"""Between two looks at a sweep; rows reach the disk twice a second."""
+"""Seconds between two looks at a sweep; rows reach the disk twice a second."""
 LARGEST_SHARE = 0.25
-"""Of the time that is spent in looking at a sweep, so that the sweep keeps the processor."""
+"""Largest share of time spent looking at a sweep, which keeps the processor free for training."""
 MOST_KEPT = 8
 """Rendered pages that are kept until a record changes."""
 HEADERS = {
@@ -117,7 +117,7 @@ class _House:
         return _page(live_pages.watched([folder.name for folder in self._asked(request)]))
 
     async def verdict(self, request: Request) -> Response:
-        """A part of a page: what can be said of the trials that are done."""
+        """A part of a page: the preliminary answer from the trials that are done."""
         return await self._rendered(request, "verdict", lambda sweep: preliminary(report.answer_all(sweep)))
 
     async def report(self, request: Request) -> Response:

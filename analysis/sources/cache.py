@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 VERSION = 4
 FEWEST_KEPT = 500
-"""Fewer files of scores are read as fast as a copy of them."""
+"""Fewer files of scores than this are read as fast as a copy."""
 
 
 def place() -> Path:

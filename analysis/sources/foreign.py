@@ -1,6 +1,6 @@
 """Results of other programs under our names: settings as ``config.…``, metrics as ``metric/…``, seeds as ``seed``.
 
-What a program has set is told from what it has measured: a setting takes the same value in several runs. Whatever has a
+Settings are told from measurements: a setting takes the same value in several runs. Whatever has a
 value of its own in nearly every run (a name, a date, a duration) is no setting, and ``Sweep.problems`` says so.
 """
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LOSSES = "loss"
-"""How the names of metrics end of which a low value is better unless said otherwise, as ``transformers`` has it."""
+"""Endings of the names of metrics that are better low unless said otherwise, as in ``transformers``."""
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Which of another program's names is what.
+    """The roles of another program's columns.
 
-    ``seed`` is the setting that tells replicates apart. ``factors`` are the settings that count (None: all that are
+    ``seed`` is the setting that distinguishes replicates. ``factors`` are the settings that count (None: all that are
     settings). ``metric`` is the one that decides, and ``lower_is_better`` says which way (None: lower for names
     that end in ``loss``, otherwise unknown). ``example`` names the rows of one trial, where a row is a score of one.
     """
@@ -57,7 +57,7 @@ class Roles:
 
 
 AS_FOUND = Roles()
-"""Nothing said: seeds are called ``seed``."""
+"""The defaults: seeds are called ``seed``."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _seeds(settings: pd.DataFrame, roles: Roles) -> pd.Series | None:
 
 
 def _identity(run: Run) -> str:
-    """What tells the run from one of the same name in another source."""
+    """What distinguishes the run from one of the same name in another source."""
     return hashlib.sha256(repr((run.name, dict(run.settings), dict(run.metrics))).encode()).hexdigest()[:16]
 
 

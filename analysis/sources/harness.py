@@ -1,6 +1,6 @@
 """Reads what lm-evaluation-harness leaves with ``--log_samples``: the scores of each example, ``samples_TASK_DATE.jsonl``.
 
-One trial is one model's folder, task and filter. Its settings are those that the names of the folders say.
+One trial is one model's folder, task and filter. Its settings come from the names of the folders.
 """
 
 from __future__ import annotations

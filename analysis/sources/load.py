@@ -1,6 +1,6 @@
 """Loads the trials of a sweep, wherever they are: chooses the reader of each source.
 
-Nothing is dropped in silence: unfinished trials, unreadable records and torn history lines are counted and
+Nothing is dropped silently: unfinished trials, unreadable records and torn history lines are counted and
 named in ``Sweep.missing`` and ``Sweep.problems``.
 """
 
@@ -26,7 +26,7 @@ WANDB_SCHEME = "wandb:"
 
 
 def load(source: str | Path | Sequence[str | Path], roles: Roles = AS_FOUND) -> Sweep:
-    """Read one source, or several into one sweep; ``roles`` says what is what in the results of another program.
+    """Read one source, or several into one sweep; ``roles`` describes the results of another program.
 
     Raises BadRequestError when a source does not exist or holds no trial at all.
     """

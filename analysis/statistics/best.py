@@ -1,4 +1,4 @@
-"""The best of many cells, chosen on one half of the seeds and valued on the other."""
+"""The best of many cells, chosen on one half of the seeds and evaluated on the other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from analysis.statistics.observations import Cell, Observations
 
 @dataclass(frozen=True)
 class Best:
-    """``cell`` has the best mean over all seeds; ``summary`` is the value of choosing, free of that choice.
+    """``cell`` has the best mean over all seeds; ``summary`` is its mean on seeds that did not choose it.
 
     ``chosen`` are the cells that the two halves chose. ``peeked``: too few seeds for two halves, so that the value
     is the cell's own mean, and optimistic.
@@ -28,7 +28,7 @@ class Best:
 
 
 def best_of(observations: Observations, cells: Sequence[Cell]) -> Best:
-    """Each half of the seeds (every second one) is valued at the cell that is best on the other half."""
+    """Each half of the seeds (every second one) gives its mean for the cell that is best on the other half."""
     table = pd.DataFrame({place: observations.cell(cell) for place, cell in enumerate(cells)})
     table = table.loc[ordered(table.index)] * observations.metric.sign
     overall = cells[int(np.nanargmin(table.mean().to_numpy()))]

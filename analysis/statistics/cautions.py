@@ -44,7 +44,7 @@ def _pairs(observations: Observations) -> list[tuple[Cell, Cell]]:
 
 
 def _what_differs(observations: Observations) -> list[Note]:
-    """Every setting and every part of the environment in which two cells differ unasked."""
+    """Every setting and every part of the environment in which two cells differ besides what was asked."""
     if not observations.settings:
         return []
     settings: dict[str, dict[str, str]] = {}

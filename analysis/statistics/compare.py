@@ -88,7 +88,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the corrected p is below 0.05 at enough seeds, and nothing takes from the verdict."""
+        """Whether the corrected p is below 0.05 at enough seeds, and nothing qualifies the verdict."""
         return self.verdict in ("better", "worse", "different")
 
 

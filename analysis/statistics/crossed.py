@@ -1,4 +1,4 @@
-"""A difference that should hold for other examples too: seeds and held-out examples as crossed random effects.
+"""Tests of a difference that should hold for other examples too: seeds and held-out examples as crossed random effects.
 
 Every trial is scored on the same examples, so a difference of two cells is a two-way layout d[s, e] of n seeds and m
 examples: d = δ + a_s + b_e + c_se. The t test over seeds takes b as fixed. With both as samples (Clark 1973; Westfall, Kenny

@@ -1,7 +1,7 @@
 """Cells whose validation metric was better at some earlier evaluation than at the end, by more than noise.
 
 The best of many noisy evaluations is always better than the last one. So the step is chosen as a learning rate is: each half
-of the seeds (every second one) is valued at the step that was best on the other half, and a cell is named where what it
+of the seeds (every second one) is evaluated at the step that was best on the other half, and a cell is named where what it
 loses from there to the end is above zero by a paired t test over seeds, Holm-corrected over the cells.
 """
 

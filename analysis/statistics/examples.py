@@ -1,4 +1,4 @@
-"""What the trials behind each cell and seed say of single held-out examples."""
+"""Scores of the trials behind each cell and seed on single held-out examples."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def by_unit(sums: np.ndarray, weight: np.ndarray, cluster: np.ndarray) -> np.nda
 
 
 def score(trials: pd.DataFrame, frame: pd.DataFrame, column: Column) -> tuple[pd.DataFrame, Scored | None, list[Note]]:
-    """``frame`` with the values that are compared, the scores behind them, and what must be said of these.
+    """``frame`` with the values that are compared, the scores behind them, and notes on these.
 
     ``frame`` has a row for each compared trial: its ``value`` and, as ``trial``, its place in ``trials``. Values are those
     of the records, unless the scores are of ``evaluate`` or of examples that not every trial has.
@@ -96,7 +96,7 @@ def _of_sheet(sheet: Sheet, column: Column) -> list[Note]:
 
 
 def said(scored: Scored | None, column: Column, generalise: Generalise, seeds: int) -> list[Note]:
-    """What verdicts on this metric generalise to; nothing of what is no metric of held-out examples."""
+    """A note on what verdicts on this metric generalise to; none for a metric without held-out examples."""
     if not _is_of_examples(column) or column.better is None:
         return []
     if scored is None:

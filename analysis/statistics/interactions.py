@@ -50,7 +50,7 @@ def dependences(observations: Observations, pairs: Sequence[tuple[Cell, Cell]]) 
 
     At each seed the difference at one level is compared with its mean over the other levels: a paired t test a
     level, Holm-corrected over all levels, factors and pairs. What is found must hold for new examples too, where these
-    are asked about: then the p of a contrast is the larger one of ``crossed.tested``.
+    are asked about: then the p of a contrast is the larger of ``crossed.tested``.
     """
     found: list[Dependence | None] = [None] * len(pairs)
     contrasts = [one for factor in observations.averaged for one in _contrasts(observations, factor, pairs)]
@@ -124,7 +124,7 @@ def _contrasts(observations: Observations, factor: str, pairs: Sequence[tuple[Ce
 
 
 def _apart(values: np.ndarray) -> np.ndarray:
-    """Each level's values (level, seed, …) minus the mean of the others; of two levels one, which says it all."""
+    """Each level's values (level, seed, …) minus the mean of the others; of two levels only one, since the other mirrors it."""
     apart: np.ndarray = (values - values.mean(axis=0)) * len(values) / (len(values) - 1)
     return apart[:1] if len(values) == 2 else apart
 

@@ -38,7 +38,7 @@ class Summary:
 
 
 def mean(values: np.ndarray) -> float:
-    """What stands for several finite values: their arithmetic mean."""
+    """The summary of several finite values: their arithmetic mean."""
     return float(values.mean())
 
 
@@ -84,7 +84,7 @@ class Paired:
     """Differences cell − baseline at equal seeds: mean, 95% t interval, two-sided paired t test.
 
     ``effect`` is the mean difference in standard deviations of the differences (Cohen's d_z). ``p`` and
-    ``effect`` are NaN where the differences do not vary, or where there are fewer than two. ``errors``: what is said must
+    ``effect`` are NaN where the differences do not vary, or where there are fewer than two. ``errors``: what is claimed must
     hold under each of these, so that ``p`` is the largest of theirs and the interval the widest; one that is over seeds
     alone unless the examples are a sample too (see ``analysis.statistics.crossed``).
     """

@@ -46,7 +46,7 @@ class Tuned:
 def criterion(trials: pd.DataFrame, column: Column, metrics: Mapping[str, Metric]) -> Column | None:
     """The metric by which a learning rate is chosen before ``column`` is reported.
 
-    None where the rate is no part of the question, or where no direction is known to be better.
+    None where the rate does not matter to the question, or where no direction is known to be better.
     """
     if column.tuned_on is None:
         return None
@@ -104,7 +104,7 @@ def choose(group: pd.DataFrame) -> Tuned:
 
     ``group`` has one row a trial: ``rate`` (number), ``seed``, ``value`` (to report), ``score`` (to minimise;
     +inf for a diverged trial, so that a rate which diverges in the other half is not chosen; NaN for a
-    trial that says nothing, which is ignored).
+    trial without a value, which is ignored).
     """
     seeds, row_of = np.unique(group["seed"].to_numpy(dtype=str), return_inverse=True)
     rates, column_of = np.unique(group["rate"].to_numpy(dtype=float), return_inverse=True)
@@ -129,12 +129,12 @@ def choose(group: pd.DataFrame) -> Tuned:
 
 
 def _best(scores: np.ndarray) -> int | None:
-    """The column of ``scores`` (seeds, rates) with the lowest mean; None where every rate has diverged or said nothing."""
+    """The column of ``scores`` (seeds, rates) with the lowest mean; None where every rate diverged or has no value."""
     means = [_mean_score(column) for column in scores.T]
     return int(np.argmin(means)) if np.isfinite(means).any() else None
 
 
 def _mean_score(scores: np.ndarray) -> float:
-    """The mean of the scores that say something; infinite where one diverged or none is left."""
+    """The mean of the scores that are not NaN; infinite where one diverged or none is left."""
     said = scores[~np.isnan(scores)]
     return mean(said) if len(said) and np.isfinite(said).all() else np.inf

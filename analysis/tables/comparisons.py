@@ -27,7 +27,7 @@ MARKS: Mapping[Verdict, str] = {
     "different": "different",
     "no variation": "equivalent",
 }
-"""The sign of a verdict; one that says nothing of the cells has none."""
+"""The sign of a verdict; one that draws no conclusion about the cells has none."""
 
 
 def comparison_listing(observations: Observations, baseline: Cell, comparisons: Sequence[Comparison]) -> Listing:

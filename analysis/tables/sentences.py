@@ -38,7 +38,7 @@ def _unequal_budgets(rates: Mapping[str, int]) -> str:
         f"{named(cells, 4)} {'was' if len(cells) == 1 else 'were'} tried at {tried} learning rate{'s' * (tried > 1)}"
         for tried, cells in sorted(by_number.items())
     ]
-    return f"the budgets of tuning are unequal: {'; '.join(parts)}. More rates favour a cell."
+    return f"tuning budgets are unequal: {'; '.join(parts)}. More rates favour a cell."
 
 
 def _also_differ(factors: Sequence[str], settings: Mapping[str, Mapping[str, str]]) -> str:
@@ -48,7 +48,7 @@ def _also_differ(factors: Sequence[str], settings: Mapping[str, Mapping[str, str
     differ = listed([f"{name} ({_levels(levels.values())})" for name, levels in settings.items()])
     return (
         f"{asked} {who} also differ in {differ}: no verdict between cells that differ in more than {asked}. For a fair "
-        f"question train them with the same {listed(list(settings))}, or keep to trials that "
+        f"comparison, train them with the same {listed(list(settings))}, or keep to trials that "
         "share them (--where FACTOR=LEVEL)."
     )
 
@@ -64,7 +64,7 @@ def _environments(settings: Mapping[str, Mapping[str, str]]) -> str:
         + ")"
         for name, levels in settings.items()
     ]
-    return f"cells were trained on different {listed(parts)}; what differs between them may come from there."
+    return f"cells were trained on different {listed(parts)}; this may explain differences between them."
 
 
 def _different_seeds(counts: Mapping[str, int], reference: str, shared: Sequence[tuple[str, int, float]]) -> str:
@@ -72,7 +72,7 @@ def _different_seeds(counts: Mapping[str, int], reference: str, shared: Sequence
     at = named(
         [f"{cell} − {reference} is {number(value, True)} at the {n} seeds of both" for cell, n, value in shared], 3
     )
-    return f"cells rest on different seeds ({rest}), so their means are not comparable as they stand: {at}."
+    return f"cells rest on different seeds ({rest}), so their means are not directly comparable: {at}."
 
 
 def _outlier(seeds: Sequence[tuple[str, str, float]]) -> str:
@@ -118,9 +118,9 @@ def _generalises(to: Generalise, seeds: int, examples: int, clusters: int | None
         case "both":
             what = f"new seeds and new examples ({seeds} seeds × {each})"
         case "seeds":
-            what = f"new seeds only ({seeds} seeds, on these very {each})"
+            what = f"new seeds only ({seeds} seeds, on the same {each})"
         case "examples":
-            what = f"new examples only ({each}, at these very {seeds} seeds)"
+            what = f"new examples only ({each}, for the same {seeds} seeds)"
     return f"Verdicts generalise to {what}; ± is over seeds, on these examples."
 
 
@@ -137,7 +137,7 @@ def _better_earlier(metric: str, cells: Sequence[tuple[str, int, int, float, int
 
 _SENTENCES: Mapping[Kind, Callable[..., str]] = {
     "references left out": lambda trials, kinds: (
-        f"{trials} trials of kind {', '.join(kinds)} are left out: no factor here separates them."
+        f"{trials} trials of kind {', '.join(kinds)} are left out: no factor here distinguishes them."
     ),
     "tuned": _tuned,
     "tuned on itself": lambda cells: (
@@ -155,7 +155,7 @@ _SENTENCES: Mapping[Kind, Callable[..., str]] = {
         f"{diverged} diverged and {failed} failed trials of {trials} have no value; the mean is over the rest."
     ),
     "pruned": lambda trials: (
-        f"{trials} trials were pruned early, against the others of their pack; they and their replicates have no value."
+        f"{trials} trials were pruned early, in comparison with others of their pack; they and their replicates have no value."
     ),
     "without a value": lambda trials, metric: f"{trials} finished trials have no {metric} and are left out.",
     "of packs": _of_packs,
@@ -164,7 +164,7 @@ _SENTENCES: Mapping[Kind, Callable[..., str]] = {
     ),
     "effects without a value": lambda trials, metric: f"{trials} trials without a value of {metric} are left out.",
     "unbalanced": lambda: (
-        "Trials were lost, so the effects overlap: shares are of the sum of all sums of squares, not of the variance."
+        "Trials were lost, so the effects overlap: shares are of the total of all sums of squares, not of the variance."
     ),
     "together": lambda moves: f"Cells differ in {together_text(moves)}: a verdict is about both.",
     "also differ": _also_differ,
@@ -178,7 +178,7 @@ _SENTENCES: Mapping[Kind, Callable[..., str]] = {
     "worse than the base": _worse_than_the_base,
     "generalises": _generalises,
     "seeds only": lambda metric: (
-        f"Verdicts generalise to new seeds only, on these very examples: the trials share no scores of single examples for {metric}."
+        f"Verdicts generalise to new seeds only, on the same examples: the trials share no scores of single examples for {metric}."
     ),
     "scores left out": lambda problems: f"scores of examples are left out: {named(problems, 3)}.",
     "shared examples": lambda examples: (
@@ -191,5 +191,5 @@ _SENTENCES: Mapping[Kind, Callable[..., str]] = {
         f"{evaluated} of {trials} compared trials have scores of `python -m sweep evaluate`; the records' own are used for all."
     ),
     "better earlier": _better_earlier,
-    "no block": lambda: "One seed: there is no block, and the residual is the interactions left out.",
+    "no block": lambda: "With one seed there is no block, and the residual consists of the interactions left out.",
 }

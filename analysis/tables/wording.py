@@ -66,7 +66,7 @@ def _verdict_words(item: Comparison, unit: str) -> str:
             return f"nothing can be concluded from {shared} shared seed" + ("s" if shared != 1 else "")
         case "no variation":
             same = item.difference.mean == 0
-            return "identical at every seed" if same else "the same difference at every seed: the seeds vary nothing"
+            return "identical at every seed" if same else "the same difference at every seed: seeds have no effect"
     text: str = item.verdict + (f", {_within(item, unit)}" if item.within is not None else "")
     return text + (f" at every level, but {dependence_text(item)}" if item.dependence is not None else "")
 
@@ -141,7 +141,7 @@ def tested_text(comparisons: Sequence[Comparison]) -> str:
             return "Paired t test over examples"
         case "both":
             return (
-                "p is the larger one of a paired t test over seeds and a test with seeds and examples as crossed random "
+                "p is the larger of a paired t test over seeds and a test with seeds and examples as crossed random "
                 "effects, the interval the wider"
             )
 
@@ -191,12 +191,12 @@ def marks_text(baseline: Sequence[str], comparisons: Sequence[Comparison]) -> st
     if any(item.significant for item in comparisons):
         return f"* differs from {base} ({how}, p < {ALPHA})."
     if any(item.verdict in QUALIFIED for item in tested):
-        return f"No cell differs from {base} without a condition ({how})."
+        return f"No cell differs unconditionally from {base} ({how})."
     return f"No cell is distinguishable from {base} ({how})."
 
 
 def qualified_texts(comparisons: Sequence[Comparison]) -> list[str]:
-    """What is said of cells that have no plain verdict although there is more to say than a mark can."""
+    """Notes on cells whose verdict needs more words than a mark."""
     texts = [
         f"{'/'.join(item.cell)} against {'/'.join(item.baseline)}: {sentence(item)}."
         for item in comparisons
@@ -208,12 +208,12 @@ def qualified_texts(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def ask_text(comparisons: Sequence[Comparison]) -> list[str]:
-    """Which table answers where a verdict depends on a factor that was averaged over."""
+    """Which table to ask for where a verdict depends on a factor that was averaged over."""
     factors = dict.fromkeys(
         item.dependence.factor for item in comparisons if item.dependence and item.verdict == "depends"
     )
     return [
-        f"An average over {describe(factor).label} is no verdict here: ask with --columns {factor}, or at one level with "
+        f"The average over {describe(factor).label} gives no verdict here: use --columns {factor}, or one level with "
         f"--where {factor}=LEVEL."
         for factor in factors
     ]

@@ -1,4 +1,4 @@
-"""What a base sees, and where it would move, on the data to adapt to: for the initialisations that look at data."""
+"""Input covariances and gradients of a base on the data to adapt to, for the initialisations that look at data."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -10,20 +10,20 @@ from torch.func import functional_call
 
 
 class Objective(Protocol):
-    """What is learnt from a batch; a task says it of its own."""
+    """What is learnt from a batch; each task defines its own."""
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of each row, (N,)."""
 
     def weights(self, targets: Tensor) -> Tensor:
-        """What each row counts in a mean, (N,)."""
+        """The weight of each row in a mean, (N,)."""
 
     def learnt(self, targets: Tensor) -> Tensor | None:
-        """Which positions (N, S) something is learnt at; None stands for all."""
+        """The positions (N, S) that are learnt; None means all."""
 
 
 class Calibration:
-    """Statistics of an untouched base, each taken once for all trials, when the first of them asks for it.
+    """Statistics of an untouched base, each computed once for all trials, when first needed.
 
     Args:
         model: the base; it is read, never changed.
@@ -51,7 +51,7 @@ class Calibration:
         learnt: Tensor | None = None
 
         def see(name: str, x: Tensor) -> None:
-            is_whole = learnt is not None and x.shape[:-1] == learnt.shape  # a head may see the learnt positions alone
+            is_whole = learnt is not None and x.shape[:-1] == learnt.shape  # a head may see only the learnt positions
             x = (x[learnt] if is_whole else x.flatten(0, -2)).detach().double()
             sums[name] = sums.get(name, 0) + x.sum(0)
             squares[name] = squares.get(name, 0) + x.T @ x

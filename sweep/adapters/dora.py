@@ -1,4 +1,4 @@
-"""DoRA: the direction of each output row is adapted by a LoRA, its length is trained by itself (Liu et al. 2024).
+"""DoRA: the direction of each output row is adapted by a LoRA, its length is trained separately (Liu et al. 2024).
 
 Shapes as in ``lora.py``.
 """
@@ -15,7 +15,7 @@ from sweep.adapters.lora import LoRALinear, TrialFactors
 class DoRALinear(LoRALinear):
     """y = m · V x / ‖V‖ + b, row by row, with V = W + s·B A − s·B₀ A₀ and m trained.
 
-    The gradient takes ‖V‖ for a constant (section 4.3 of the paper). Dropout acts in the order of PEFT: on the
+    The gradient treats ‖V‖ as a constant (section 4.3 of the paper). Dropout acts in the order of PEFT: on the
     LoRA path, and on what rescaling adds to the base's path, y = W x + b + (m/‖V‖ − 1)·W x' + m/‖V‖·s·B A x'.
 
     The arguments are those of ``LoRALinear``. For a trial that does not target the layer it is the base layer.
@@ -87,7 +87,7 @@ class DoRALinear(LoRALinear):
 
 
 def _products(first_T_R_I: Tensor, second_T_R_I: Tensor) -> Tensor:
-    """A Cᵀ of each trial; at rank 1 by a sum, because there a batched product of one trial has other last bits."""
+    """A Cᵀ of each trial; at rank 1 by a sum, because a batched product of one trial differs in its last bits."""
     if first_T_R_I.shape[1] == 1:
         return (first_T_R_I * second_T_R_I).sum(2, keepdim=True)
     return torch.bmm(first_T_R_I, second_T_R_I.mT)

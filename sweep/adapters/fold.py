@@ -29,7 +29,7 @@ class Folded:
         trials: how many there are.
         whole: the tensors that a trial trains in full, by name; such a trial is always alone.
         layers: the adapted layers by name.
-        saved: the modules of a single trial's own, by name, that ``adapter.save`` trains in full.
+        saved: a single trial's own modules, by name, that ``adapter.save`` trains in full.
         shared_prefix: where the rows of distinct inputs become those of the trials.
 
     """
@@ -74,7 +74,7 @@ class Folded:
         return sum(parameter.numel() for parameter in self.base.parameters())
 
     def added_params(self, trial: int) -> int:
-        """How many numbers a trial has besides the base's; a trained bias or weight is the base's own number."""
+        """How many numbers a trial has besides the base's; trained biases and weights count as the base's."""
         return sum(tensor.numel() for layer in self.layers.values() for tensor in layer.factors(trial).values())
 
     def starts_at_base(self) -> bool:
@@ -105,7 +105,7 @@ class Folded:
         for name, layer in self.layers.items():
             plain = linears[name]
             weight = plain.weight + layer.delta(trial)
-            plain.weight = nn.Parameter(weight, requires_grad=False)  # a new one, for an embedding may share it
+            plain.weight = nn.Parameter(weight, requires_grad=False)  # a new one: an embedding may share the old
             if (bias := layer.own_bias(trial)) is not None:
                 plain.bias.data.copy_(bias)
         return merged
@@ -222,7 +222,7 @@ def fold_lora(
 
 
 def _copy_sharing_tensors(base: Model) -> Model:
-    """A copy of the modules of ``base`` with its very tensors, frozen."""
+    """A copy of the modules of ``base`` that shares its tensors, frozen."""
     shared = [*base.parameters(), *base.buffers()]
     return copy.deepcopy(base, memo={id(tensor): tensor for tensor in shared}).requires_grad_(False)
 
@@ -275,7 +275,7 @@ def trains_bias(adapter: AdapterOptions, linear: nn.Linear, targeted: bool) -> b
 
 
 def trainable(folded: Folded, received: Mapping[str, bool]) -> list[int]:
-    """Trained numbers of each trial, counted over the tensors that really received a gradient."""
+    """Trained numbers of each trial, counted over the tensors that actually received a gradient."""
     whole = sum(parameter.numel() for name, parameter in folded.whole.items() if received[name])
     return [
         whole

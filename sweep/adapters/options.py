@@ -18,10 +18,10 @@ Bias = Literal["none", "all", "lora_only"]
 class AdapterOptions(Options):
     """What is trained: a LoRA (``kind: lora``), every weight (``full``), or nothing (``none``).
 
-    ``dora`` trains the length of each output row by itself (DoRA; Liu et al. 2024).
+    ``dora`` trains the length of each output row separately (DoRA; Liu et al. 2024).
     ``targets`` is a preset (``all_linear``, ``attention``, ``mlp``, ``qv``), a list of layer names, or a
     regular expression on the full layer name; ``layers`` keeps only those indices, and ``exclude`` (names or an
-    expression) leaves layers out. The modules named in ``save`` are trained in full beside the LoRA. ``rank_pattern``
+    expression) leaves layers out. The modules named in ``save`` are trained in full alongside the LoRA. ``rank_pattern``
     and ``alpha_pattern`` give layers a rank and alpha of their own: the first name or expression that matches the end
     of a layer's name, from a dot on, counts. The LoRA settings have no meaning for ``full`` and ``none`` and are
     dropped there, so a grid does not repeat those baselines.

@@ -34,7 +34,7 @@ def scale_of(adapter: AdapterOptions, layer: str) -> float:
 def bucket(rank: int) -> int:
     """The rank that ``rank`` is padded to: the next power of two.
 
-    Trials share a pack only within a bucket, so a trial is padded alike beside any neighbours.
+    Trials share a pack only within a bucket, so a trial's padding does not depend on its neighbours.
     """
     return 1 << (rank - 1).bit_length()
 

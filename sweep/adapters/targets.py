@@ -11,7 +11,7 @@ from sweep.adapters.rank import matches
 from sweep.errors import ConfigError
 
 MATCHING_S = 2
-"""Seconds of the processor that an expression has for the names of all layers: nested repetition can take years."""
+"""Processor seconds to match an expression with all layer names: nested repetition can take years."""
 
 Presets = Mapping[str, Sequence[str]]
 _KIND = {"targets": "this model's layers", "exclude": "the targeted layers", "save": "this model's modules"}
@@ -62,7 +62,7 @@ def select(adapter: AdapterOptions, layers: Sequence[str], presets: Presets) -> 
 
 
 def select_saved(adapter: AdapterOptions, modules: Sequence[str]) -> list[str]:
-    """Names of the modules that ``adapter`` trains in full; of nested ones the outermost.
+    """Names of the modules that ``adapter`` trains in full; where they are nested, the outermost.
 
     Args:
         adapter: a LoRA; ``adapter.save`` holds names or their last parts.

@@ -23,7 +23,7 @@ class TrainedLayer:
         lora_B: B (out, rank), trained or not.
         scaling: the factor s of B·A.
         weight: the untouched base's W (out, in).
-        change: what the trial adds to W, (out, in): s·BA, less what the initialisation took out of the base; of DoRA
+        change: what the trial adds to W, (out, in): s·BA, less what the initialisation took out of the base; for DoRA
             with its rescaling.
 
     """
@@ -64,7 +64,7 @@ class TrainedLayers(Mapping[str, TrainedLayer]):
 
 @dataclass(frozen=True)
 class LayerMetric:
-    """A metric of kind ``end``, and how it is measured of the trained layers of a trial with a LoRA.
+    """A metric of kind ``end``, and the function that measures it on the trained layers of a trial with a LoRA.
 
     ``tasks`` are the names of the tasks that it fits; None is every task.
     """
@@ -98,7 +98,7 @@ class LayerMetrics:
         return {plugin.name: plugin.identity for plugin in (*self.usable, *self.faults)}
 
     def measure(self, folded: Folded, trial: int) -> tuple[dict[str, float], tuple[str, ...]]:
-        """The figures of one trial, and a note for each metric that could not be taken; its neighbours see nothing."""
+        """The figures of one trial, and a note for each metric that failed; other trials are not affected."""
         figures: dict[str, float] = {}
         notes = list(dict.fromkeys(map(str, self.faults.values())))
         for plugin, one in self.usable.items():

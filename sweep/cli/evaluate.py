@@ -25,7 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, help="outputs/NAME")
     parser.add_argument(
-        "--examples", type=int, required=True, help="how many of each domain, or all where there are fewer"
+        "--examples",
+        type=int,
+        required=True,
+        help="how many of each domain (of a language model: windows or blocks), or all where there are fewer",
     )
     parser.add_argument(
         "--cache", default="outputs/.cache", help="where pre-trained bases and fetched data are (default: %(default)s)"
@@ -41,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _config_of(folder: Path, cache: str) -> Config:
-    """What Hydra has left of a trial, but with the user's own cache: nothing is written where the file says."""
+    """The configuration that Hydra saved of a trial, but with the user's own cache, whatever the file says."""
     path = folder / ".hydra" / "config.yaml"
     if path.is_symlink() or path.parent.is_symlink():
         raise ConfigError([f"{path} is a symbolic link, which is not followed"])

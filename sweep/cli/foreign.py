@@ -40,7 +40,7 @@ NUMBERS = {
 }
 """Settings of Hydra's launchers, sweepers and samplers that take a number and affect only the amount of work."""
 SWEPT = re.compile(r"(?!(?:hydra|tracker|cache)\b)[a-z_]\w*(?:[./]\w+)*")
-"""Keys that a file's sweep may go over: the trial's own, except where it uploads and where its cache is."""
+"""Keys that a file may sweep over: the trial's own, except where it uploads and where its cache is."""
 FILES = ("task.source_text", "task.target_text", "task.data", "task.model", "adapter.peft")
 """Keys that may name a file or a folder to read."""
 OUTSIDE = re.compile(r"(?:^|[^\w.-])/|\.\.|\$\{")
@@ -53,7 +53,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def read_config(path: Path) -> str:
     """The text of a YAML file of bounded size and depth that holds only plain nested values.
 
-    An alias can stand for its own parent, or, nine times nine times nine, for more values than memory holds.
+    An alias can refer to its own parent, or expand to more values than memory holds.
     Raises ConfigError with the file and the reason.
     """
     try:

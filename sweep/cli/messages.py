@@ -21,7 +21,7 @@ LONGEST = 1000
 
 
 def readable(error: BaseException) -> str:
-    """The user's own mistake where there is one below, else what Hydra says: a line for each fault, without internals."""
+    """The user's mistake if it is among the causes, otherwise Hydra's message: a line for each fault, without internals."""
     causes = list(_causes(error))
     config_errors = [cause for cause in causes if isinstance(cause, ConfigError)]
     lines = config_errors[0].faults if config_errors else [_said(error, causes)]
@@ -57,7 +57,7 @@ def _said(error: BaseException, causes: Sequence[BaseException]) -> str:
 
 def _of_value(error: BaseException, causes: Sequence[BaseException]) -> str:
     if isinstance(error, InterpolationResolutionError) and not isinstance(causes[-1], OmegaConfBaseException):
-        return f"{type(causes[-1]).__name__}: {causes[-1]}"  # not the key for whose sake it was asked
+        return f"{type(causes[-1]).__name__}: {causes[-1]}"  # the missing key, not the one that refers to it
     values = [cause for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key]
     if values:
         key, missing = values[-1].full_key, isinstance(values[-1], MissingMandatoryValue)

@@ -70,7 +70,7 @@ def _run(trusted: Sequence[Path]) -> None:
     except BrokenPipeError:  # of the standard output, which run_command looks after
         raise
     except KeyboardInterrupt:
-        print("lora-sweep: interrupted; the same command goes on with what is not finished", file=sys.stderr)
+        print("lora-sweep: interrupted; the same command continues with what is not finished", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         application.clean_up()

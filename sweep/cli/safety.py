@@ -181,7 +181,7 @@ def _check_size(config: DictConfig) -> None:
     if largest := max((key for key in sizes if sizes[key] > LARGEST_RESOLVED), key=len, default=None):
         raise ConfigError(
             [
-                f"{'.'.join(largest)}: its references to other keys stand for {sizes[largest]:,} "
+                f"{'.'.join(largest)}: its references to other keys expand to {sizes[largest]:,} "
                 f"characters; at most {LARGEST_RESOLVED:,} are read"
             ]
         )

@@ -1,4 +1,4 @@
-"""``python -m sweep sync outputs/NAME``: upload to W&B what a sweep has left on disk."""
+"""``python -m sweep sync outputs/NAME``: upload a sweep's W&B runs from disk."""
 
 import argparse
 import sys

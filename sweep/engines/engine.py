@@ -16,7 +16,7 @@ class Engine(Protocol):
     """Places packs, runs them again when their node is lost, and gives their records back."""
 
     start_s: float
-    """Seconds that a pack takes to start: shorter work is not worth a place of its own."""
+    """Seconds that a pack takes to start: shorter work is not worth a pack of its own."""
     least_work_s: float
     """Seconds of work below which packs run one after another."""
     assumed_places: int
@@ -24,10 +24,10 @@ class Engine(Protocol):
     is_here: bool
     """Whether packs train on this machine, so that a speed measured here is theirs."""
     room: float | None
-    """Bytes that the trials of one pack may fill; None shares this machine's memory among the packs at once."""
+    """Bytes that the trials of one pack may use; None shares this machine's memory among the packs at once."""
 
     def connect(self) -> None:
-        """Reach what packs run on. Raises ConfigError where that does not answer."""
+        """Connect to where packs run. Raises ConfigError if it does not answer."""
 
     def places(self, trials: Sequence[ResolvedTrial]) -> int:
         """How many packs of ``trials`` run at once if the user does not say."""

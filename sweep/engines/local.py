@@ -1,4 +1,4 @@
-"""Spread packs over the cores of one machine: one process and one thread for each pack at a time."""
+"""Spread packs over the cores of one machine: a process for each pack at a time, and its share of the threads."""
 
 import logging
 import multiprocessing
@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from sweep.engines.options import LaunchOptions
 from sweep.hardware import cores, device_of
@@ -58,7 +60,7 @@ class LocalEngine:
         """Do nothing: this machine needs no connection."""
 
     def places(self, trials: Sequence[ResolvedTrial]) -> int:
-        """One a core, but one on a GPU."""
+        """One per core; a single one on a GPU."""
         return 1 if device_of(trials[0].config.device).type == "cuda" else cores()
 
     def max_pack(self, trials: Sequence[ResolvedTrial]) -> int:
@@ -72,15 +74,18 @@ class LocalEngine:
         self, packs: Sequence[Pack], store: Store, mode: "Mode | None", workers: int, on_steps: OnStep
     ) -> Generator[list[Record], None, None]:
         """Train every pack and yield its records as it ends; the arguments are those of ``Engine.run``."""
+        available = max(1, torch.get_num_threads() // workers)
         if workers == 1:
             mirror = wandb_sweep(packs[0].trials[0], store, mode) if packs else None
             for pack in packs:
-                yield train_pack(pack.trials, store, mirror, on_steps)
+                yield train_pack(pack.trials, store, mirror, on_steps, available)
             return
         progress = Progress(len(packs), on_steps)
         suspects: list[int] = []
         with _pool(workers, progress) as pool:
-            waiting = {pool.submit(_train, pack, store, mode, number): number for number, pack in enumerate(packs)}
+            waiting = {
+                pool.submit(_train, pack, store, mode, number, available): number for number, pack in enumerate(packs)
+            }
             while waiting:
                 done, _ = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
                 progress.show()
@@ -91,16 +96,16 @@ class LocalEngine:
                     except BrokenProcessPool:
                         suspects.append(number)
         for number in suspects:
-            yield from _one_by_one(packs[number], store, mode, progress, number)
+            yield from _one_by_one(packs[number], store, mode, progress, number, available)
 
 
 def _one_by_one(
-    pack: Pack, store: Store, mode: "Mode | None", progress: "Progress", number: int
+    pack: Pack, store: Store, mode: "Mode | None", progress: "Progress", number: int, available: int
 ) -> Generator[list[Record], None, None]:
     """Train a pack whose process may have been killed in a process of its own; halve it if it is killed again."""
     with _pool(1, progress) as pool:
         try:
-            yield pool.submit(_train, pack, store, mode, number).result()
+            yield pool.submit(_train, pack, store, mode, number, available).result()
             return
         except BrokenProcessPool:
             pass
@@ -108,14 +113,14 @@ def _one_by_one(
             progress.show()
     if len(pack.trials) > 1:
         for half in pack.halves():
-            yield from _one_by_one(half, store, mode, progress, number)
+            yield from _one_by_one(half, store, mode, progress, number, available)
         return
     killed = WorkerKilledError("the process was killed from outside; did the machine run out of memory?")
     yield record_failure(pack.trials, store, killed)
 
 
 class Progress:
-    """Steps of trials that workers have done: one counter a pack, written by the process that trains it.
+    """Trial-steps that workers have done: one counter per pack, written by the process that trains it.
 
     Plain shared memory: a queue's lock would be lost with a worker that is killed while it holds it.
     """
@@ -154,7 +159,7 @@ def _end(processes: Sequence[BaseProcess]) -> None:
 
 
 class _Worker:
-    """The state of a worker process: the counters of steps, one a pack, and whether a pack trains in it now."""
+    """The state of a worker process: the counters of steps, one per pack, and whether a pack trains in it now."""
 
     counters: Any = None
     is_training = False
@@ -176,21 +181,21 @@ def _exit_worker(*_: object) -> None:
 
 
 def _end_with_parent() -> None:
-    """Leave no orphan behind: a killed parent can neither give work nor take results."""
+    """End with the parent: a killed one can neither give work nor take results."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)
 
 
-def _train(pack: Pack, store: Store, mode: "Mode | None", number: int) -> list[Record]:
+def _train(pack: Pack, store: Store, mode: "Mode | None", number: int, available: int) -> list[Record]:
     def count(steps: int) -> None:
         _Worker.counters[number] += steps
 
     try:
         _Worker.is_training = True
         try:
-            return train_pack(pack.trials, store, wandb_sweep(pack.trials[0], store, mode), count)
+            return train_pack(pack.trials, store, wandb_sweep(pack.trials[0], store, mode), count, available)
         finally:
             _Worker.is_training = False
     except KeyboardInterrupt:

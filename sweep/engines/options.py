@@ -24,7 +24,7 @@ class LaunchOptions:
     ``dry_run`` plans and trains nothing. At most ``max_pack`` trials train together, and ``workers`` packs at once (None
     lets the work and the engine decide). More than ``max_failures`` failed trials end the launch; ``retry_failed``
     trains again what failed in an earlier one. ``speed`` is ``alone`` to measure, before they train, how fast each kind
-    of trial is alone (where a tenth of the training is time enough), or ``off``. ``engine`` is where packs run:
+    of trial is alone (within a tenth of the training time), or ``off``. ``engine`` is where packs run:
     ``local``, ``ray`` (a cluster at ``address``) or ``slurm``. On a cluster a pack gets ``cpus``, ``gpus``,
     ``memory_gb`` and, on SLURM, ``minutes`` (None: what the plan estimates) and sbatch's own options in ``slurm``, such
     as ``partition``.

@@ -33,10 +33,10 @@ def parcel_of(pack: Sequence[ResolvedTrial], store: Store, mode: "Mode | None") 
 
 
 def train_parcel(parcel: Parcel) -> list[dict[str, Any]]:
-    """Train a parcel here; returns its records as plain values, but for trials that another process trains now.
+    """Train a parcel here; returns its records as plain values, except those of trials that another process trains.
 
     Raises:
-        RuntimeError: with the data or the code that are here, it would be other trials; a plug-in is not installed.
+        RuntimeError: the data or the code here would make other trials; a plug-in is not installed.
         UnwritableError: the sweep's folder takes no more.
 
     """
@@ -59,7 +59,7 @@ def plugins_of(trial: ResolvedTrial) -> list[Plugin]:
 
 
 def require_plugins(needed: Sequence[str]) -> None:
-    """Raise RuntimeError for the first of the plug-ins ``needed`` that is not here as it is at the launch."""
+    """Raise RuntimeError for the first of the plug-ins ``needed`` that is not installed here as at the launch."""
     here = {plugin.identity: plugin for plugin in installed()}
     for identity in needed:
         package, version, _ = identity.split(" ")

@@ -85,7 +85,7 @@ class RayEngine(ClusterEngine):
                         records, files = ray.get(task)
                     except RayError as error:
                         crashed = not isinstance(error, RayTaskError | TaskCancelledError)
-                        if crashed and len(pack.trials) > 1:  # only one of its trials may be to blame
+                        if crashed and len(pack.trials) > 1:  # a single one of its trials may be the cause
                             waiting = [*pack.halves(), *waiting]
                             continue
                         yield record_claimed_failure(pack.trials, store, error)
@@ -169,7 +169,7 @@ def _files(sweep: Path) -> Iterator[Path]:
 
 
 def _unpack(files: Files, records: Sequence[Record], store: Store, mirrored: bool) -> None:
-    """Put what a node gave back into the sweep's folder: the records last, each when its trial's files are there."""
+    """Put what a node gave back into the sweep's folder: the records last, each once its trial's files are there."""
     if mirrored:
         from sweep.trackers.wandb import set_aside
 

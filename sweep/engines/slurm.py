@@ -33,7 +33,7 @@ FIRST_POLL_S, LAST_POLL_S, SLOWER = 0.5, 15.0, 1.2
 LAG_S = 10.0
 """How much later than the end of a job its files may be seen through a network file system."""
 FINAL = ("CANCELLED", "TIMEOUT", "DEADLINE")
-"""Final states that were asked for, or that half a pack would reach as well."""
+"""Final states that were requested, or that half a pack would reach as well."""
 
 
 class JobLostError(RuntimeError):
@@ -85,7 +85,9 @@ class SlurmEngine(ClusterEngine):
                     try:
                         records = _result(job)
                     except JobLostError as error:
-                        if error.state not in FINAL and len(pack.trials) > 1:  # only one of its trials may be to blame
+                        if (
+                            error.state not in FINAL and len(pack.trials) > 1
+                        ):  # a single one of its trials may be the cause
                             waiting |= self._submit(pack.halves(), store, mode, workers)
                             continue
                         records = record_failure(pack.trials, store, error)
@@ -103,7 +105,7 @@ class SlurmEngine(ClusterEngine):
     def _submit(
         self, packs: Sequence[Pack], store: Store, mode: "Mode | None", workers: int
     ) -> dict[str, tuple[Any, Pack]]:
-        """Submit the packs, those that ask for the same in one array; returns the jobs by their ids."""
+        """Submit the packs, those with equal requests in one array; returns the jobs by their ids."""
         alike: dict[tuple[int, int], list[Pack]] = defaultdict(list)
         for pack in packs:
             alike[self._minutes(pack), _rounded(self.requested_gb(pack))].append(pack)

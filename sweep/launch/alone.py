@@ -20,6 +20,7 @@ from sweep.launch.bench import Bench
 from sweep.launch.cost import untrained
 from sweep.launch.packing import OWN_SETTINGS
 from sweep.launch.plan import Plan
+from sweep.launch.warm_up import wait_until_warm
 from sweep.metrics import ALONE
 from sweep.models.model import Model
 from sweep.packs.pack import Pack
@@ -75,9 +76,9 @@ def kind_of(trial: ResolvedTrial) -> Kind:
 
 
 def with_speeds(packs: Sequence[Pack], plan: Plan) -> list[Pack]:
-    """The same packs, whose trials know their speed alone where there was time to measure it; the log says where not.
+    """The same packs with each trial's speed alone where there was time to measure it; the log says where there was not.
 
-    What a record of the sweep says of a kind at a seed, measured on this machine, is not measured again.
+    What a record of the sweep has for a kind at a seed, measured on this machine, is not measured again.
     """
     trials = [trial for pack in packs if pack.steps for trial in pack.trials]
     if not trials:
@@ -102,7 +103,7 @@ def timed_rounds(
     end: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[int, dict[K, list[float]]]:
-    """Time updates of the kinds of each round in turn, one after an update that is not timed, while the time lasts.
+    """Time updates of the kinds of each round in turn, one after an update that is not timed, until the time is up.
 
     Args:
         rounds: the kinds at each seed.
@@ -111,7 +112,7 @@ def timed_rounds(
         clock: gives the time in seconds.
 
     Returns:
-        Seconds of the updates of each kind at each seed whose round could end in time; nothing of a kind with fewer
+        Seconds of the updates of each kind at each seed whose round ended in time; nothing for a kind with fewer
         than ``LEAST_UPDATES`` in all.
 
     """
@@ -150,6 +151,8 @@ def _knowing(trial: ResolvedTrial, known: Mapping[str, Perf]) -> ResolvedTrial:
 
 def _measured(rounds: Mapping[int, Mapping[Kind, ResolvedTrial]], packs: Sequence[Pack], workers: int) -> Speeds:
     """The figures of each kind at each seed, as far as there is time."""
+    if workers > 1:
+        wait_until_warm()  # they import on the other cores, which slows this one down
     began = time.perf_counter()
     first = {kind: trial for kinds in rounds.values() for kind, trial in kinds.items()}
     updates = sum(pack.steps * len(pack.trials) for pack in packs) / workers
@@ -159,8 +162,8 @@ def _measured(rounds: Mapping[int, Mapping[Kind, ResolvedTrial]], packs: Sequenc
     done = timed_rounds({seed: kinds for seed, kinds in usable.items() if kinds}, benches, began + SHARE * planned_s)
     measured = sum(map(bool, done.values()))
     if measured < len(rounds):
-        where = f"at {measured} of {len(rounds)} seeds" if measured else "not at all"
-        log.info("the speed of trials alone is measured %s: a tenth of the planned training allows no more", where)
+        how = f"measured at only {measured} of {len(rounds)} seeds" if measured else "not measured"
+        log.info("the speed of trials alone is %s: a tenth of the planned training allows no more", how)
     return {
         (kind, seed): benches[kind].perf(times, _all_times(done, kind))
         for seed, own in done.items()

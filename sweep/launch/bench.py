@@ -25,7 +25,7 @@ from sweep.resolve import ResolvedTrial
 ATEN = torch.ops.aten
 PRODUCTS = {product: flop_registry[product] for product in (ATEN.mm, ATEN.addmm, ATEN.bmm, ATEN.baddbmm)}
 PRODUCTS |= {ATEN.addmm_: PRODUCTS[ATEN.addmm], ATEN.baddbmm_: PRODUCTS[ATEN.baddbmm]}
-"""Matrix products, those in place too, with PyTorch's formulas for their FLOPs; fused attention is none of them."""
+"""Matrix products, those in place too, with PyTorch's formulas for their FLOPs; fused attention is not among them."""
 
 
 class Bench:
@@ -75,7 +75,7 @@ class Bench:
         return found | ({"alone_tokens_per_second": rows * positions / step_s} if positions > 1 else {})
 
     def _frozen_bytes(self) -> int:
-        """Bytes of what the trial holds besides the base and what it trains, whose tensors training makes anew."""
+        """Bytes of what the trial holds besides the base and its trained tensors, which training allocates anew."""
         elsewhere = _sizes(self._folded.base).keys() | {
             parameter.untyped_storage().data_ptr() for parameter in self._folded.parameters.values()
         }

@@ -15,7 +15,7 @@ from sweep.hardware import device_of, threads
 from sweep.models.model import Model
 from sweep.resolve import ResolvedTrial, meta_model
 from sweep.scores import TYPES
-from sweep.tasks.task import Task
+from sweep.tasks.task import Task, division_of
 from sweep.training.loop import Callbacks, train
 
 PROBE_STEPS = 3
@@ -99,7 +99,7 @@ def _saved_numbers(trial: ResolvedTrial, model: nn.Module) -> int:
 def scores_bytes(trial: ResolvedTrial) -> int:
     """Bytes on disk of what a finished trial scored on the test examples, at most."""
     task = trial.task.build(trial.cache_folder)
-    examples = len(task.target.held_out.targets) + len(task.source.held_out.targets)
+    examples = sum(len(division_of(domain).cluster) for domain in (task.target, task.source))
     means = sum(metric.kind == "mean" for metric in task.metrics)
     return examples * (EXAMPLE_BYTES + means * SUM_BYTES)
 

@@ -62,7 +62,7 @@ def run(trials: Sequence[ResolvedTrial], store: Store, options: LaunchOptions) -
 
 def _report(plan: Plan, trials: Sequence[ResolvedTrial], store: Store) -> None:
     others = store.count_other_trials(trials)
-    log.info(summary(plan, trials) + (f" ({others} more in this folder are of other settings)" if others else ""))
+    log.info(summary(plan, trials) + (f" ({others} more in this folder have other settings)" if others else ""))
     for line in skipped(plan):
         log.info(line)
     for fault in plan.unmeasured:
@@ -95,8 +95,8 @@ def _execute(plan: Plan, store: Store, options: LaunchOptions) -> dict[str, Reco
             bar.say(f"{len(records)} done" + (f", {len(errors)} of them failed" if errors else ""))
             if options.max_failures is not None and len(errors) > options.max_failures:
                 raise TooManyFailuresError(
-                    f"stopped, for {len(errors)} trials failed and max_failures={options.max_failures}; "
-                    f"the last one said: {errors[-1]}"
+                    f"stopped: {len(errors)} trials failed, and max_failures={options.max_failures}; "
+                    f"the last error was: {errors[-1]}"
                 )
     return records
 

@@ -1,4 +1,4 @@
-"""Which trials train together, by what they share, what fits into memory, and what pays."""
+"""Which trials train together, by what they share, what fits into memory, and what is faster."""
 
 import heapq
 import math
@@ -24,7 +24,7 @@ LONG_UPDATE_S = 0.5
 LATEST_END = 1.1
 """The last worker may end this much later than if all ended together, before packs are made smaller."""
 SHARE_OF_MEMORY = 0.5
-"""The part of the free memory that all packs together may fill."""
+"""The part of the free memory that all packs together may use."""
 
 
 def into_packs(
@@ -38,7 +38,7 @@ def into_packs(
     """Group the trials into packs, the longest first.
 
     A pack grows by measurement: a few updates of 1, 4, 16, … trials, until a bigger pack no longer pays, memory
-    for ``workers`` packs at once would run out, or ``max_pack`` is reached. Then the longest are made smaller,
+    for ``workers`` packs at once runs out, or ``max_pack`` is reached. Then the longest are made smaller,
     until all workers end at about the same time.
 
     Args:
@@ -130,8 +130,8 @@ def _key(trial: ResolvedTrial) -> Hashable:
 class _Sizing:
     """Finds how many trials a pack may have.
 
-    For groups that differ in nothing but their rank, the search begins with the size that paid at the last one, and
-    goes no further where a larger one did not pay there.
+    For groups that differ in nothing but their rank, the search begins with the best size of the last one, and
+    stops there if a larger one was not faster.
     """
 
     def __init__(self, max_pack: int, workers: int, room: float | None, on_fault: Callable[[str], None]):

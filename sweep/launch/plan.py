@@ -135,7 +135,7 @@ def describe(plan: Plan, trials: Sequence[ResolvedTrial]) -> str:
     lines += [f"  {count:3d} × {words}" for words, count in packs.items()]
     if plan.packs:
         total = f"about {plan.seconds:.0f} s" if math.isfinite(plan.seconds) else "an unmeasured time"
-        lines.append(f"{len(plan.packs)} packs, {plan.workers} at once: {total} of training, evaluation aside")
+        lines.append(f"{len(plan.packs)} packs, {plan.workers} at once: {total} of training, without evaluations")
         lines.append(f"scores of each test example: {sum(map(scores_bytes, plan.trials)) / 1e6:,.1f} MB at most")
     lines += [f"  not measured: {fault}" for fault in plan.unmeasured]
     return "\n".join([*lines, *skipped(plan, most=None)])

@@ -1,12 +1,12 @@
-"""Make ready what worker processes are forked from, before it is known what they will train."""
+"""Prepare the process that workers are forked from, before their trials are known."""
 
 import multiprocessing
 from multiprocessing import forkserver
 
 WORTH_IT = 8
-"""Trials above which that is begun early."""
+"""Number of trials above which this begins early."""
 IMPORTED_BY_A_RUN = ["wandb.sdk.launch.inputs.internal"]
-"""What wandb imports when its first run opens, half a second of it; a name that it drops is passed over."""
+"""What wandb imports when its first run opens, half a second of it; names that it no longer has are skipped."""
 
 
 def warm_up(mirrored: bool) -> None:
@@ -17,3 +17,10 @@ def warm_up(mirrored: bool) -> None:
     modules = ["sweep.packs.train_pack", *(["sweep.trackers.wandb", *IMPORTED_BY_A_RUN] if mirrored else [])]
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
     forkserver.ensure_running()
+
+
+def wait_until_warm() -> None:
+    """Wait for what ``warm_up`` began: a process forked from there starts after it."""
+    process = multiprocessing.get_context("forkserver").Process()
+    process.start()
+    process.join()

@@ -110,7 +110,7 @@ def _convert(file: Path, folder: Path, sha256: str) -> None:
         with readable(file.name):
             model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
             tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
-        del model.config.quantization_config  # save_pretrained refuses a model that it takes for a quantised one
+        del model.config.quantization_config  # save_pretrained refuses a model that it believes quantised
         plain = type(model)(model.config)
         plain.load_state_dict(model.state_dict())
         plain.save_pretrained(temporary)

@@ -1,4 +1,4 @@
-"""Hugging Face causal language models, unmodified but for four things: names for groups of their layers, several rows
+"""Hugging Face causal language models, unmodified except in four ways: names for groups of their layers, several rows
 in one block as an input, logits as the one output, and plain linear layers in the place of GPT-2's transposed ones.
 """  # noqa: D205
 
@@ -48,7 +48,7 @@ def configuration(folder: Path) -> tuple[Any, tuple[str, ...]]:
     if getattr(config, "quantization_config", None):
         raise ConfigError([f"task.model = {name_of(folder)!r}: is quantised; give the model in full precision"])
     if config.get_text_config() is not config:
-        raise ConfigError([f"task.model = {name_of(folder)!r}: reads more than text; give a model of text alone"])
+        raise ConfigError([f"task.model = {name_of(folder)!r}: reads more than text; give a text-only model"])
     config.use_cache = False
     return config, without_dropout(config)
 
@@ -119,7 +119,7 @@ def tokenizer_of(folder: Path) -> Any:
 
 
 def end_tokens(folder: Path) -> frozenset[int]:
-    """The tokens after which the model has said all: those of its configuration and its tokenizer's."""
+    """The tokens that end an answer: those of the model's configuration and its tokenizer's."""
     config, _ = configuration(folder)
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     return frozenset({*ends, tokenizer_of(folder).eos_token_id} - {None})

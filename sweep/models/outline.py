@@ -1,4 +1,4 @@
-"""What a plan asks of a Hugging Face model, kept in the cache: importing transformers takes longer than all the rest."""
+"""What planning needs of a Hugging Face model, cached: importing transformers takes longer than everything else."""
 
 import hashlib
 import json

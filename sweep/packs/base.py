@@ -18,7 +18,7 @@ from sweep.adapters.calibration import Calibration
 from sweep.adapters.fold import fold_full, fold_none, linear_layers
 from sweep.adapters.inits import BaseWeight
 from sweep.files import replace_file
-from sweep.hardware import threads
+from sweep.hardware import threads, useful_threads
 from sweep.metrics import of_base, of_source, of_test
 from sweep.models.model import Model
 from sweep.registry import TASKS
@@ -62,12 +62,17 @@ class Base:
     figures: dict[str, float]
 
 
-def load_base(options: TaskOptions, data: str, task: Task, cache_folder: Path, device: torch.device) -> Base:
-    """The base of a task, and how good it is. The arguments are those of ``pretrained``."""
+def load_base(
+    options: TaskOptions, data: str, task: Task, cache_folder: Path, device: torch.device, available: int = 1
+) -> Base:
+    """The base of a task, and how good it is.
+
+    The arguments are those of ``pretrained``; a large base is evaluated on ``available`` threads.
+    """
     model = pretrained(options, data, task, cache_folder, device).to(device).eval().requires_grad_(False)
     weights = base_weights(model, task)
     alone = fold_none(model, trials=1)
-    with threads(1):  # several stall on small products when other processes compete with them
+    with threads(useful_threads(model, available)):  # several stall on small products beside other processes
         tested = measure_test(alone, task)
         [metrics] = evaluate_both(alone, task) if has_validation(task) else figures_of_both(task, *tested)
     [test_metrics] = figures_of_test(task, tested)

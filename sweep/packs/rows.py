@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FLUSH_EVERY_S = 0.5
 MIRRORED_ROWS = 25
-"""Training losses that W&B gets of a trial, besides every evaluation; the local history has all of them."""
+"""Training losses per trial that are sent to W&B, besides every evaluation; the local history has all of them."""
 
 
 def tracking_mode(trial: ResolvedTrial) -> "Mode | None":
@@ -87,7 +87,7 @@ class PackRows:
             self._mirrors[position].log_samples(samples)
 
     def flush(self) -> None:
-        """Write waiting rows to disk, if the last time was long enough ago."""
+        """Write waiting rows to disk, if the last write was long enough ago."""
         if time.monotonic() - self._flushed > FLUSH_EVERY_S:
             with writing(self._folder):
                 for tracker in self._local:

@@ -1,4 +1,4 @@
-"""Train one pack: attach its trials to the base, train them, and record what became of each."""
+"""Train one pack: attach its trials to the base, train them, and record the outcome of each."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -163,7 +163,7 @@ def _outcome(
 
 
 def _pruning(trials: Sequence[ResolvedTrial], base: Base) -> Pruning | None:
-    """How the pack is pruned, if it is to be."""
+    """How the pack is pruned, if at all."""
     factor, first = trials[0].config.pruning, trials[0].training.eval_every
     if factor is None or len(trials) == 1:
         return None

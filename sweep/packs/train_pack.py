@@ -12,7 +12,7 @@ import torch
 from sweep.adapters.peft import export
 from sweep.adapters.peft.placement import placement_note
 from sweep.guard import blaming
-from sweep.hardware import device_of, threads
+from sweep.hardware import device_of, threads, useful_threads
 from sweep.packs.base import Base, load_base, pretrained
 from sweep.packs.rows import PackRows
 from sweep.packs.run_pack import run_pack
@@ -23,7 +23,7 @@ from sweep.store.environment import environment
 from sweep.store.skip import decide
 from sweep.store.store import Store, UnwritableError
 from sweep.tasks.task import Task
-from sweep.text import failure
+from sweep.text import failure, named
 
 if TYPE_CHECKING:
     from sweep.trackers.wandb import WandbSweep
@@ -45,41 +45,41 @@ def pretrain(trial: ResolvedTrial, on_step: OnStep) -> None:
         pretrained(trial.task, trial.data, task, trial.cache_folder, device_of(trial.config.device), on_step)
 
 
-def base_of(trial: ResolvedTrial) -> Base:
-    """The base that ``trial`` starts from."""
+def base_of(trial: ResolvedTrial, available: int = 1) -> Base:
+    """The base that ``trial`` starts from; a large one is evaluated on ``available`` threads."""
     device = device_of(trial.config.device)
     key = (trial.task, trial.data, trial.cache_folder, device)
     if key not in _bases:
         task = trial.task.build(trial.cache_folder)
-        _bases[key] = load_base(trial.task, trial.data, task, trial.cache_folder, device)
+        _bases[key] = load_base(trial.task, trial.data, task, trial.cache_folder, device, available)
     return _bases[key]
 
 
 def train_pack(
-    pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | None", on_steps: OnStep
+    pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | None", on_steps: OnStep, available: int = 1
 ) -> list[Record]:
-    """Train the trials of ``pack`` together and write what they leave.
+    """Train the trials of ``pack`` together and write what they leave, on ``available`` threads if the base is large.
 
     A pack that fails is halved and tried again, down to the trial that fails alone: only that one's record
-    says ``failed``, whether it ran out of memory or into a bug. Each call of ``on_steps`` says how many steps
+    says ``failed``, whether it ran out of memory or hit a bug. Each call of ``on_steps`` says how many steps
     of trials were just done.
 
     Returns:
-        The records of the pack, but for trials that another launch is training now.
+        The records of the pack, except those of trials that another launch is training.
 
     Raises:
         UnwritableError: the sweep's folder takes no more.
 
     """
     with claim_unfinished(pack, store) as (done, rest):
-        return [*done, *(_train(rest, store, mirror, on_steps) if rest else [])]
+        return [*done, *(_train(rest, store, mirror, on_steps, available) if rest else [])]
 
 
 def record_failure(trials: Sequence[ResolvedTrial], store: Store, error: Exception) -> list[Record]:
     """Record that ``trials`` failed for ``error``, which their own training did not cause.
 
     Returns:
-        Their records, but for trials that another launch is training now; what is finished stays as it is.
+        Their records, except those of trials that another launch is training; finished ones stay as they are.
 
     """
     with claim_unfinished(trials, store) as (done, rest):
@@ -106,7 +106,9 @@ def claim_unfinished(
         yield list(done.values()), [trial for trial in ours if trial.id not in done]
 
 
-def _train(pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | None", on_steps: OnStep) -> list[Record]:
+def _train(
+    pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | None", on_steps: OnStep, available: int
+) -> list[Record]:
     rows = PackRows(pack, store, mirror)
     records: list[Record] = []
     device, base_hash = device_of(pack[0].config.device), "unknown"
@@ -119,12 +121,12 @@ def _train(pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | No
     with threads(1):
         try:
             with blaming(plugin, "making its base"):
-                task, base = pack[0].task.build(pack[0].cache_folder), base_of(pack[0])
+                task, base = pack[0].task.build(pack[0].cache_folder), base_of(pack[0], available)
             base_hash = base.sha256
             for position, trial in enumerate(pack):
                 rows.note(position, _beginning(trial, len(pack), base_hash))
-            record_of = partial(store.record_of, environment=environment(device, base_hash))
-            with blaming(plugin, "training"):
+            with threads(useful_threads(base.model, available)), blaming(plugin, "training"):
+                record_of = partial(store.record_of, environment=environment(device, base_hash))
                 records, folded, samples, scores = run_pack(pack, task, base, record_of, rows.log, stepped)
             store.save_scores([pack[position] for position in scores], scores.values())
             for position, trial in enumerate(pack):
@@ -150,7 +152,7 @@ def _train(pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | No
     if not records:  # and no longer inside the except block, whose traceback holds the memory of the whole pack
         middle = len(pack) // 2
         halves = (pack[:middle], pack[middle:])
-        return [record for half in halves for record in _train(half, store, mirror, on_steps)]
+        return [record for half in halves for record in _train(half, store, mirror, on_steps, available)]
     rows.finish(records)
     return records
 
@@ -165,5 +167,5 @@ def _with_placement(record: Record, trial: ResolvedTrial, files: Mapping[str, by
 
 
 def _beginning(trial: ResolvedTrial, pack_size: int, base_hash: str) -> str:
-    adapted = ", ".join(trial.targets + trial.saved) or trial.adapter.kind
+    adapted = named(trial.targets + trial.saved) or trial.adapter.kind
     return f"trial {trial.id} in a pack of {pack_size} on base {base_hash}, adapting {adapted}"

@@ -1,4 +1,4 @@
-"""``python -m sweep.params``: what a LoRA trains, weighs and computes on a model, without its weights."""
+"""``python -m sweep.params``: a LoRA's trained numbers, memory and arithmetic on a model, without its weights."""
 
 import argparse
 import json
@@ -59,7 +59,7 @@ def report(accounts: Sequence[Account]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sweep.params",
-        description="What a LoRA trains, weighs and computes on a model, from its shapes alone.",
+        description="Trained numbers, memory and arithmetic of a LoRA on a model, from its shapes alone.",
         epilog=f"Known models: {', '.join(NAMED)}.",
     )
     parser.add_argument(

@@ -29,7 +29,7 @@ _LARGEST_UNWRITTEN = 256 << 20
 
 
 class UnwritableError(OSError):
-    """The sweep's folder takes no more: the disk is full, read-only or gone. No trial is to blame for that."""
+    """The sweep's folder cannot be written to: the disk is full, read-only or gone. No trial is at fault."""
 
 
 @contextmanager
@@ -99,7 +99,7 @@ class Store:
                         waiting.unlink()
 
     def has_ended_before(self, trial: ResolvedTrial) -> bool:
-        """Whether an earlier attempt at ``trial`` came to an end, be it a failure."""
+        """Whether an earlier attempt at ``trial`` ended, whether it succeeded or not."""
         return (self.trial_folder(trial) / record.RECORD_FILE).exists()
 
     def record_of(

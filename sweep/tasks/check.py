@@ -61,4 +61,6 @@ def _fault(task: Task, model: Model, batch: Batch) -> str | None:
 def _of_rows(task: Task, model: Model, batch: Batch) -> dict[str, Tensor]:
     outputs = model(batch.inputs)
     own = {"its loss": task.loss(outputs, batch.targets), "its weight": task.weights(batch.targets)}
-    return {**own, **task.scores(outputs, batch.targets)}
+    scores = task.scores(outputs, batch.targets)
+    of_positions = {name: one.mean(1) for name, one in scores.items() if one.ndim == 2 == batch.targets.ndim}
+    return {**own, **scores, **of_positions}

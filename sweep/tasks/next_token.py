@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from sweep.metrics import LOSS, PERPLEXITY, Metric
-from sweep.tasks.task import Batch, Task
+from sweep.tasks.task import Batch, Division, Task
 
 HELD_OUT = 0.1
 """The fraction at the end of each text that training never sees; and of the rest, where there is a validation."""
 FEWEST_CLUSTERS = 50
 """Stretches of text into which the test windows are divided at the least, where there are as many."""
 LARGEST_EXPONENT = 700.0
-"""e to it is nearly the largest float."""
+"""Its exponential is nearly the largest float."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Text:
     validation: Batch | None = None
     room: int | None = None
     """Windows side by side that the held-out text has room for, where it is known."""
+    documents: Tensor | None = None
+    """The number (E, S) of the document that each target of a test window is in, where it is known."""
 
     @property
     def positions(self) -> int:
@@ -42,14 +44,25 @@ class Text:
         return len(self.train) // self.context
 
     @property
-    def clusters(self) -> Tensor:
-        """The stretch of text (E,) that each test window is in: neighbours have more in common than others."""
+    def division(self) -> Division:
+        """Of several documents, each with its parts of the test windows; otherwise the stretch that each window is in.
+
+        Neighbouring windows have more in common than others.
+        """
+        if self.documents is not None and (self.documents != self.documents[0, 0]).any():
+            return Division.by_position(self.documents)
         count = len(self.held_out.targets)
-        return torch.arange(count) // max(1, count // FEWEST_CLUSTERS)
+        return Division(torch.arange(count) // max(1, count // FEWEST_CLUSTERS))
 
     @classmethod
     def of(
-        cls, tokens: Tensor, context: int, eval_windows: int, validation: int, held_out: Tensor | None = None
+        cls,
+        tokens: Tensor,
+        context: int,
+        eval_windows: int,
+        validation: int,
+        held_out: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> "Text":
         """Keep a part of ``tokens`` apart and take windows of ``context`` from it.
 
@@ -59,6 +72,7 @@ class Text:
             eval_windows: how many windows are test examples.
             validation: how many are validation examples, from the last tenth of what is left to train on; 0 for none.
             held_out: the text that is held out; None takes the last tenth of ``tokens``.
+            documents: the number of the document of each token of the text that test windows are taken from.
 
         """
         train, rest = _last_tenth_apart(tokens) if held_out is None else (tokens, held_out)
@@ -66,7 +80,9 @@ class Text:
         if validation:
             train, own = _last_tenth_apart(train)
             withheld = _spread(own, context, validation)
-        return cls(train, _spread(rest, context, eval_windows), context, withheld, (len(rest) - 1) // context)
+        of_targets = None if documents is None else _spread(documents[-len(rest) :], context, eval_windows).targets
+        room = (len(rest) - 1) // context
+        return cls(train, _spread(rest, context, eval_windows), context, withheld, room, of_targets)
 
     def batches(self, rng: Generator, rows: int) -> Iterator[Batch]:
         """Windows (rows, context) that begin anywhere, and the token after each position."""

@@ -33,17 +33,45 @@ class Batch(NamedTuple):
         return Batch(self.inputs.to(device), self.targets.to(device))
 
 
+@dataclass(frozen=True)
+class Division:
+    """How M held-out rows divide into E test examples, and which of these belong together.
+
+    ``cluster`` (E,) has one number for the examples that belong together, such as the verses of a chapter. ``spans``
+    (E, 2) are the first position of each example and the one behind its last, counted through all rows, of a task that
+    scores positions; None where each row is one example.
+    """
+
+    cluster: Tensor
+    spans: Tensor | None = None
+
+    @classmethod
+    def by_position(cls, parts: Tensor, clusters: Tensor | None = None) -> "Division":
+        """Each part of a row is an example: neighbouring positions with the same number in ``parts`` (M, S).
+
+        Positions with a negative number belong to none. ``clusters`` has the cluster of each number; None: its own.
+        """
+        numbers = parts.flatten().long()
+        begins_here = numbers.diff(prepend=numbers[:1]) != 0
+        begins_here[:: parts.shape[1]] = True
+        begins = begins_here.nonzero().flatten()
+        spans = torch.stack([begins, torch.cat([begins[1:], torch.tensor([len(numbers)])])], 1)
+        spans = spans[numbers[begins] >= 0]
+        own = numbers[spans[:, 0]]
+        return cls(own if clusters is None else clusters[own], spans)
+
+
 class Domain(Protocol):
     """One data distribution: batches to train on, and rows that training never sees.
 
     It may have two more: ``validation``, a batch of rows that training never sees either and that are evaluated while a
-    trial trains, in the place of the test examples; and ``clusters`` (E,), a number for each test example that those have
-    in common that belong together, such as the verses of a chapter.
+    trial trains, in the place of the test examples; and ``division``, where a held-out row is not one test example that
+    stands by itself.
     """
 
     @property
     def held_out(self) -> Batch:
-        """The test examples: what a trial is judged by, once, at its end."""
+        """The test examples, on which a trial is scored once, at its end."""
 
     @property
     def positions(self) -> int:
@@ -65,6 +93,7 @@ class Examples:
     held_out: Batch
     positions: int = 1
     validation: Batch | None = None
+    division: Division | None = None
 
     @property
     def epoch_rows(self) -> int:
@@ -129,7 +158,7 @@ class Task(ABC):
         """The loss of each row, (N,)."""
 
     def weights(self, targets: Tensor) -> Tensor:
-        """What each row counts in the means of a trial (N,): in its loss over an update, and in an evaluation."""
+        """The weight (N,) of each row in the means of a trial: its loss over an update, and an evaluation."""
         return torch.ones(len(targets), device=targets.device)
 
     def learnt(self, targets: Tensor) -> Tensor | None:
@@ -138,7 +167,11 @@ class Task(ABC):
 
     @abstractmethod
     def scores(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
-        """Values of each row (N,) by metric, ``eval/loss`` always; an evaluation takes their means or sums."""
+        """Values of each row (N,) by metric, ``eval/loss`` always; an evaluation takes their means or sums.
+
+        A task whose rows may hold several examples gives those of each position (N, S), 0 where nothing is to be learnt;
+        the value of a row is then the mean over what is.
+        """
 
     def derive(self, means: Mapping[str, float]) -> dict[str, float]:
         """Metrics that follow from the means over one domain, such as perplexity from loss."""
@@ -159,10 +192,10 @@ def validation_of(domain: Domain) -> Batch | None:
     return validation
 
 
-def clusters_of(domain: Domain) -> Tensor:
-    """The cluster (E,) of each test example; its own, where the domain says nothing else."""
-    clusters: Tensor | None = getattr(domain, "clusters", None)
-    return torch.arange(len(domain.held_out.targets)) if clusters is None else clusters
+def division_of(domain: Domain) -> Division:
+    """The test examples of a domain; where it says nothing of them, each held-out row is one and stands by itself."""
+    division: Division | None = getattr(domain, "division", None)
+    return Division(torch.arange(len(domain.held_out.targets))) if division is None else division
 
 
 def require_declared(task: Task, names: Iterable[str], *kinds: Kind) -> None:

@@ -42,7 +42,7 @@ class LocalTracker:
         with append_to(self._folder / HISTORY_FILE) as file:
             now = os.fstat(file.fileno())
             if ((now.st_dev, now.st_ino), now.st_size) != (self._file, self._size):
-                reason = f"another launch has begun {self._folder.name} (was .lock deleted?) and goes on with it"
+                reason = f"another launch has begun {self._folder.name} (was .lock deleted?) and continues with it"
                 raise OSError(errno.ESTALE, reason, str(self._folder))
             try:
                 file.write(b"".join(self._lines))

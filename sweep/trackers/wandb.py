@@ -192,7 +192,7 @@ class WandbTracker:
 class WandbSweep:
     """Opens the trackers of one sweep.
 
-    Once W&B has failed a trial, later ones are written offline: a lost server is waited for once, not once a
+    Once W&B has failed a trial, later ones are written offline: a lost server is waited for once, not once per
     trial.
     """
 

@@ -1,6 +1,6 @@
 """Measure every trial of a pack on the examples of both domains that training never sees.
 
-Shapes: T trial, E example.
+Shapes: T trial, N rows of all trials, M rows of one, S position.
 """
 
 from collections import defaultdict
@@ -21,14 +21,22 @@ because a matrix product of other sizes may take another path and differ in its 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the trials of a pack scored on each example of one domain: ``values`` (T, E) by metric, ``weights`` (E,)."""
+    """What the trials of a pack scored on the rows of one domain: ``values`` (T, M) by metric, ``weights`` (M,).
+
+    ``positions`` (T, M, S) have the same of each position, of a task that scores them.
+    """
 
     values: Mapping[str, Tensor]
     weights: Tensor
+    positions: Mapping[str, Tensor]
 
     def select(self, trials: Sequence[int]) -> "Measured":
         """What these of the trials scored."""
-        return Measured({name: values[list(trials)] for name, values in self.values.items()}, self.weights)
+        values, positions = (
+            {name: of_trials[list(trials)] for name, of_trials in part.items()}
+            for part in (self.values, self.positions)
+        )
+        return Measured(values, self.weights, positions)
 
 
 Both = tuple[Measured, Measured]
@@ -80,20 +88,31 @@ def _measure_both(folded: Folded, task: Task, part: Callable[[Domain], Batch]) -
 
 @torch.no_grad()
 def measure(folded: Folded, task: Task, domain: Domain, examples: Batch) -> Measured:
-    """What each trial scores on each of ``examples``, which are of ``domain``."""
+    """What each trial scores on each row of ``examples``, which are of ``domain``."""
     model, trials = folded.model, folded.trials
     device = next(model.parameters()).device
     rows = max(1, POSITIONS_AT_ONCE // domain.positions)
-    collected: dict[str, list[Tensor]] = defaultdict(list)
+    rows_of, positions_of = defaultdict[str, list[Tensor]](list), defaultdict[str, list[Tensor]](list)
     was_training = model.training
     model.eval()
     for inputs, expected in zip(examples.inputs.split(rows), examples.targets.split(rows), strict=True):
         outputs = folded.outputs(inputs.to(device), sees=[0] * trials)
-        scores = task.scores(outputs, expected.to(device).repeat(trials, *[1] * (expected.ndim - 1)))
-        for name, value in scores.items():
-            collected[name].append(value.view(trials, -1))
+        targets = expected.to(device).repeat(trials, *[1] * (expected.ndim - 1))
+        for name, value in task.scores(outputs, targets).items():
+            if value.ndim > 1:
+                positions_of[name].append(value.view(trials, *expected.shape))
+                value = _means(value, task.learnt(targets))
+            rows_of[name].append(value.view(trials, -1))
     model.train(was_training)
-    return Measured({name: torch.cat(parts, 1) for name, parts in collected.items()}, task.weights(examples.targets))
+    values, positions = (
+        {name: torch.cat(parts, 1) for name, parts in found.items()} for found in (rows_of, positions_of)
+    )
+    return Measured(values, task.weights(examples.targets), positions)
+
+
+def _means(values: Tensor, learnt: Tensor | None) -> Tensor:
+    """The mean (N,) of ``values`` (N, S) over the positions of each row that are ``learnt``; they are 0 at the others."""
+    return values.mean(1) if learnt is None else values.sum(1) / learnt.sum(1).clamp(min=1)
 
 
 def _evaluated(domain: Domain) -> Batch:

@@ -237,7 +237,7 @@ class _ActiveTrials:
         self.diverged_at = torch.where((self.diverged_at == 0) & ~loss_T.isfinite(), step, self.diverged_at)
 
     def narrow(self, pruning: Pruning, survivors: Sequence[int]) -> "_ActiveTrials":
-        """The trials ``survivors``, which go on as if the others had never been there."""
+        """The trials ``survivors``, which continue as if the others had never been there."""
         positions = [self.trials.index(trial) for trial in survivors]
         folded = pruning.smaller(self.folded, self.trials, survivors)
         fewer = _ActiveTrials(folded, survivors, self._settings, self._seeds, self._streams, self._steps)

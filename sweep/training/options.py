@@ -36,7 +36,8 @@ class TrainingOptions(Options):
     ``checkpointing`` keeps only the inputs of a transformer's blocks for the backward pass and computes the
     rest again there: less memory, more time, the same bits.
 
-    ``keep: best`` goes back, at the end, to what was trained at the lowest ``eval/loss``, of equal ones the first.
+    ``keep: best`` goes back, at the end, to what was trained at the lowest ``eval/loss``, of equal ones the first. Where a
+    task has no validation examples it chooses on the test examples, which flatters what is then reported on them.
     """
 
     unset: ClassVar[dict[str, Any]] = {"keep": "last"}

@@ -11,10 +11,10 @@ from sweep.adapters.fold import Folded
 
 @dataclass(frozen=True)
 class Pruning:
-    """At the rungs ``first``, ``first·factor``, ``first·factor²``, … updates one in ``factor`` cells goes on.
+    """At the rungs ``first``, ``first·factor``, ``first·factor²``, … updates one in ``factor`` cells continues.
 
     ``cells`` says for each trial which cell it belongs to. Replicates, which differ in nothing but the seed, are
-    judged by their mean and leave together, so that no cell is left with its luckiest seeds. ``refold`` folds some of
+    ranked by their mean and leave together, so that no cell is left with its luckiest seeds. ``refold`` folds some of
     the trials as they were before the first update.
     """
 
@@ -24,7 +24,7 @@ class Pruning:
     refold: Callable[[Sequence[int]], Folded]
 
     def is_rung(self, step: int) -> bool:
-        """Whether trials are judged after update ``step``."""
+        """Whether trials are compared after update ``step``."""
         rung = self.first
         while rung < step:
             rung *= self.factor

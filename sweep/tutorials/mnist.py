@@ -1,4 +1,4 @@
-"""T1: an oversized network reads digits, and a LoRA of rank 1 that sees only nines mends the nines."""
+"""T1: an oversized network reads digits, and a LoRA of rank 1 that sees only nines corrects the nines."""
 
 import hashlib
 from collections.abc import Sequence

@@ -225,7 +225,7 @@ def _print_conditions(rng: np.random.Generator, repeats: int) -> None:
     print(
         f"\nThe mean of the best of equal cells, 5 seeds, bias in standard errors of a cell ({repeats} sweeps each):\n"
     )
-    print("| cells | its own mean | chosen on one half, valued on the other (ours) |\n|---:|---:|---:|")
+    print("| cells | its own mean | chosen on one half, reported on the other (ours) |\n|---:|---:|---:|")
     for count in (4, 12, 36):
         row = best_bias(rng, 5, count, repeats)
         print(f"| {count} | " + " | ".join(f"{value:+.2f}" for value in row) + " |")

@@ -2,8 +2,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from simulate import grid, write_sweep
 
 from analysis.__main__ import conditions, main
 from tests.test_architecture import GROUND
@@ -21,10 +23,11 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_analysis_never_imports_torch(rank_sweep: Path):
+def test_analysis_never_imports_torch(tmp_path: Path):
+    folder = write_sweep(tmp_path / "s", grid(range(2), (), rank=[1, 2]), np.random.default_rng(0))
     code = (
         "import sys\nfrom analysis.__main__ import main\n"
-        f"assert main(['{rank_sweep}']) == 0\nassert 'torch' not in sys.modules\n"
+        f"assert main(['{folder}']) == 0\nassert 'torch' not in sys.modules\n"
         "print(*sorted(name for name in sys.modules if name.startswith('sweep')))"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)

@@ -85,7 +85,7 @@ def test_compare_finds_differences_that_never_vary_not_significant(tmp_path: Pat
     seen = observe(frame, ("adapter.rank",), "eval/loss")
     (only,) = compare(seen, against(seen, ("1",)))
     assert only.verdict == "no variation"
-    assert "the seeds vary nothing" in sentence(only)
+    assert "seeds have no effect" in sentence(only)
 
 
 def test_sentence_of_a_null_effect_names_what_could_have_been_seen(tmp_path: Path):

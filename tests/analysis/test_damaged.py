@@ -5,7 +5,7 @@ import os
 import struct
 import subprocess
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,6 +28,8 @@ from sweep.wandb_log import framed
 from tests.support.damage import a_device, a_folder, a_hole, a_pipe, without_privileges
 
 LONG_NUMBER = 10**400
+TOGETHER = 50
+"""Changed records that are loaded at once."""
 
 
 @pytest.fixture
@@ -126,8 +128,8 @@ def test_analysis_prints_a_folder_whose_name_is_not_utf_8_and_text_that_is_not(
     (folder / "trial_00000").rename(folder / os.fsdecode(b"trial_\xff\x1b[31m"))
     changed(lambda one: one["trial"]["adapter"].update(init="\ud800"))(folder / "trial_00001")
     odd = folder.rename(folder.parent / os.fsdecode(b"\xffs"))
-    for _ in range(2):
-        assert main([str(odd)]) == 0
+    assert main([str(odd)]) == 0
+    for _ in range(2):  # from the records, and from the cache
         assert main(["table", str(odd), "--rows", "adapter.init"]) == 0
     said = "".join(capsys.readouterr())
     assert "\\udcffs/report/index.html" in said
@@ -282,29 +284,38 @@ def attempt(examples: int, strategy: st.SearchStrategy[Any], one: Callable[[Any]
 
 
 def try_records(examples: int) -> None:
-    """Change a good record at one to three places: it is read, or named as damaged, and its neighbour is read."""
+    """Change good records at one to three places each: each is read or named as damaged, and the untouched one is read."""
+    changes = st.lists(st.tuples(KEYS, st.none() | INNER, st.none() | INNER, VALUES), min_size=1, max_size=3)
+    drawn: list[list[tuple[str, str | None, str | None, Any]]] = []
+    attempt(examples, changes, lambda one: drawn.append(one))
+    for begin in range(0, len(drawn), TOGETHER):
+        load_changed(drawn[begin : begin + TOGETHER])
+
+
+def load_changed(several: Sequence[list[tuple[str, str | None, str | None, Any]]]) -> None:
+    """Load a sweep whose first trial is untouched and whose others are changed, one by each of ``several``."""
     with TemporaryDirectory() as place:
-        folder = write_sweep(Path(place, "s"), grid([0, 1], (), rank=[1]), np.random.default_rng(0), points=2)
-        path = folder / "trial_00000" / "record.json"
-        good = path.read_text()
-
-        def one(changes: list[tuple[str, str | None, str | None, Any]]) -> None:
-            values = json.loads(good)
+        trials = grid(range(1 + len(several)), (), rank=[1])
+        folder = write_sweep(Path(place, "s"), trials, np.random.default_rng(0), points=2)
+        untouched, *others = sorted(path.name for path in folder.iterdir())
+        for name, changes in zip(others, several, strict=True):
+            path = folder / name / "record.json"
+            values = json.loads(path.read_text())
             for key, inner, deeper, value in changes:
-                target, name = values, key
+                target, last = values, key
                 for below in (inner, deeper):
-                    if below is not None and isinstance(target.get(name), dict):
-                        target, name = target[name], below
-                target[name] = value
+                    if below is not None and isinstance(target.get(last), dict):
+                        target, last = target[last], below
+                target[last] = value
             path.write_text(json.dumps(values))
-            sweep = assemble("s", read_trials(begun_trials(folder)), folder)
-            assert len(sweep.trials) == 2 or sweep.problems, changes
-
-        attempt(
-            examples,
-            st.lists(st.tuples(KEYS, st.none() | INNER, st.none() | INNER, VALUES), min_size=1, max_size=3),
-            one,
-        )
+        raw = read_trials(begun_trials(folder))
+        read = {Path(row["folder"]).name for row in raw.trials}
+        problems = "\n".join(raw.problems)
+        for name, changes in zip(others, several, strict=True):
+            assert name in read or f"{folder / name}" in problems, changes
+        assert untouched in read
+        sweep = assemble("s", raw, folder)
+        assert len(sweep.trials) == len(read) or "appear more than once" in sweep.problems[-1]
 
 
 def try_wandb_files(examples: int) -> None:

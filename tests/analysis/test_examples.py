@@ -214,12 +214,12 @@ def test_note_says_what_verdicts_generalise_to(tmp_path: Path):
     ends = "; ± is over seeds, on these examples."
     for generalise, what in {
         "both": "new seeds and new examples (5 seeds × 64 examples in 16 clusters)",
-        "seeds": "new seeds only (5 seeds, on these very 64 examples in 16 clusters)",
-        "examples": "new examples only (64 examples in 16 clusters, at these very 5 seeds)",
+        "seeds": "new seeds only (5 seeds, on the same 64 examples in 16 clusters)",
+        "examples": "new examples only (64 examples in 16 clusters, for the same 5 seeds)",
     }.items():
         assert noted(folder, "Verdicts", generalise=generalise) == f"Verdicts generalise to {what}{ends}"
     assert noted(folder, "Verdicts", metric="eval/loss") == (
-        "Verdicts generalise to new seeds only, on these very examples: the trials share no scores of single examples for eval/loss."
+        "Verdicts generalise to new seeds only, on the same examples: the trials share no scores of single examples for eval/loss."
     )
     assert not [note for note in table(folder, metric="params/trainable").notes if note.startswith("Verdicts")]
 
@@ -310,7 +310,7 @@ def test_damaged_scores_are_one_line_and_verdicts_are_over_seeds(spoil: Callable
     note = noted(folder, "WARNING: scores of examples are left out")
     assert "trial_00003" in note
     assert says in note
-    assert noted(folder, "Verdicts").startswith("Verdicts generalise to new seeds only, on these very examples")
+    assert noted(folder, "Verdicts").startswith("Verdicts generalise to new seeds only, on the same examples")
     assert compared(folder).p_holm == compared(folder, generalise="seeds").p_holm
 
 

@@ -40,11 +40,13 @@ def page(rank_sweep: Path) -> str:
     return report.write(analysis.load(rank_sweep)).read_text(encoding="utf-8")
 
 
-def test_report_of_the_same_records_has_the_same_bytes(rank_sweep: Path, tmp_path: Path):
+def test_report_of_the_same_records_has_the_same_bytes(tmp_path: Path):
+    trials = grid(seeds=range(3), rank=[1, 2], targets=["all_linear", "attention"])
+    first = write_sweep(tmp_path / "here" / "s", trials, np.random.default_rng(0))
+    shutil.copytree(first, tmp_path / "there" / "s")
     trees = []
     for place in ("here", "there"):
-        copy = tmp_path / place / rank_sweep.name
-        shutil.copytree(rank_sweep, copy, ignore=shutil.ignore_patterns("report", ".analysis"))
+        copy = tmp_path / place / "s"
         report.write(analysis.load(copy))
         trees.append(tree(copy / "report"))
     assert len(trees[0]) > 30
@@ -74,6 +76,10 @@ def test_report_fetches_nothing_and_allows_only_its_own_script(page: str):
     assert policy is not None
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
+
+
+def test_report_without_samples_has_no_place_for_them(page: str):
+    assert "Answers to held-out prompts" not in page
 
 
 def test_report_leaves_tables_figures_and_hashes(rank_sweep: Path, page: str):
@@ -128,7 +134,7 @@ def test_report_refuses_a_sweep_where_all_diverged(tmp_path: Path):
 
 
 def test_watch_writes_again_only_when_something_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    folder = write_sweep(tmp_path / "live", grid(rank=[1, 2], seeds=range(2)), np.random.default_rng(0))
+    folder = write_sweep(tmp_path / "live", [make_trial(0), make_trial(1)], np.random.default_rng(0))  # few figures
     hidden = (folder / "trial_00000" / "record.json").rename(folder / "later")
     looks = []
 

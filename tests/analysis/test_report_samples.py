@@ -9,7 +9,8 @@ from simulate import grid, write_sweep
 
 import analysis
 from analysis.report import report
-from analysis.report.samples import LONGEST_TEXT, MOST_PROMPTS
+from analysis.report.samples import LONGEST_TEXT, MOST_PROMPTS, samples
+from analysis.statistics.questions import questions
 from sweep.samples import SAMPLES_FILE, Sample, read, write
 
 TRIALS = grid(seeds=range(2), rank=[8, 2], references=("none",))
@@ -26,16 +27,13 @@ def folder_of(sweep: Path, rank: int | None, seed: int) -> Path:
     return sweep / f"trial_{place:05d}"
 
 
-def rendered(sweep: Path) -> str:
-    return report.write(analysis.load(sweep)).read_text(encoding="utf-8")
-
-
 def test_samples_stand_side_by_side_with_the_base_first(sweep: Path) -> None:
     for rank in (None, 2, 8):
         for seed in range(2):
-            samples = [Sample(f"system\nprompt {n}", f"expected {n}", f"{rank} at {seed} to {n}") for n in range(2)]
-            write(samples, folder_of(sweep, rank, seed) / SAMPLES_FILE)
-    [table] = re.findall(r'<table class="samples">.*?</table>', rendered(sweep), re.S)
+            answers = [Sample(f"system\nprompt {n}", f"expected {n}", f"{rank} at {seed} to {n}") for n in range(2)]
+            write(answers, folder_of(sweep, rank, seed) / SAMPLES_FILE)
+    page = report.write(analysis.load(sweep)).read_text(encoding="utf-8")
+    [table] = re.findall(r'<table class="samples">.*?</table>', page, re.S)
     assert "Every prompt begins with: system" in table
     heads = re.findall(r'<th scope="col">(.*?)</th>', table)
     assert heads == ["prompt", "expected", "untouched base", "rank 2", "rank 8"]
@@ -50,7 +48,8 @@ def test_samples_that_somebody_else_wrote_are_bounded_and_escaped(sweep: Path) -
     write([Sample(f"{n} {hostile}", hostile, hostile) for n in range(100)], folder_of(sweep, 2, 0) / SAMPLES_FILE)
     (folder_of(sweep, 8, 0) / SAMPLES_FILE).write_text('{"prompt": "a", "answer": 3}\n')
     (folder_of(sweep, 8, 1) / SAMPLES_FILE).symlink_to("/etc/passwd")
-    page = rendered(sweep)
+    [question], _ = questions(analysis.load(sweep))
+    page = samples(question)
     assert "<script>alert" not in page
     assert "\x1b" not in page
     assert "x" * (LONGEST_TEXT + 1) not in page
@@ -60,11 +59,7 @@ def test_samples_that_somebody_else_wrote_are_bounded_and_escaped(sweep: Path) -
         assert f"{SAMPLES_FILE} is left out ({reason})" in page
 
 
-def test_report_without_samples_has_no_place_for_them(sweep: Path) -> None:
-    assert "Answers to held-out prompts" not in rendered(sweep)
-
-
 def test_samples_are_read_as_they_were_written(tmp_path: Path) -> None:
-    samples = [Sample("Who?\n", "Þou\u2028", '"'), Sample("", "", "")]
-    write(samples, tmp_path / SAMPLES_FILE)
-    assert read(tmp_path / SAMPLES_FILE) == samples
+    answers = [Sample("Who?\n", "Þou\u2028", '"'), Sample("", "", "")]
+    write(answers, tmp_path / SAMPLES_FILE)
+    assert read(tmp_path / SAMPLES_FILE) == answers

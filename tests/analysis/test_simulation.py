@@ -86,7 +86,7 @@ def test_dependences_of_the_examples_at_hand_are_not_found():
     assert depends_over_seeds > 0.05 + margin(0.05, 150)
 
 
-def test_a_rate_chosen_on_validation_examples_does_not_flatter_on_test_examples():
+def test_tuning_on_validation_examples_does_not_flatter_on_test_examples():
     better, worse, *on_validation = crossed_study.tuned(np.random.default_rng(10), 5, 64, 300)
     assert max(better, worse) <= 0.025 + margin(0.025, 300)
     assert on_validation[2] > 0.025 + margin(0.025, 300)

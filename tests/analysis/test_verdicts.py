@@ -73,7 +73,7 @@ def test_confounds_of_two_sweeps_leave_no_verdict_and_are_named(tmp_path: Path):
     table, verdict = printed(sweep, "adapter.rank", "1")
     words = "also differ in optimizer.schedule (constant, cosine) and training.steps (100, 500)"
     assert f"- WARNING: rank 1 and 4 {words}: no verdict" in table
-    assert "For a fair question train them with the same optimizer.schedule and training.steps" in table
+    assert "For a fair comparison, train them with the same optimizer.schedule and training.steps" in table
     assert "**" not in table
     assert f"no verdict: 1 and 4 {words}" in verdict
     assert f"no verdict: 4 (1 and 4 {words})" in found(sweep)
@@ -128,8 +128,7 @@ def test_tuning_budgets_that_are_unequal_are_said(tmp_path: Path):
     trials += [make_trial(s, rank=4) for s in range(5)]
     table, _ = printed(simulated(tmp_path, trials), "adapter.rank", "1")
     assert (
-        "WARNING: the budgets of tuning are unequal: 4 was tried at 1 learning rate; 1 was tried at 3 learning rates."
-        in table
+        "WARNING: tuning budgets are unequal: 4 was tried at 1 learning rate; 1 was tried at 3 learning rates." in table
     )
 
 
@@ -199,7 +198,7 @@ def test_interactions_turn_an_averaged_verdict_into_depends_on(tmp_path: Path):
     words = f"depends on rank: −{-low:.3g} at 1, +{high:.3g} at 8"
     table, verdict = printed(sweep, "adapter.init", "kaiming")
     assert f"- pissa against kaiming: {words}." in table
-    assert "ask with --columns adapter.rank, or at one level with --where adapter.rank=LEVEL" in table
+    assert "use --columns adapter.rank, or one level with --where adapter.rank=LEVEL" in table
     assert f": {words}" in verdict
     assert f"no verdict: pissa {words}" in found(sweep)
 
@@ -350,7 +349,7 @@ def test_speeds_alone_are_compared_whatever_the_packs(tmp_path: Path):
     assert verdicts == {"2": "no variation", "4": "worse"}
 
 
-def test_what_older_records_say_of_packs_does_not_count(tmp_path: Path):
+def test_figures_of_packs_in_older_records_are_not_compared(tmp_path: Path):
     declared = {"perf/step_ms": {"label": "step time", "unit": "ms", "better": "lower", "kind": "end"}}
     sweep = simulated(tmp_path, grid(range(3), (), rank=[1, 2]), lambda record: {"metrics": declared})
     assert "perf/step_ms" not in {metric for question in questions(sweep)[0] for metric in question.secondary}
@@ -374,7 +373,7 @@ def equal_cells(rng: np.random.Generator, count: int, seeds: int) -> Observation
     return observed(cells(rng, np.zeros(count), seeds))
 
 
-def test_best_of_many_equal_cells_is_valued_without_its_luck():
+def test_best_of_many_equal_cells_is_reported_without_selection_bias():
     rng = np.random.default_rng(0)
     own, ours, truth = [], [], []
     for _ in range(200):

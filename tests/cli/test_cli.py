@@ -266,7 +266,7 @@ def test_command_leaves_no_process_behind_when_interrupted(how: signal.Signals, 
     wait_for(lambda: group(process.pid) == [])
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert errors == "lora-sweep: interrupted; the same command goes on with what is not finished\n"
+        assert errors == "lora-sweep: interrupted; the same command continues with what is not finished\n"
     assert not list(tmp_path.glob("outputs/long/*/record.json"))
 
 

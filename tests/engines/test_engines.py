@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sweep import hardware
 from sweep.config import parse
 from sweep.engines.choose import engine_of
 from sweep.engines.cluster import ClusterEngine
@@ -24,6 +25,16 @@ from tests.support.commands import TOY, records, resolved, untimed
 
 def test_engine_of_this_machine_is_its_processes() -> None:
     assert isinstance(engine_of(LaunchOptions()), LocalEngine)
+
+
+@pytest.mark.parametrize(("large", "used"), [(1, 2), (hardware.LARGE, 1)])
+def test_local_engine_gives_large_models_all_threads_and_small_ones_one(
+    large: int, used: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "LARGE", large)
+    with hardware.threads(2):
+        [one] = run(resolved("seed=0", cache=tmp_path), Store(tmp_path / "sweep", None), LaunchOptions())
+    assert (one.status, one.environment["threads"]) == ("finished", used)
 
 
 @pytest.mark.parametrize(

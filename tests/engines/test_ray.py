@@ -1,6 +1,7 @@
 """A sweep on a real Ray cluster: a node and the driver are killed, and the records are those of this machine."""
 
 import importlib.util
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,9 @@ from sweep.engines.options import LaunchOptions
 from sweep.launch.launch import run
 from sweep.launch.packing import into_packs
 from sweep.store.store import Store
-from tests.support.commands import command, history, records, resolved, start, untimed
+from tests.support.commands import PATH, TOY, command, history, records, resolved, start, sweep, untimed
 from tests.support.loopback_ray import ENVIRONMENT, ray_cluster
+from tests.support.plugins import install_example
 from tests.support.sweeps import wait_for
 
 pytestmark = [
@@ -47,7 +49,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(nodes: Path) -> Iterator[Any]:
-    with ray_cluster(2, {"XDG_CACHE_HOME": str(nodes / "cache"), "TMPDIR": str(nodes)}) as running:
+    places = {"XDG_CACHE_HOME": str(nodes / "cache"), "TMPDIR": str(nodes)}
+    with ray_cluster(2, places | {"PYTHONPATH": os.pathsep.join((PATH, str(nodes / "site")))}) as running:
         yield running
 
 
@@ -87,6 +90,29 @@ def test_ray_engine_loses_a_node_and_its_driver_without_changing_a_record(
         assert (own / weights).read_bytes() == (other / weights).read_bytes()
     assert len(list(folder.glob("wandb/offline-run-*/*.wandb"))) == 6
     assert len(list(nodes.glob("cache/lora-sweep/*/cache/bases/*.safetensors"))) == 1
+
+
+def test_ray_engine_names_the_plugin_that_nodes_lack_and_trains_when_they_have_it(
+    cluster: Any, nodes: Path, tmp_path: Path
+) -> None:
+    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join((PATH, str(install_example(tmp_path / "site"))))}
+    asked = ("-m", "hydra/launcher=packed", *TOY, "name=s", "adapter.init=kaiming,example_init")
+    there = (*asked, "hydra.launcher.engine=ray", f"hydra.launcher.address={cluster.address}")
+    sweep(*asked, cwd=tmp_path / "local", **environment)
+
+    assert command("sweep", *there, cwd=tmp_path / "ray", **environment).returncode == 1
+    folder = tmp_path / "ray" / "outputs" / "s"
+    for one in records(folder).values():
+        assert one.error is not None
+        assert "this node lacks lora-sweep-example" in one.error["message"]
+        assert "pip install lora-sweep-example==0.1.0" in one.error["message"]
+
+    install_example(nodes / "site")
+    sweep(*there, cwd=tmp_path / "ray", **environment)
+    found, expected = records(folder), records(tmp_path / "local" / "outputs" / "s")
+    assert [one.trial["adapter"]["init"] for one in found.values()] == ["example_init", "kaiming"]
+    assert {name: untimed(one) for name, one in found.items()} == {name: untimed(one) for name, one in expected.items()}
+    assert all("eval/stable_rank" in one.result for one in found.values())
 
 
 def test_ray_engine_passes_over_what_another_launch_has_finished_since_the_plan(tmp_path: Path) -> None:

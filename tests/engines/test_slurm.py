@@ -12,12 +12,13 @@ from threading import Thread
 import psutil
 import pytest
 
-from tests.support.commands import command, history, records, start, untimed
+from tests.support.commands import PATH, TOY, command, history, records, start, sweep, untimed
 from tests.support.loopback_slurm import missing, slurm
+from tests.support.plugins import install_example
 from tests.support.sweeps import wait_for
 
 submitit = pytest.importorskip("submitit.core.utils", reason="submitit is not installed: pip install lora-sweep[slurm]")
-pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 
 SWEEP = (
     "-m",
@@ -126,6 +127,17 @@ def test_slurm_engine_leaves_equal_records_whatever_becomes_of_a_job(loopback: d
         assert history(folder / name) == history(tmp_path / "local" / "outputs" / "s" / name)
         attempts = (folder / name / "trial.log").read_text().count("in a pack of")
         assert attempts == 2 if name in again else attempts <= 2
+
+
+def test_slurm_engine_trains_the_init_of_a_plugin(loopback: dict[str, str], tmp_path: Path) -> None:
+    path = {"PYTHONPATH": os.pathsep.join((PATH, str(install_example(tmp_path / "site"))))}
+    asked = ("-m", "hydra/launcher=packed", *TOY, "name=s", "adapter.init=kaiming,example_init")
+    sweep(*asked, cwd=tmp_path / "local", **path)
+    sweep(*asked, "hydra.launcher.engine=slurm", cwd=tmp_path / "slurm", **path, **loopback)
+    found, expected = (records(tmp_path / place / "outputs" / "s") for place in ("slurm", "local"))
+    assert [one.trial["adapter"]["init"] for one in found.values()] == ["example_init", "kaiming"]
+    assert {name: untimed(one) for name, one in found.items()} == {name: untimed(one) for name, one in expected.items()}
+    assert all("eval/stable_rank" in one.result for one in found.values())
 
 
 def test_slurm_engine_says_in_one_line_that_a_job_is_not_taken(loopback: dict[str, str], tmp_path: Path) -> None:

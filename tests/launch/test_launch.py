@@ -236,7 +236,7 @@ def test_launch_stops_a_hopeless_sweep_and_goes_on_later(tmp_path: Path, monkeyp
     store = Store(tmp_path / "sweep", None)
     trained = failing(monkeypatch, 0, 2, 3)
     with pytest.raises(
-        TooManyFailuresError, match="stopped, for 2 trials failed and max_failures=1; the last one said: unlucky"
+        TooManyFailuresError, match="stopped: 2 trials failed, and max_failures=1; the last error was: unlucky"
     ):
         run(wanted, store, replace(ALONE, max_failures=1))
     assert trained == [0, 1, 2]

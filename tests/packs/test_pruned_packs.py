@@ -150,7 +150,7 @@ def test_pruning_of_a_pack_killed_between_two_records_stays_as_decided(tmp_path:
     assert [log.count("in a pack of") for log in logs] == [1] * 12
 
 
-def test_pruning_does_not_judge_a_trial_twice(tmp_path: Path) -> None:
+def test_pruning_does_not_compare_a_trial_twice(tmp_path: Path) -> None:
     """Finished trials whose histories were cut are trained again, and all of them to the end, as before."""
     wanted, store = (
         resolved(

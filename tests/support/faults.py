@@ -73,7 +73,7 @@ def interrupted(cwd: Path, place: Path) -> str:
             os.killpg(process.pid, how)
             said = process.communicate(timeout=60)[1]
         assert process.returncode == 130, said
-        assert said == "lora-sweep: interrupted; the same command goes on with what is not finished\n"
+        assert said == "lora-sweep: interrupted; the same command continues with what is not finished\n"
         assert all(not run.truncated for run in wandb_runs(folder / "outputs/s"))
     return "W&B runs closed, one line that says how to go on, exit code 130"
 

@@ -73,6 +73,22 @@ def test_causal_lm_documents_are_parted_by_the_end_of_text(llama: CausalLMOption
     assert len(read) > 20
 
 
+def test_causal_lm_documents_are_the_clusters_of_what_windows_show_of_them(llama: CausalLMOptions) -> None:
+    task = causal_lm(llama.model_copy(update={"eval_windows": 100}), CACHE)
+    division, targets = task.target.division, task.target.held_out.targets
+    spans = [targets.flatten()[begin:end] for begin, end in division.spans.tolist()]
+    assert torch.cat(spans).tolist() == targets.flatten().tolist()
+    end = tiny.tokenizer().eos_token_id
+    assert all(end not in span[:-1] for span in spans)  # an end belongs to the document that it ends
+    rows, clusters = (division.spans[:, 0] // targets.shape[1]).tolist(), division.cluster.tolist()
+    crossings = [place for place in range(1, len(spans)) if rows[place] == rows[place - 1]]
+    assert len(crossings) == len(spans) - len(targets) > 3
+    for place in crossings:
+        assert spans[place - 1][-1] == end
+        assert clusters[place] == clusters[place - 1] + 1
+    assert task.source.division.spans is None
+
+
 def test_causal_lm_base_is_the_model_as_it_is(llama: CausalLMOptions) -> None:
     task = causal_lm(llama, CACHE)
     expected = tiny.network("llama").eval()(task.target.held_out.inputs).logits
@@ -165,7 +181,7 @@ def test_model_from_the_hub_keeps_its_name_in_messages(tmp_path: Path) -> None:
             {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}},
             "contains custom code which must be executed",
         ),
-        ("config.json", {"model_type": "gemma3"}, "reads more than text; give a model of text alone"),
+        ("config.json", {"model_type": "gemma3"}, "reads more than text; give a text-only model"),
         ("config.json", {"num_hidden_layers": 3}, "its files lack 9 weights, such as model.layers.2."),
         ("config.json", {"vocab_size": 200}, "they do not belong together"),
         ("config.json", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "is quantised"),

@@ -67,8 +67,10 @@ def test_validation_windows_are_of_the_tenth_before_the_held_out_one_and_change_
 @pytest.mark.parametrize(("windows", "clusters"), [(24, 24), (50, 50), (64, 64), (256, 52), (1024, 52)])
 def test_clusters_are_at_least_fifty_stretches_of_neighbouring_windows(windows: int, clusters: int) -> None:
     domain = Text.of(torch.arange(20_000), 8, windows, validation=0)
-    assert domain.clusters.unique_consecutive().tolist() == list(range(clusters))
-    sizes = domain.clusters.bincount()
+    division = domain.division
+    assert division.spans is None
+    assert division.cluster.unique_consecutive().tolist() == list(range(clusters))
+    sizes = division.cluster.bincount()
     assert sizes.max() == sizes[0]
 
 

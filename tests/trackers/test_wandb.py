@@ -64,7 +64,7 @@ def test_wandb_offline_run_reads_back_as_logged(tmp_path: Path) -> None:
     assert (run.exit_code, run.truncated) == (0, False)
 
 
-def test_samples_are_a_table_that_sync_leaves_at_home(tmp_path: Path) -> None:
+def test_samples_are_a_table_that_sync_does_not_send(tmp_path: Path) -> None:
     mirror = tracker(tmp_path)
     log_all(mirror)
     mirror.log_samples([Sample("Who?", "God", "A man"), Sample("Where?", "Eden", "Eden")])

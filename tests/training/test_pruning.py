@@ -47,5 +47,5 @@ def test_pruning_keeps_or_drops_replicates_together_by_their_mean() -> None:
     assert pruning(2, cells).survivors(range(8), losses) == [1, 4, 6, 7]
 
 
-def test_pruning_judges_only_survivors() -> None:
+def test_pruning_compares_only_survivors() -> None:
     assert pruning(2, "aabbccdd").survivors([2, 3, 6, 7], [0.2, 0.2, 0.1, 0.1]) == [6, 7]

@@ -11,7 +11,7 @@ from torch import Tensor
 from sweep.adapters.fold import Folded
 from sweep.scores import Scores
 from sweep.tasks.mnist.task import Mnist, mnist
-from sweep.tasks.task import Batch, Examples
+from sweep.tasks.task import Batch, Division, Examples
 from sweep.training.evaluate import evaluate_both, has_validation, measure_test
 from sweep.training.examples import figures_of_test, identify, scores_of
 from tests.support.builders import (
@@ -84,6 +84,13 @@ def identified(held_out: Batch) -> list[int]:
     found = identify(Mnist(examples, examples, []))["target"]
     assert found.cluster.tolist() == list(range(len(found.example)))
     return [int(number) for number in found.example]
+
+
+def test_division_by_position_has_a_span_for_each_part_of_a_row() -> None:
+    division = Division.by_position(torch.tensor([[4, 4, 4, 2, -1], [2, 2, -1, 0, 0]]), torch.tensor([7, 0, 8, 0, 7]))
+    assert division.spans is not None
+    assert division.spans.tolist() == [[0, 3], [3, 4], [5, 7], [8, 10]]
+    assert division.cluster.tolist() == [7, 8, 8, 7]
 
 
 def test_validation_examples_are_evaluated_and_test_examples_are_tested() -> None:

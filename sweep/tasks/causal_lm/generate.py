@@ -1,4 +1,4 @@
-"""Answers to held-out prompts, token by token, each time the likeliest one; all trials of a pack write together.
+"""Answers to held-out prompts by greedy decoding; all trials of a pack write together.
 
 Shapes: T trial, P prompts of one trial, L tokens so far, V vocabulary.
 """

@@ -16,7 +16,7 @@ VERSES = "verses"
 
 
 class GenerateOptions(Options):
-    """Answers written after training, token by token, each time the likeliest one.
+    """Answers written after training, by greedy decoding.
 
     ``prompts`` counts held-out rows, 0 for none; an answer has at most ``tokens`` tokens.
     """

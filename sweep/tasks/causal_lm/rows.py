@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Chat:
-    """The turns of a chat, (role, content) each."""
+    """The turns of a chat, (role, content) each; and the number of the chapter that it is from, if it is from any.
+
+    The chapter is no part of its content, by which data are known.
+    """
 
     messages: tuple[tuple[str, str], ...]
+    chapter: int | None = field(default=None, repr=False)
 
 
 Row = Passage | Answer | Chat
@@ -102,7 +106,7 @@ def verses(withholds: bool) -> tuple[Rows, Rows, Rows]:
             if prompt and completion:
                 chapter = chapters.setdefault(verse // VERSES_IN_NUMBER, len(chapters))
                 turns = (("system", INSTRUCTION), ("user", prompt), ("assistant", completion))
-                part_of[chapter % HELD_OUT_CHAPTERS].append(Chat(turns))
+                part_of[chapter % HELD_OUT_CHAPTERS].append(Chat(turns, chapter))
     return tuple(train), tuple(validation), tuple(held_out)
 
 

@@ -32,15 +32,19 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """The rows that can be learnt from; how many of ``rows`` were cut, and how many left out for which reason."""
+    """The rows that can be learnt from, and their ``numbers`` among all ``rows``.
+
+    How many of these were cut, and how many left out for which reason.
+    """
 
     examples: tuple[Example, ...]
+    numbers: tuple[int, ...]
     rows: int
     cut: int
     left_out: Mapping[str, int]
 
     def notes(self, key: str) -> tuple[str, ...]:
-        """What is said of the rows that were not taken as they are."""
+        """Notes on the rows that were cut or left out."""
         counts = {"cut to task.context tokens": self.cut} | {
             f"left out: {why}": count for why, count in self.left_out.items()
         }
@@ -77,26 +81,26 @@ def tokenise(rows: Sequence[Answer | Chat], tokenizer: Any, context: int, loss_o
         raise ConfigError([f"{key}: finding the answers needs a fast tokenizer, in a tokenizer.json beside the model"])
     write = _writer(rows, tokenizer, key)
     left_out: Counter[str] = Counter()
-    written = []
-    for number, row in enumerate(rows, 1):
+    written = {}
+    for number, row in enumerate(rows):
         try:
-            written.append(write(row, number))
+            written[number] = write(row, number + 1)
         except LeftOutError as reason:
             left_out[str(reason)] += 1
-    examples = []
+    examples = {}
     cut = 0
-    for one, tokens, offsets in _numbered(written, tokenizer):
+    for number, (one, tokens, offsets) in zip(written, _numbered(list(written.values()), tokenizer), strict=True):
         try:
             example = _example(one, tokens, offsets, context, loss_on)
         except LeftOutError as reason:
             left_out[str(reason)] += 1
         else:
-            examples.append(example)
+            examples[number] = example
             cut += len(example.tokens) < len(one.before) + len(tokens) + len(one.after)
     if not examples:
         reasons = "; ".join(f"{count} have {reason}" for reason, count in left_out.items())
         raise ConfigError([f"{key}: none of {len(rows)} rows can be learnt from: {reasons}; task.context = {context}"])
-    return Examples(tuple(examples), len(rows), cut, left_out)
+    return Examples(tuple(examples.values()), tuple(examples), len(rows), cut, left_out)
 
 
 def _numbered(written: Sequence[_Written], tokenizer: Any) -> Iterator[tuple[_Written, list[int], np.ndarray]]:

@@ -54,15 +54,12 @@ class CausalLM(NextToken):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy averaged over the targets of each row."""
-        losses = target_values(
-            outputs, targets, lambda logits, wanted: F.cross_entropy(logits, wanted, reduction="none")
-        )
-        return _mean_of_targets(losses, targets)
+        return _losses(outputs, targets).sum(1) / (targets != NO_TARGET).sum(1).clamp(min=1)
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
-        """The loss, and how many of the targets are the likeliest token; perplexity follows from the loss."""
+        """The loss at each position (N, S), and whether its target is the likeliest token."""
         hits = target_values(outputs, targets, lambda logits, wanted: (logits.argmax(-1) == wanted).float())
-        return {LOSS.name: self.loss(outputs, targets), TOKEN_ACCURACY.name: _mean_of_targets(hits, targets)}
+        return {LOSS.name: _losses(outputs, targets), TOKEN_ACCURACY.name: hits}
 
     @property
     def peft_base(self) -> dict[str, str]:
@@ -118,6 +115,6 @@ def causal_lm(options: CausalLMOptions, cache_folder: Path) -> CausalLM:
     return CausalLM(source, target, options, folder, about, (*of_source, *of_target), prompts)
 
 
-def _mean_of_targets(values: Tensor, targets: Tensor) -> Tensor:
-    """The mean (N,) over the targets of each row of ``values`` (N, S), which are 0 elsewhere."""
-    return values.sum(1) / (targets != NO_TARGET).sum(1).clamp(min=1)
+def _losses(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The cross-entropy (N, S) of each target, and 0 where there is none."""
+    return target_values(outputs, targets, lambda logits, wanted: F.cross_entropy(logits, wanted, reduction="none"))

@@ -1,4 +1,4 @@
-"""The exact optimum of a low-rank update in linear regression, to judge a trained adapter by.
+"""The exact optimum of a low-rank update in linear regression, for comparison with a trained adapter.
 
 For inputs X (N, I), targets Y (N, O) and a frozen map with weight W (O, I) and bias b, the best update of
 rank r is the reduced-rank regression of the residual (Izenman 1975; Eckart and Young 1936).

@@ -1,4 +1,4 @@
-"""Toy regression: adapt a linear map (or a small MLP) to a planted shift of low rank, judged by an oracle."""
+"""Toy regression: adapt a linear map (or a small MLP) to a planted shift of low rank, compared with an oracle."""
 
 import copy
 import math

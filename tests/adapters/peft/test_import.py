@@ -89,7 +89,7 @@ def test_start_takes_modules_that_peft_trained_in_full(tmp_path: Path) -> None:
     folded = fold_lora(base, [adapter], [["layers.0"]], [0], padded_rank([adapter]), saved=["layers.1"])
     start(folded, 0, tmp_path)
     torch.testing.assert_close(folded.outputs(x, sees=[0]), theirs(x), atol=1e-6, rtol=1e-6)
-    with pytest.raises(ConfigError, match="belongs to nothing that is adapted"):
+    with pytest.raises(ConfigError, match="belongs to no adapted layer"):
         check_start(tmp_path, adapter, base, ["layers.0"])
 
 
@@ -228,7 +228,7 @@ def test_check_start_refuses_an_adapter_for_another_model(tmp_path: Path) -> Non
     for base, says in (
         (mlp(12, 20, 9), "lora_B.weight is (8, 2), not (9, 2)"),
         (mlp(12, 20, 8, 8), "layers.2.bias is missing"),
-        (mlp(12, 8), "layers.1.base_layer.bias belongs to nothing that is adapted"),
+        (mlp(12, 8), "layers.1.base_layer.bias belongs to no adapted layer"),
     ):
         if len(base.widths) == 2:
             edit = tmp_path / "adapter_config.json"

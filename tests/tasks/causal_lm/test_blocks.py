@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sweep.models import hugging_face
-from sweep.tasks.causal_lm.blocks import NO_TARGET, in_blocks, lay_out, padded, target_values
+from sweep.tasks.causal_lm.blocks import NO_ROW, NO_TARGET, in_blocks, lay_out, padded, target_values
 from sweep.tasks.causal_lm.targets import Example
 from tests.support import hugging_face as tiny
 
@@ -41,10 +41,12 @@ def test_blocks_by_hand() -> None:
         Example(np.array([5, 6, 7, 8]), np.array([0, 0, 1, 1], bool)),
         Example(np.array([9, 4]), np.array([0, 1], bool)),
     ]
-    inputs, targets = in_blocks(rows, 7)
+    inputs, targets, numbers = in_blocks(rows, 7)
     assert inputs.tolist() == [[[5, 6, 7, 9, 0, 0, 0], [0, 1, 2, 0, 0, 1, 2], [0, 1, 1, 1, 0, 0, 0]]]
     assert targets.tolist() == [[NO_TARGET, 7, 8, 4, NO_TARGET, NO_TARGET, NO_TARGET]]
-    inputs, targets = padded(rows, 4)
+    assert numbers.tolist() == [[0, 0, 0, 1, NO_ROW, NO_ROW, NO_ROW]]
+    inputs, targets, numbers = padded(rows, 4)
+    assert numbers.tolist() == [[0, 0, 0, NO_ROW], [1, NO_ROW, NO_ROW, NO_ROW]]
     assert inputs.tolist() == [[5, 6, 7, 0], [9, 0, 0, 0]]
     assert targets.tolist() == [[NO_TARGET, 7, 8, NO_TARGET], [4, NO_TARGET, NO_TARGET, NO_TARGET]]
 

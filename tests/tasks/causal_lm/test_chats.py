@@ -1,5 +1,6 @@
 """A chat model trained on chats: losses by token, packs bit for bit, answers, as PEFT and transformers have them."""
 
+import json
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from sweep.models import hugging_face
 from sweep.rng import generator
 from sweep.tasks.causal_lm.blocks import NO_TARGET
 from sweep.tasks.causal_lm.generate import write_tokens
+from sweep.tasks.causal_lm.rows import Chat, verses
 from sweep.tasks.causal_lm.task import CausalLM, causal_lm
-from sweep.training.evaluate import evaluate
+from sweep.training.evaluate import evaluate, measure_test
+from sweep.training.examples import identify, scores_of
 from tests.support import hugging_face as tiny
-from tests.support.builders import lora, optimizer, run, training
+from tests.support.builders import EXACT, lora, optimizer, run, training
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # PEFT asks transformers
 
@@ -29,6 +32,15 @@ UPDATE = optimizer(lr=3e-3)
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> CausalLM:
     return causal_lm(tiny.chats("llama", tmp_path_factory.mktemp("chats")), tiny.CACHE)
+
+
+@pytest.fixture(scope="module")
+def short(task: CausalLM, tmp_path_factory: pytest.TempPathFactory) -> CausalLM:
+    """The same model on 60 prompts with completions, of which several share a block."""
+    path = tmp_path_factory.mktemp("short") / "pairs.jsonl"
+    pairs = ({"prompt": f"{number}", "completion": "=" * (1 + number % 4)} for number in range(60))
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    return causal_lm(task.options.model_copy(update={"target_text": str(path)}), tiny.CACHE)
 
 
 def folded(task: CausalLM, trials: int, seeds: list[int]) -> Folded:
@@ -103,6 +115,46 @@ def test_evaluation_is_the_mean_over_all_targets(task: CausalLM) -> None:
             hits += (logits.argmax(-1) == wanted[learnt]).tolist()
     assert scores["eval/loss"] == pytest.approx(np.mean(losses), abs=1e-5)
     assert scores["eval/token_accuracy"] == pytest.approx(np.mean(hits), abs=1e-6)
+
+
+def test_scores_of_examples_are_those_of_each_row_by_itself(short: CausalLM) -> None:
+    task = short
+    ours = folded(task, 2, [0, 1])
+    [row, _], measured = evaluate(ours, task, task.target), measure_test(ours, task)
+    [own, other] = (one["target"] for one in scores_of(task, measured, identify(task)))
+    network = tiny.network("llama").eval()
+    rows = [one for block in zip(*task.target.held_out, strict=True) for one in documents(*block)]
+    assert len(rows) == 6 > len(task.target.held_out.targets)
+    losses = [
+        F.cross_entropy(network(tokens[None]).logits[0], wanted.long(), ignore_index=NO_TARGET, reduction="sum").item()
+        for tokens, wanted in rows
+    ]
+    np.testing.assert_allclose(own.sums["test/loss"], losses, rtol=1e-5)
+    assert own.weight.tolist() == [int((wanted != NO_TARGET).sum()) for _, wanted in rows]
+    assert len(set(own.cluster.tolist())) == 6
+    assert own.sums["test/loss"].sum() / own.weight.sum() == pytest.approx(row["eval/loss"], rel=1e-6)
+    alone = folded(task, 1, [1])
+    [only] = scores_of(task, measure_test(alone, task), identify(task))
+    for name, sums in other.sums.items():
+        np.testing.assert_allclose(sums, only["target"].sums[name], rtol=0 if EXACT else 1e-4)
+
+
+def test_examples_are_the_same_rows_in_blocks_of_another_size(short: CausalLM) -> None:
+    smaller = causal_lm(short.options.model_copy(update={"context": 16}), tiny.CACHE)
+    assert len(smaller.target.held_out.inputs) > len(short.target.held_out.inputs)
+    ours, theirs = (set(identify(one)["target"].example.tolist()) for one in (short, smaller))
+    assert ours == theirs
+
+
+def test_examples_of_verses_have_their_chapters_as_clusters(task: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, _, held_out = verses(withholds=False)
+    few = train[:20], (), held_out[:30]
+    monkeypatch.setattr("sweep.tasks.causal_lm.data.verses", lambda withholds: few)
+    options = task.options.model_copy(update={"target_text": "verses", "loss_on": "all", "eval_windows": 100})
+    found = identify(causal_lm(options, tiny.CACHE))["target"]
+    chapters = [chat.chapter for chat in few[2] if isinstance(chat, Chat)]
+    assert sorted(found.cluster.tolist()) == sorted(chapters)
+    assert len(set(chapters)) < len(chapters)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3"])

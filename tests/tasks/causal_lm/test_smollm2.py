@@ -60,6 +60,6 @@ def test_verses_have_the_losses_of_padded_rows_in_blocks(folder: Path, examples:
         return values[targets != NO_TARGET].sort().values
 
     with torch.no_grad():
-        in_a_block, by_itself = losses(*together), losses(*alone)
+        in_a_block, by_itself = losses(*together[:2]), losses(*alone[:2])
     assert len(in_a_block) == 261
     torch.testing.assert_close(in_a_block, by_itself, atol=1e-5, rtol=1e-5)

@@ -40,7 +40,7 @@ class QuickLoader:
         return config
 
     def forget(self) -> None:
-        """Compose anew what is asked for from now on: the configurations given so far belong to their jobs."""
+        """Forget the composed configurations: those handed out belong to their jobs."""
         self._composed.clear()
 
     def _compose(self, master: DictConfig, overrides: list[str]) -> DictConfig:
