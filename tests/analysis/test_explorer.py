@@ -54,12 +54,8 @@ def bands(browser: Browser) -> dict[str, dict[str, list[float]]]:
 
 def means(browser: Browser) -> dict[str, tuple[int, list[float]]]:
     """The rows of the table of means: n, then mean, low and high at full precision, by group."""
-    rows = browser.execute_script(
-        """return [...document.querySelectorAll('#means tbody tr')].map((row) => {
-        const [name, n, ...rest] = row.children;
-        return [name.textContent, +n.textContent, rest.map((cell) => +cell.dataset.value)]; })"""
-    )
-    return {name: (n, values) for name, n, values in rows}
+    rows = browser.execute_script("return document.getElementById('means').listing().rows")
+    return {name: (n, values) for name, n, *values in rows}
 
 
 def assert_equals_python(browser: Browser, sweep: analysis.Sweep, trials: pd.DataFrame) -> None:
