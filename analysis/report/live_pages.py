@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from string import Template
 from urllib.parse import quote
 
 from analysis.report.assets import asset
 from analysis.report.page import contents, document
-from analysis.report.sections import Section
+from analysis.report.sections import Section, filled
 from analysis.tables.html import scrolling
+from analysis.tables.layout import file_stem
 
-SCRIPTS = ("page.js", "numbers.js", "charts.js", "live.js")
+SCRIPTS = ("page.js", "numbers.js", "tables.js", "charts.js", "live.js")
 OVERVIEW = ("page.js", "overview.js")
 PARTS = (
     ("progress", "Progress"),
@@ -21,6 +23,8 @@ PARTS = (
     ("plan", "Plan"),
 )
 """The parts of a watched sweep, with their headings."""
+TABLES = {"failures": "Without a result", "trains": "Training now", "waits": "Waiting"}
+"""The tables that the page's script fills in, with their titles."""
 BACK = '<p><a href="/">All sweeps</a></p>'
 
 
@@ -49,16 +53,20 @@ def watched(names: Sequence[str]) -> str:
     """One sweep, or several side by side; the page's script fills in what the events say."""
     if len(names) == 1:
         sections = [
-            Section(anchor, title, f'<div data-sweep="{escape(names[0])}">{asset(f"live/{anchor}.html")}</div>')
+            Section(anchor, title, f'<div data-sweep="{escape(names[0])}">{_part(anchor, names[0])}</div>')
             for anchor, title in PARTS
         ]
         return _document(names[0], sections, SCRIPTS, BACK)
-    body = "".join(f'<h3 class="part">{title}</h3>{asset(f"live/{anchor}.html")}' for anchor, title in PARTS)
-    sections = [
-        Section(f"sweep-{place}", name, f'<div data-sweep="{escape(name)}">{body}</div>')
-        for place, name in enumerate(names)
-    ]
+    sections = []
+    for place, name in enumerate(names):
+        body = "".join(f'<h3 class="part">{title}</h3>{_part(anchor, name)}' for anchor, title in PARTS)
+        sections.append(Section(f"sweep-{place}", name, f'<div data-sweep="{escape(name)}">{body}</div>'))
     return _document(" · ".join(names), sections, SCRIPTS, BACK, "side")
+
+
+def _part(anchor: str, sweep: str) -> str:
+    tables = {part: filled(f'data-part="{part}"', title, file_stem(sweep, part)) for part, title in TABLES.items()}
+    return Template(asset(f"live/{anchor}.html")).substitute(tables)
 
 
 def refusal(why: str) -> str:

@@ -7,12 +7,17 @@ import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from string import Template
 
 from analysis.report import explorer, paragraphs
 from analysis.report.answer import Answer
 from analysis.report.assets import REPORT, STYLE, asset, policy
-from analysis.report.sections import Section, answer_sections
+from analysis.report.sections import Section, answer_sections, filled
 from analysis.sources.sweep import Sweep
+from analysis.tables.rules import RULES
+
+EXPLORED = {"means": "Means by group", "trials": "Trials", "difference": "What differs between the picked trials"}
+"""The tables of the explorer."""
 
 
 def render(
@@ -23,7 +28,7 @@ def render(
     Scripts and styles are allowed by their hashes only; names are escaped.
     """
     sections = [section for one in answers for section in answer_sections(one, titled=len(answers) > 1)]
-    sections.append(Section("explorer", "Explore the trials", asset("explorer.html")))
+    sections.append(Section("explorer", "Explore the trials", _explorer()))
     sections.append(Section("sources", "Where this comes from", _provenance(sweep, digest)))
     columns, curves = explorer.payload(sweep, target, refresh)
     blocks = {"data": columns, "curves": curves, "files": _files(answers)}
@@ -44,11 +49,13 @@ def render(
 
 def document(title: str, head: str, body: str) -> str:
     """An HTML document; ``head`` brings its styles."""
+    rules = json.dumps(RULES).replace("<", "\\u003c")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n{head}\n</head>\n<body>\n"
+        f'<script type="application/json" id="rules">{rules}</script>\n{body}\n</body>\n</html>\n'
     )
 
 
@@ -59,6 +66,11 @@ def contents(name: str, sections: Sequence[Section]) -> str:
         '<a class="skip" href="#main">Skip to the content</a>\n'
         f'<nav aria-label="Contents"><b>{escape(name)}</b><ol>{items}</ol></nav>'
     )
+
+
+def _explorer() -> str:
+    tables = {name: filled(f'id="{name}"', label, name) for name, label in EXPLORED.items()}
+    return Template(asset("explorer.html")).substitute(tables)
 
 
 def _head(sweep: Sweep) -> str:

@@ -71,6 +71,22 @@ def findings(answer: Answer) -> str:
     )
 
 
+def buttons(stem: str, styles: Iterable[str]) -> str:
+    """Buttons that save the table or figure beside them as ``stem`` in each of ``styles``."""
+    made = "".join(
+        f'<button type="button" data-file="{escape(stem)}.{style}" aria-label="Save {escape(stem)} as {NAMES[style]}">'
+        f"{NAMES[style]}</button>"
+        for style in styles
+    )
+    return f'<div class="save">{made}</div>'
+
+
+def filled(place: str, label: str, stem: str) -> str:
+    """Where a page's script puts a table, with its buttons; ``place`` is the attribute by which the script finds it."""
+    region = f'<div {place} class="scroll" tabindex="0" role="group" aria-label="{escape(label)}"></div>'
+    return f'<div class="table">{region}{buttons(stem, STYLES)}</div>'
+
+
 def _verdict(answer: Answer, table: str) -> str:
     figure = _figure(answer, answer.forest) if answer.forest else ""
     return f'<div class="first"><div>{findings(answer)}\n{table}</div>\n<div>{figure}\n{_caveats(answer)}</div></div>'
@@ -80,7 +96,7 @@ def preliminary(answers: Iterable[Answer]) -> str:
     """A preliminary answer while a sweep trains: findings, comparisons and what weakens them, without figures."""
     parts = []
     for answer in answers:
-        shown = _shown(answer, answer.listings, set(answer.caveats), buttons=False)
+        shown = _shown(answer, answer.listings, set(answer.caveats))
         parts.append(f"<h3>{escape(answer.question.task)}</h3>{findings(answer)}{_caveats(answer)}{shown}")
     return "\n".join(parts)
 
@@ -90,13 +106,12 @@ def _caveats(answer: Answer) -> str:
     return f'<div class="caveats"><b>Read with care</b><ul>{items}</ul></div>' if items else ""
 
 
-def _shown(answer: Answer, tables: Iterable[Table | Listing], said: set[str], buttons: bool = True) -> str:
+def _shown(answer: Answer, tables: Iterable[Table | Listing], said: set[str]) -> str:
     """Tables one below the other, with their buttons; their notes are ``said`` from then on."""
     parts = []
     for table in tables:
         known = {note for note in table.notes if note in said or note.endswith(tuple(answer.caveats))}
-        saving = _buttons(answer.stem(table), STYLES) if buttons else ""
-        parts.append(f'<div class="table">{_scrolling(table, known)}{saving}</div>')
+        parts.append(f'<div class="table">{_scrolling(table, known)}{buttons(answer.stem(table), STYLES)}</div>')
         said.update(table.notes)
     return "\n".join(parts)
 
@@ -105,15 +120,6 @@ def _scrolling(table: Table | Listing, said: Collection[str]) -> str:
     made = listing_html(table, said) if isinstance(table, Listing) else html(table, said)
     grid, end, notes = made.partition("</table>")
     return scrolling(grid + end, table.caption) + notes
-
-
-def _buttons(stem: str, styles: Iterable[str]) -> str:
-    made = "".join(
-        f'<button type="button" data-file="{escape(stem)}.{style}" aria-label="Save {escape(stem)} as {NAMES[style]}">'
-        f"{NAMES[style]}</button>"
-        for style in styles
-    )
-    return f'<div class="save">{made}</div>'
 
 
 def _folded(answer: Answer, tables: Iterable[Table], said: set[str]) -> str:
@@ -140,5 +146,5 @@ def _figure(answer: Answer, drawing: Drawing) -> str:
     shown = escape(drawing.caption.split(". ")[0])
     return (
         f'<figure><img alt="{shown}" src="data:image/svg+xml;base64,{data}">'
-        f"<figcaption>{caption}</figcaption>{_buttons(answer.stem(drawing), ('svg', 'pdf', 'png'))}</figure>"
+        f"<figcaption>{caption}</figcaption>{buttons(answer.stem(drawing), ('svg', 'pdf', 'png'))}</figure>"
     )

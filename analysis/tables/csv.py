@@ -8,11 +8,13 @@ import re
 from analysis.tables.table import Table
 
 MEASURES = ("n", "mean", "std", "median", "low", "high", "trials", "lost", "trainable_ratio", "lr", "best", "mark")
+FORMULA = r"^[=+@-](?![\d.]+(e[+-]?\d+)?$)"
+"""What a spreadsheet would read as a formula, in either case: a regular expression, for a page's script too."""
 
 
 def for_spreadsheets(text: str) -> str:
     """``text`` in a CSV file: quoted where a spreadsheet would read it as a formula."""
-    return f"'{text}" if re.match(r"[=+@-](?![\d.]+(e[+-]?\d+)?$)", text, re.IGNORECASE) else text
+    return f"'{text}" if re.match(FORMULA, text, re.IGNORECASE) else text
 
 
 def comma_separated(table: Table) -> str:

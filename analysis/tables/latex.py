@@ -17,7 +17,7 @@ from analysis.tables.table import Entry, Table
 
 GREEK = 0x370
 """The first letter that pdflatex does not set by itself."""
-_LATEX = {
+LATEX = {
     "&": r"\&",
     "%": r"\%",
     "$": r"\$",
@@ -41,11 +41,12 @@ _LATEX = {
     "|": r"$|$",
     "²": r"$^2$",
 }
+"""Characters that LaTeX does not print literally, and how it does print them."""
 
 
 def latex_escape(text: str) -> str:
     """``text`` as LaTeX prints it literally; control characters become spaces."""
-    return "".join(_LATEX.get(char, char) for char in without_controls(text))
+    return "".join(LATEX.get(char, char) for char in without_controls(text))
 
 
 def latex_line(cells: Sequence[str]) -> str:

@@ -15,11 +15,13 @@ from analysis.tables.layout import (
 from analysis.tables.table import Entry, Table
 from sweep import text
 
+SPECIAL = r"[\\`*\[\]<>|~]|&(?=#?\w+;)|(?<![^\W_])_+|_+(?![^\W_])"
+"""What GitHub's Markdown would take for markup inside a table cell: a regular expression, for a page's script too."""
+
 
 def markdown_escape(words: str) -> str:
     """``words`` as GitHub's Markdown prints them literally inside a table cell."""
-    special = r"[\\`*\[\]<>|~]|&(?=#?\w+;)|(?<![^\W_])_+|_+(?![^\W_])"
-    return re.sub(special, lambda match: "".join(f"\\{char}" for char in match[0]), without_controls(words))
+    return re.sub(SPECIAL, lambda match: "".join(f"\\{char}" for char in match[0]), without_controls(words))
 
 
 def markdown(table: Table) -> str:

@@ -11,7 +11,9 @@ import analysis
 from analysis.report import report
 from analysis.statistics.cells import observe
 from analysis.statistics.curves import learning_curves
-from tests.support.browser import Browser, click, opened, texts
+from analysis.tables.listing import Listing
+from analysis.tables.render import render
+from tests.support.browser import Browser, click, opened, saved, texts
 
 HOSTILE = "</script><img src=x onerror='document.title=1'>"
 
@@ -54,12 +56,8 @@ def bands(browser: Browser) -> dict[str, dict[str, list[float]]]:
 
 def means(browser: Browser) -> dict[str, tuple[int, list[float]]]:
     """The rows of the table of means: n, then mean, low and high at full precision, by group."""
-    rows = browser.execute_script(
-        """return [...document.querySelectorAll('#means tbody tr')].map((row) => {
-        const [name, n, ...rest] = row.children;
-        return [name.textContent, +n.textContent, rest.map((cell) => +cell.dataset.value)]; })"""
-    )
-    return {name: (n, values) for name, n, values in rows}
+    rows = browser.execute_script("return document.getElementById('means').listing().rows")
+    return {name: (n, values) for name, n, *values in rows}
 
 
 def assert_equals_python(browser: Browser, sweep: analysis.Sweep, trials: pd.DataFrame) -> None:
@@ -100,6 +98,27 @@ def test_explorer_names_are_text_and_never_markup(browser, page: Path):
     assert browser.title.startswith("hostile <b>")
     assert browser.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
     assert HOSTILE in browser.execute_script("return document.body.textContent")
+
+
+def test_explorer_tables_are_saved_as_the_reports_own(browser, page: Path, tmp_path: Path):
+    opened(browser, page.as_uri())
+    browser.execute_script(
+        "const one = document.getElementById('group'); one.value = 'adapter.init'; one.dispatchEvent(new Event('change'))"
+    )
+    heads = tuple(texts(browser, "#means thead th"))
+    cells = texts(browser, "#means tbody :is(th, td)")
+    lines = tuple(tuple(cells[start : start + len(heads)]) for start in range(0, len(cells), len(heads)))
+    assert any(HOSTILE in line[0] for line in lines)
+    shown = Listing("means", texts(browser, "#means caption")[0], heads, lines)
+    for style in ("md", "tex"):
+        content = saved(browser, f"[data-file='means.{style}']", tmp_path, f"means.{style}")
+        assert content.decode() == render(shown, style)
+    saved(browser, "[data-file='means.csv']", tmp_path, "means.csv")
+    table = pd.read_csv(tmp_path / "means.csv")
+    assert [tuple(table.columns), list(table.iloc[:, 0])] == [heads, [line[0] for line in lines]]
+    np.testing.assert_allclose(table["mean"], [float(line[2]) for line in lines], rtol=1e-3)
+    saved(browser, "[data-file='trials.csv']", tmp_path, "trials.csv")
+    assert len(pd.read_csv(tmp_path / "trials.csv")) == 24
 
 
 def test_explorer_filters_groups_sorts_and_remembers(browser, page: Path):

@@ -145,21 +145,12 @@ async function start() {
 
   function means(rows) {
     const groups = grouped(rows), order = orderOf(groups), item = meaning[state.metric];
-    $("means").textContent = "";
-    const made = element("table", null, $("means")), head = element("tr", null, element("thead", null, made));
-    element("caption", item.label + ": mean and " + data.interval + " over seeds of the chosen trials", made);
-    for (const text of [meaning[state.group].label, "n", "mean", "low", "high"]) element("th", text, head).scope = "col";
-    const body = element("tbody", null, made);
-    for (const name of order) {
-      const values = column[state.metric], line = element("tr", null, body);
-      const found = summaryBySeed(groups.get(name), (row) => values[row], (row) => level("seed", row), data.quantiles);
-      element("th", name, line).scope = "row";
-      element("td", found.n, line);
-      for (const key of ["mean", "low", "high"]) {
-        const shown = found.n > (key === "mean" ? 0 : 1);
-        element("td", shown ? tidy(found[key]) : "–", line).dataset.value = found[key];
-      }
-    }
+    const values = column[state.metric], heads = [meaning[state.group].label, "n", "mean", "low", "high"];
+    const listed = order.map((name) => {
+      const { n, mean, low, high } = summaryBySeed(groups.get(name), (row) => values[row], (row) => level("seed", row), data.quantiles);
+      return [name, n, n ? mean : null, ...(n > 1 ? [low, high] : [null, null])];
+    });
+    showTable($("means"), { caption: item.label + ": mean and " + data.interval + " over seeds of the chosen trials", heads, rows: listed });
   }
 
   function cellOf(line, name, row) {
@@ -179,6 +170,8 @@ async function start() {
       const x = of(a), y = of(b), noX = x === null || x === undefined, noY = y === null || y === undefined;
       return noX || noY ? noX - noY : sign * (x < y ? -1 : x > y ? 1 : 0) || a - b;
     });
+    const heads = data.shown.map((name) => meaning[name].label);
+    $("trials").listing = () => ({ caption: $("count").textContent, heads, rows: sorted.map((row) => data.shown.map((name) => column[name][row])) });
     const pages = Math.max(1, Math.ceil(sorted.length / 50));
     state.page = Math.min(state.page, pages - 1);
     $("trials").textContent = "";
@@ -218,8 +211,10 @@ async function start() {
     element("td", "", head);
     for (const row of picked) element("th", clipped(level(data.name, row), 26), head).title = level(data.name, row);
     const body = element("tbody", null, made);
-    for (const { name, label } of data.columns) {
-      if (name === data.name || picked.every((row) => column[name][row] === column[name][picked[0]])) continue;
+    const differing = data.columns.filter(({ name }) => name !== data.name && picked.some((row) => column[name][row] !== column[name][picked[0]]));
+    box.listing = () => ({ caption: box.getAttribute("aria-label"), heads: ["", ...picked.map((row) => level(data.name, row))],
+      rows: differing.map(({ name, label }) => [label, ...picked.map((row) => column[name][row])]) });
+    for (const { name, label } of differing) {
       const line = element("tr", null, body), title = element("th", label, line);
       title.scope = "row"; title.title = name;
       for (const row of picked) cellOf(line, name, row).className = "differs";

@@ -89,29 +89,21 @@ class Watched {
     this.part("report").hidden = !this.over;
   }
 
-  rows(part, title, heads, trials, cells) {
-    const box = this.part(part);
-    box.textContent = "";
-    if (!trials.length) { element("p", title + ": none.", box).className = "soft"; return; }
-    const made = element("table", null, box);
-    element("caption", title + ": " + counted(trials.length, "trial") + (trials.length > MOST_ROWS ? ", the first " + MOST_ROWS + " of them here" : ""), made);
-    const head = element("tr", null, element("thead", null, made)), body = element("tbody", null, made);
-    for (const text of heads) element("th", text, head).scope = "col";
-    for (const trial of trials.slice(0, MOST_ROWS)) {
-      const line = element("tr", null, body);
-      element("th", trial.name, line).scope = "row";
-      for (const text of cells(trial)) element("td", text, line);
-    }
+  rows(part, heads, trials, cells) {
+    const box = this.part(part), title = box.getAttribute("aria-label");
+    if (!trials.length) { box.textContent = ""; element("p", title + ": none.", box).className = "soft"; return; }
+    const caption = title + ": " + counted(trials.length, "trial") + (trials.length > MOST_ROWS ? ", the first " + MOST_ROWS + " of them here" : "");
+    const made = showTable(box, { caption, heads, rows: trials.map((trial) => [trial.name, ...cells(trial)]) }, MOST_ROWS);
     made.className = part === "failures" ? "marked" : "";
   }
 
   tables() {
-    this.rows("trains", "Training now", ["trial", "step", "of", "last value"], this.in("trains"),
-      ({ facts, mean }) => [facts.at, facts.steps ?? "?", tidy(mean.at(-1))]);
+    this.rows("trains", ["trial", "step", "of", "last value"], this.in("trains"),
+      ({ facts, mean }) => [facts.at, facts.steps ?? "?", mean.at(-1)]);
     const byPack = this.in("waits").sort((a, b) => (a.facts.pack ?? 0) - (b.facts.pack ?? 0));
-    this.rows("waits", "Waiting", ["trial", "state", "pack", "steps"], byPack,
-      ({ facts }) => [facts.state, facts.pack === null ? "–" : facts.pack + 1, facts.steps ?? "?"]);
-    this.rows("failures", "Without a result", ["trial", "state", "reason"], this.in("lost"), ({ facts }) => [facts.state, facts.detail || "–"]);
+    this.rows("waits", ["trial", "state", "pack", "steps"], byPack,
+      ({ facts }) => [facts.state, facts.pack === null ? null : facts.pack + 1, facts.steps ?? "?"]);
+    this.rows("failures", ["trial", "state", "reason"], this.in("lost"), ({ facts }) => [facts.state, facts.detail || null]);
   }
 
   // Asks again once more trials have ended, one question at a time.

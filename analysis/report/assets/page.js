@@ -43,8 +43,8 @@ async function saveFile(button) {
   if (style === "svg") content = fromBase64(image.src.split(",")[1]);
   else if (style === "png") content = await png(image);
   else {
-    const files = JSON.parse(new TextDecoder().decode(await unpacked("files")));
-    content = style === "pdf" ? fromBase64(files[name]) : files[name];
+    const files = $("files") ? JSON.parse(new TextDecoder().decode(await unpacked("files"))) : {};
+    content = style === "pdf" ? fromBase64(files[name]) : files[name] ?? WRITERS[style](listingIn(button.closest(".table")));
   }
   save(name, content, TYPES[style]);
 }
