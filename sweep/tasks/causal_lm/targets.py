@@ -170,12 +170,15 @@ def _answer(row: Answer, tokenizer: Any, begin: tuple[int, ...], end: tuple[int,
 
 
 def _chat(row: Chat, tokenizer: Any, where: str) -> _Written:
-    """A chat as the template writes it; each answer reaches from the template's prompt for it to its end token."""
+    """A chat as the template writes it; each answer reaches from the template's prompt for it to its end token.
+
+    An assistant's turn that begins the chat answers nothing and is no target.
+    """
     messages = [{"role": role, "content": content} for role, content in row.messages]
     text = _written(messages, tokenizer, where)
     spans = []
     for number, message in enumerate(messages):
-        if message["role"] == "assistant":
+        if message["role"] == "assistant" and number:
             before = _written(messages[:number], tokenizer, where, add_generation_prompt=True)
             up_to = text if number + 1 == len(messages) else _written(messages[: number + 1], tokenizer, where)
             if not (text.startswith(up_to) and up_to.startswith(before)):

@@ -50,6 +50,11 @@ def test_targets_of_several_turns_are_all_answers() -> None:
     assert targets(one(chat("Who?", "God.", "When?", "At first."))) == "God.<end>At first.<end>"
 
 
+def test_turn_that_begins_a_chat_answers_nothing_and_is_no_target() -> None:
+    opening = Chat((("assistant", "Hello."), ("user", "Who?"), ("assistant", "God.")))
+    assert targets(one(opening)) == "God.<end>"
+
+
 def test_targets_of_all_are_every_token_but_the_first() -> None:
     example = one(chat("Who?", "God."), loss_on="all")
     assert example.is_target.tolist() == [False] + [True] * (len(example.tokens) - 1)
