@@ -84,9 +84,8 @@ class Calibration:
             for (inputs, targets), own in zip(batches, weights_of, strict=True):
                 outputs = functional_call(self._model, weights, (inputs,), tie_weights=False)
                 mean = (self._objective.loss(outputs, targets) * own).sum() / own.sum()
-                loss = mean / (
-                    total_weight / own.sum()
-                )  # in this order batches of equal weight keep the bits of a mean
+                # divided in this order, batches of equal weight keep the bits of a mean
+                loss = mean / (total_weight / own.sum())
                 gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
                 for total, gradient in zip(totals, gradients, strict=True):
                     total += gradient

@@ -74,18 +74,15 @@ class LocalEngine:
         self, packs: Sequence[Pack], store: Store, mode: "Mode | None", workers: int, on_steps: OnStep
     ) -> Generator[list[Record], None, None]:
         """Train every pack and yield its records as it ends; the arguments are those of ``Engine.run``."""
-        available = max(1, torch.get_num_threads() // workers)
         if workers == 1:
             mirror = wandb_sweep(packs[0].trials[0], store, mode) if packs else None
             for pack in packs:
-                yield train_pack(pack.trials, store, mirror, on_steps, available)
+                yield train_pack(pack.trials, store, mirror, on_steps)
             return
         progress = Progress(len(packs), on_steps)
         suspects: list[int] = []
         with _pool(workers, progress) as pool:
-            waiting = {
-                pool.submit(_train, pack, store, mode, number, available): number for number, pack in enumerate(packs)
-            }
+            waiting = {pool.submit(_train, pack, store, mode, number): number for number, pack in enumerate(packs)}
             while waiting:
                 done, _ = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
                 progress.show()
@@ -96,16 +93,16 @@ class LocalEngine:
                     except BrokenProcessPool:
                         suspects.append(number)
         for number in suspects:
-            yield from _one_by_one(packs[number], store, mode, progress, number, available)
+            yield from _one_by_one(packs[number], store, mode, progress, number)
 
 
 def _one_by_one(
-    pack: Pack, store: Store, mode: "Mode | None", progress: "Progress", number: int, available: int
+    pack: Pack, store: Store, mode: "Mode | None", progress: "Progress", number: int
 ) -> Generator[list[Record], None, None]:
     """Train a pack whose process may have been killed in a process of its own; halve it if it is killed again."""
     with _pool(1, progress) as pool:
         try:
-            yield pool.submit(_train, pack, store, mode, number, available).result()
+            yield pool.submit(_train, pack, store, mode, number).result()
             return
         except BrokenProcessPool:
             pass
@@ -113,7 +110,7 @@ def _one_by_one(
             progress.show()
     if len(pack.trials) > 1:
         for half in pack.halves():
-            yield from _one_by_one(half, store, mode, progress, number, available)
+            yield from _one_by_one(half, store, mode, progress, number)
         return
     killed = WorkerKilledError("the process was killed from outside; did the machine run out of memory?")
     yield record_failure(pack.trials, store, killed)
@@ -141,7 +138,7 @@ class Progress:
 def _pool(workers: int, progress: Progress) -> Iterator[ProcessPoolExecutor]:
     """Worker processes, which end with the block: at once where it is left early, by Ctrl-C for example."""
     context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(workers, context, _start_worker, (progress.counters,)) as pool:
+    with ProcessPoolExecutor(workers, context, _start_worker, (progress.counters, workers)) as pool:
         try:
             yield pool
         except BaseException:
@@ -165,8 +162,9 @@ class _Worker:
     is_training = False
 
 
-def _start_worker(counters: Any) -> None:
+def _start_worker(counters: Any, workers: int) -> None:
     _Worker.counters = counters
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     logging.setLogRecordFactory(PrintableRecord)  # what a worker logs is masked as what the launch logs
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent ends us
     signal.signal(signal.SIGTERM, _exit_worker)
@@ -188,14 +186,14 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _train(pack: Pack, store: Store, mode: "Mode | None", number: int, available: int) -> list[Record]:
+def _train(pack: Pack, store: Store, mode: "Mode | None", number: int) -> list[Record]:
     def count(steps: int) -> None:
         _Worker.counters[number] += steps
 
     try:
         _Worker.is_training = True
         try:
-            return train_pack(pack.trials, store, wandb_sweep(pack.trials[0], store, mode), count, available)
+            return train_pack(pack.trials, store, wandb_sweep(pack.trials[0], store, mode), count)
         finally:
             _Worker.is_training = False
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.config import parse
+from sweep.hardware import threads
 from sweep.packs.rows import wandb_sweep
 from sweep.packs.train_pack import train_pack
 from sweep.registry import INITS, TASKS, TRACKERS, Plugin, installed
@@ -47,7 +48,9 @@ def train_parcel(parcel: Parcel) -> list[dict[str, Any]]:
             "this node would train other trials: its data or its version of lora-sweep are not the launch's"
         )
     store = Store(Path(parcel["sweep"]), parcel["ablation"])
-    records = train_pack(trials, store, wandb_sweep(trials[0], store, parcel["mode"]), lambda steps: None)
+    mirror = wandb_sweep(trials[0], store, parcel["mode"])
+    with threads(1):  # the other cores of a node may be for other packs
+        records = train_pack(trials, store, mirror, lambda steps: None)
     return [asdict(record) for record in records]
 
 

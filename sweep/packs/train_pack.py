@@ -56,9 +56,9 @@ def base_of(trial: ResolvedTrial, available: int = 1) -> Base:
 
 
 def train_pack(
-    pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | None", on_steps: OnStep, available: int = 1
+    pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | None", on_steps: OnStep
 ) -> list[Record]:
-    """Train the trials of ``pack`` together and write what they leave, on ``available`` threads if the base is large.
+    """Train the trials of ``pack`` together and write what they leave: on torch's threads if the base is large, or on one.
 
     A pack that fails is halved and tried again, down to the trial that fails alone: only that one's record
     says ``failed``, whether it ran out of memory or hit a bug. Each call of ``on_steps`` says how many steps
@@ -72,7 +72,7 @@ def train_pack(
 
     """
     with claim_unfinished(pack, store) as (done, rest):
-        return [*done, *(_train(rest, store, mirror, on_steps, available) if rest else [])]
+        return [*done, *(_train(rest, store, mirror, on_steps) if rest else [])]
 
 
 def record_failure(trials: Sequence[ResolvedTrial], store: Store, error: Exception) -> list[Record]:
@@ -106,10 +106,8 @@ def claim_unfinished(
         yield list(done.values()), [trial for trial in ours if trial.id not in done]
 
 
-def _train(
-    pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | None", on_steps: OnStep, available: int
-) -> list[Record]:
-    rows = PackRows(pack, store, mirror)
+def _train(pack: Sequence[ResolvedTrial], store: Store, mirror: "WandbSweep | None", on_steps: OnStep) -> list[Record]:
+    rows, available = PackRows(pack, store, mirror), torch.get_num_threads()
     records: list[Record] = []
     device, base_hash = device_of(pack[0].config.device), "unknown"
     plugin = TASKS.plugin(pack[0].task.name)
@@ -152,7 +150,7 @@ def _train(
     if not records:  # and no longer inside the except block, whose traceback holds the memory of the whole pack
         middle = len(pack) // 2
         halves = (pack[:middle], pack[middle:])
-        return [record for half in halves for record in _train(half, store, mirror, on_steps, available)]
+        return [record for half in halves for record in _train(half, store, mirror, on_steps)]
     rows.finish(records)
     return records
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -43,7 +44,7 @@ class Text:
         """Windows side by side."""
         return len(self.train) // self.context
 
-    @property
+    @cached_property
     def division(self) -> Division:
         """Of several documents, each with its parts of the test windows; otherwise the stretch that each window is in.
 

@@ -32,9 +32,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """The rows that can be learnt from, and their ``numbers`` among all ``rows``.
+    """The rows that can be learnt from, and their ``numbers`` among all.
 
-    How many of these were cut, and how many left out for which reason.
+    ``rows`` is the count of all, ``cut`` of those that were cut, and ``left_out`` of those left out for each reason.
     """
 
     examples: tuple[Example, ...]
