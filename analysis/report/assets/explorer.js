@@ -251,7 +251,7 @@ async function start() {
       const on = (state.filters[button.dataset.factor] || []).includes(button.dataset.level);
       button.setAttribute("aria-pressed", on);
     }
-    $("count").textContent = rows.length + " of " + count + " trials";
+    $("count").textContent = rows.length + " of " + counted(count, "trial");
     const layout = drawParallel($("parallel"), rows, axes, state.brushes);
     brushing(layout, axes);
     tooltip($("parallel"), (x, y) => described(rowAt(layout, rows, axes, x, y)));
