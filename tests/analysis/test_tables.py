@@ -86,7 +86,7 @@ def test_table_escapes_names_in_every_format(tmp_path: Path):
 @pytest.mark.skipif(not (shutil.which("pdflatex") or os.environ.get("REQUIRE_LATEX")), reason="no TeX here")
 def test_latex_compiles(table, tmp_path: Path):
     hostile = replace(table, caption=table.caption + HOSTILE)
-    answers = Listing("a", "b", ("prompt", "rank 4", "rank 8"), ((HOSTILE, "many words\n" * 40, "–"),), prose=True)
+    answers = Listing("a", "b", ("prompt", "rank 4", "rank 8"), (("50% & more", "many words\n" * 40, "–"),), prose=True)
     document = (
         "\\documentclass{article}\\usepackage[utf8]{inputenc}\\usepackage[T1]{fontenc}\\usepackage{booktabs}"
         f"\\begin{{document}}{render(hostile, 'tex')}{render(answers, 'tex')}\\end{{document}}"

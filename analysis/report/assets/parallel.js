@@ -15,7 +15,7 @@ function drawParallel(canvas, rows, axes, brushes) {
       pen.textAlign = "left";
       for (const [text, p] of axis.ticks) {
         const shown = clipped(text, 14), y = top + tall * (1 - p), wide = pen.measureText(shown).width;
-        pen.globalAlpha = 0.78; pen.fillStyle = shade(pen, "--paper"); pen.fillRect(x + 3, y - 7, wide + 3, 14);
+        pen.globalAlpha = 0.85; pen.fillStyle = shade(pen, "--paper"); pen.fillRect(x + 1, y - 7, wide + 5, 14);
         pen.globalAlpha = 1; pen.fillStyle = shade(pen, "--ink"); pen.fillText(shown, x + 4, y + 4);
       }
       if (brush) {
