@@ -36,12 +36,13 @@ def index(states: Mapping[str, Mapping[str, int]]) -> str:
         shown = ", ".join(f"{number} {state}" for state, number in counts.items())
         state = "runs" if counts.get("training") else "rests"
         rows.append(
-            f'<tr><th scope="row"><input type="checkbox" name="sweep" value="{escape(name)}" aria-label="compare {escape(name)}"> '
+            f'<tr><th scope="row"><input type="checkbox" name="sweep" value="{escape(name)}" aria-label="compare {escape(name)}">&nbsp;'
             f'<a href="/sweeps/{quote(name)}">{escape(name)}</a></th><td>{state}</td>'
             f"<td>{sum(counts.values())}</td><td>{escape(shown)}</td></tr>"
         )
     heads = "".join(f'<th scope="col">{head}</th>' for head in ("sweep", "now", "trials", "states"))
-    table = f'<table class="marked" id="sweeps"><caption>Sweeps</caption><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    number = f"{len(states)} sweep{'s' if len(states) != 1 else ''}"
+    table = f'<table class="marked" id="sweeps"><caption>{number}</caption><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     form = (
         f'<form action="/compare"><div class="table">{scrolling(table, "Sweeps")}{buttons("sweeps", STYLES)}</div>'
         '<button type="submit">Show the chosen ones side by side</button></form>'

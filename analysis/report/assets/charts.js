@@ -3,7 +3,7 @@
 
 const FONT_SIZE = 12, FONT_FAMILY = "system-ui, sans-serif";
 const GROUP_COLOURS = 8, SCALE_COLOURS = 8;
-const MOST_OVERLAPPING = 6;
+const MOST_OVERLAPPING = 6, NARROW = 560;
 const DARK = window.matchMedia("screen and (prefers-color-scheme: dark)");
 
 // The colour of this name where the pen draws: that of the page's light or dark theme, or of paper.
@@ -101,8 +101,9 @@ function trace(pen, { X, Y }, line, colour, width) {
 // `range` is that of the axes.
 // Groups overlap in one panel up to six; above, each has a panel of its own, all on the same axes.
 function drawCurves(canvas, { title, groups, lines, range = extent(lines) }) {
-  const across = Math.max(1, Math.floor(canvas.parentElement.clientWidth / 210)), apart = groups.length > MOST_OVERLAPPING;
-  canvas.panels = drawOn(canvas, apart ? 24 + 170 * Math.ceil(groups.length / across) : 340, (pen, width) => {
+  const room = canvas.parentElement.clientWidth, across = Math.max(1, Math.floor(room / 210)), apart = groups.length > MOST_OVERLAPPING;
+  const height = apart ? 24 + 170 * Math.ceil(groups.length / across) : room < NARROW ? 340 + 18 * groups.length : 340;
+  canvas.panels = drawOn(canvas, height, (pen, width) => {
     pen.fillStyle = shade(pen, "--ink");
     pen.fillText(clipped(title, Math.floor(width / 6.2)), 4, 14);
     if (!range) { pen.fillText("no logged value for these trials", 56, 120); return []; }
@@ -126,8 +127,8 @@ function panelsApart(pen, wide, across, { groups, lines, range, thin }) {
 }
 
 function panelTogether(pen, width, { groups, lines, range, thin }) {
-  const narrow = width < 560, right = narrow ? 22 : 170, foot = narrow ? 34 + 18 * groups.length : 34;
-  const panel = axes(pen, range, { left: 56, top: 26, wide: width - 56 - right, tall: 340 - 26 - foot });
+  const narrow = width < NARROW, right = narrow ? 22 : 170; // the names stand below the panel, or on its right
+  const panel = axes(pen, range, { left: 56, top: 26, wide: width - 56 - right, tall: 280 });
   pen.textAlign = "center"; pen.fillText("step", (panel.left + panel.right) / 2, panel.bottom + 30); pen.textAlign = "left";
   for (const line of lines) trace(pen, panel, line, groups[line.group].colour, thin);
   const ink = shade(pen, "--ink");

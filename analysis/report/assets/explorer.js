@@ -58,7 +58,7 @@ async function start() {
     const scale = (v) => (log ? Math.log10(1 + v) : v), low = scale(least), wide = scale(most) - low || 1;
     const marks = least > most ? [] : log ? [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((e) => 10 ** e).filter((t) => t >= least && t <= most)
       : niceTicks(least, most, 5);
-    return { key: name, name: item.label, ticks: marks.map((t) => [tidy(t), (scale(t) - low) / wide]),
+    return { key: name, name: item.label, ticks: marks.map((t) => [log ? power(t) : tidy(t), (scale(t) - low) / wide]),
       position: (row) => (values[row] === null ? null : (scale(values[row]) - low) / wide) };
   }
 

@@ -7,6 +7,9 @@ function tidy(value) {
   return String(+value.toPrecision(4));
 }
 
+// A power of ten from 1 on: 100, 10k, 1M.
+function power(value) { return value < 1e4 ? String(value) : value < 1e6 ? value / 1e3 + "k" : value / 1e6 + "M"; }
+
 function counted(number, what) { return number + " " + what + (number === 1 ? "" : "s"); }
 
 // Text without what no file format for text may have.

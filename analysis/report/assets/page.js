@@ -63,13 +63,14 @@ document.addEventListener("click", (event) => {
 });
 window.addEventListener("beforeprint", () => { for (const folded of document.querySelectorAll("details:not(:has(details))")) folded.open = true; });
 
-// The contents list shows where the reader is: the last section whose heading has passed the upper third, or the page's last.
+// The contents list shows where the reader is: the last section whose heading has passed the upper third, at the ends of the page
+// its first and its last.
 // In a narrow window the list is one line, which scrolls to that section's name.
 function followContents() {
   const links = [...document.querySelectorAll("nav a[href^='#']")];
   const passed = links.filter((link) => $(link.hash.slice(1)).getBoundingClientRect().top < window.innerHeight / 3);
-  const ended = window.scrollY > 0 && window.scrollY + window.innerHeight > document.documentElement.scrollHeight - 2;
-  const here = ended ? links.at(-1) : passed.at(-1) ?? links[0];
+  const ended = window.scrollY + window.innerHeight > document.documentElement.scrollHeight - 2;
+  const here = window.scrollY === 0 ? links[0] : ended ? links.at(-1) : passed.at(-1) ?? links[0];
   for (const link of links) {
     if (link === here) link.setAttribute("aria-current", "true"); else link.removeAttribute("aria-current");
   }
