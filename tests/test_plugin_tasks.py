@@ -101,6 +101,7 @@ def edited(tmp_path: Path) -> Iterator[Callable[[str, str, str], Path]]:
             "its loss of a row depends on the other rows of its batch",
         ),
         ("task.py", "return MLP", "return 3 or MLP", "its model is int, and must be a Model"),
+        ("task.py", "return MLP", "return MLP.__base__() or MLP", "its model lacks presets and stages"),
     ],
 )
 def test_task_of_a_hostile_plugin_is_refused_by_name(

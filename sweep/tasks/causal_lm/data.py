@@ -194,14 +194,14 @@ def _blocks(
 
 
 def _repeated(parts: Mapping[str, Rows], key: str) -> tuple[str, ...]:
-    """Notes on the rows of other parts that are also among those to train on."""
-    train = set(parts["train"])
-    counts = {name: sum(row in train for row in rows) for name, rows in parts.items() if name != "train"}
-    return tuple(
-        f"{PREFIXES[name]}{key}: {count} of {len(parts[name])} rows are also trained on"
-        for name, count in counts.items()
-        if count
-    )
+    """Notes on the rows that are also in a part that a trial sees earlier."""
+    notes = []
+    for earlier, said in (("train", "trained on"), ("validation", "used for validation")):
+        seen = set(parts.get(earlier, ()))
+        for name in parts.keys() - {"train", earlier}:
+            if count := sum(row in seen for row in parts[name]):
+                notes.append(f"{PREFIXES[name]}{key}: {count} of {len(parts[name])} rows are also {said}")
+    return tuple(sorted(notes))
 
 
 def _cluster(row: Row, number: int) -> int:

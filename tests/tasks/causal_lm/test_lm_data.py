@@ -68,6 +68,10 @@ def test_test_text_with_the_rows_of_the_target_is_refused_and_rows_in_both_are_c
     mixed.write_text("\n".join([other, *rows.read_text().splitlines()[:3]]))
     task = causal_lm(chats.model_copy(update={"test_text": str(mixed)}), tiny.CACHE)
     assert task.notes[0] == "held-out task.target_text: 3 of 4 rows are also trained on"
+    last = rows.with_name("last.jsonl")
+    last.write_text("\n".join([other, rows.read_text().splitlines()[-1]]))
+    task = causal_lm(chats.model_copy(update={"test_text": str(last), "validation": 2}), tiny.CACHE)
+    assert task.notes[0] == "held-out task.target_text: 1 of 2 rows are also used for validation"
 
 
 def test_texts_held_out_that_are_also_trained_on_are_counted(chats: CausalLMOptions, tmp_path: Path) -> None:
