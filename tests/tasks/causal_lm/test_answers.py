@@ -24,7 +24,8 @@ CAPITALS = (
 def test_answers_of_one_word_are_learnt_by_heart(tmp_path: Path) -> None:
     pairs = [pair.split() for pair in CAPITALS.split("; ")]
     rows = [{"prompt": f"{country}: ", "completion": capital} for country, capital in pairs]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, own in (("target", rows), ("test", reversed(rows))):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
     model = tiny.save("llama", tmp_path / "llama")
     settings = {
         "cache": tmp_path / "cache",
@@ -32,8 +33,8 @@ def test_answers_of_one_word_are_learnt_by_heart(tmp_path: Path) -> None:
         "task.model": model,
         "task.context": 32,
         "task.validation": 0,
-        "task.target_text": tmp_path / "rows.jsonl",
-        "task.test_text": tmp_path / "rows.jsonl",
+        "task.target_text": tmp_path / "target.jsonl",
+        "task.test_text": tmp_path / "test.jsonl",
         "task.generate.prompts": len(rows),
         "task.generate.tokens": 12,
         "tracker": "none",
@@ -51,9 +52,10 @@ def test_answers_of_one_word_are_learnt_by_heart(tmp_path: Path) -> None:
     learnt, base = run(trials, store, LaunchOptions(workers=1))
     assert learnt.result["eval/exact_match"] >= 0.9
     assert base.result["eval/exact_match"] <= 0.1
+    assert learnt.notes == ("held-out task.target_text: 32 of 32 rows are also trained on",)
     for trial, record in zip(trials, (learnt, base), strict=True):
         lines = (store.trial_folder(trial) / SAMPLES_FILE).read_text().splitlines()
         samples = [json.loads(line) for line in lines]
-        assert [sample["expected"] for sample in samples] == [capital for _, capital in pairs]
+        assert [sample["expected"] for sample in samples] == [capital for _, capital in reversed(pairs)]
         right = sum(sample["answer"] == sample["expected"] for sample in samples)
         assert right / len(rows) == pytest.approx(record.result["eval/exact_match"])
