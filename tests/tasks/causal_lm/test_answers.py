@@ -24,8 +24,7 @@ CAPITALS = (
 def test_answers_of_one_word_are_learnt_by_heart(tmp_path: Path) -> None:
     pairs = [pair.split() for pair in CAPITALS.split("; ")]
     rows = [{"prompt": f"{country}: ", "completion": capital} for country, capital in pairs]
-    for name, own in (("target", rows), ("test", reversed(rows))):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     model = tiny.save("llama", tmp_path / "llama")
     settings = {
         "cache": tmp_path / "cache",
@@ -33,8 +32,8 @@ def test_answers_of_one_word_are_learnt_by_heart(tmp_path: Path) -> None:
         "task.model": model,
         "task.context": 32,
         "task.validation": 0,
-        "task.target_text": tmp_path / "target.jsonl",
-        "task.test_text": tmp_path / "test.jsonl",
+        "task.target_text": tmp_path / "rows.jsonl",
+        "task.test_text": tmp_path / "rows.jsonl",
         "task.generate.prompts": len(rows),
         "task.generate.tokens": 12,
         "tracker": "none",
@@ -56,6 +55,6 @@ def test_answers_of_one_word_are_learnt_by_heart(tmp_path: Path) -> None:
     for trial, record in zip(trials, (learnt, base), strict=True):
         lines = (store.trial_folder(trial) / SAMPLES_FILE).read_text().splitlines()
         samples = [json.loads(line) for line in lines]
-        assert [sample["expected"] for sample in samples] == [capital for _, capital in reversed(pairs)]
+        assert [sample["expected"] for sample in samples] == [capital for _, capital in pairs]
         right = sum(sample["answer"] == sample["expected"] for sample in samples)
         assert right / len(rows) == pytest.approx(record.result["eval/exact_match"])
