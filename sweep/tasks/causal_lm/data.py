@@ -54,10 +54,7 @@ class Split:
 
 
 def splits(options: CausalLMOptions) -> tuple[Split, Split]:
-    """The rows of source and target.
-
-    Raises ConfigError for what cannot be read, or a test text of another kind or with the rows of the target.
-    """
+    """The rows of source and target. Raises ConfigError for what cannot be read, or a test text of another kind."""
     source = Split("task.source_text", _rows(options.source_text, "source_text"))
     if options.target_text == VERSES:
         train, validation, held_out = verses(options.validation > 0)
@@ -67,13 +64,6 @@ def splits(options: CausalLMOptions) -> tuple[Split, Split]:
     if test and type(test[0]) is not type(rows[0]):
         kinds = f"{type(test[0]).__name__.lower()}s, task.target_text of {type(rows[0]).__name__.lower()}s"
         raise ConfigError([f"task.test_text = {options.test_text!r}: its rows are {kinds}; they must be of one kind"])
-    if test == rows:
-        raise ConfigError(
-            [
-                f"task.test_text = {options.test_text!r}: has the same rows as task.target_text, which would be tested on "
-                "what they taught; give others, or leave test_text out: then the last tenth of the target is held out"
-            ]
-        )
     return source, Split("task.target_text", rows, test)
 
 

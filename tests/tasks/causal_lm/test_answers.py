@@ -27,8 +27,7 @@ def test_answers_of_one_word_are_learnt_by_heart(tmp_path: Path, caplog: pytest.
     caplog.set_level(logging.INFO)
     pairs = [pair.split() for pair in CAPITALS.split("; ")]
     rows = [{"prompt": f"{country}: ", "completion": capital} for country, capital in pairs]
-    for name, own in (("target", rows), ("test", reversed(rows))):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     model = tiny.save("llama", tmp_path / "llama")
     settings = {
         "cache": tmp_path / "cache",
@@ -36,8 +35,8 @@ def test_answers_of_one_word_are_learnt_by_heart(tmp_path: Path, caplog: pytest.
         "task.model": model,
         "task.context": 32,
         "task.validation": 0,
-        "task.target_text": tmp_path / "target.jsonl",
-        "task.test_text": tmp_path / "test.jsonl",
+        "task.target_text": tmp_path / "rows.jsonl",
+        "task.test_text": tmp_path / "rows.jsonl",
         "task.generate.prompts": len(rows),
         "task.generate.tokens": 12,
         "tracker": "none",
@@ -62,6 +61,6 @@ def test_answers_of_one_word_are_learnt_by_heart(tmp_path: Path, caplog: pytest.
     for trial, record in zip(trials, (learnt, base), strict=True):
         lines = (store.trial_folder(trial) / SAMPLES_FILE).read_text().splitlines()
         samples = [json.loads(line) for line in lines]
-        assert [sample["expected"] for sample in samples] == [capital for _, capital in reversed(pairs)]
+        assert [sample["expected"] for sample in samples] == [capital for _, capital in pairs]
         right = sum(sample["answer"] == sample["expected"] for sample in samples)
         assert right / len(rows) == pytest.approx(record.result["eval/exact_match"])
