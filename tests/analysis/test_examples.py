@@ -372,7 +372,9 @@ def test_evaluated_scores_take_the_place_of_the_records(tmp_path: Path):
     )
     (folder / "trial_00002" / EVALUATED_FILE).unlink()
     assert observe(sweep.trials, ("adapter.rank",), "test/loss").scores.shape == (10, 64)
-    assert noted(folder, "9 of 10 compared trials were scored by python -m sweep evaluate; the records' own scores are used")
+    assert noted(
+        folder, "9 of 10 compared trials were scored by python -m sweep evaluate; the records' own scores are used"
+    )
 
 
 def test_scores_from_the_cache_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
