@@ -367,7 +367,7 @@ def test_evaluated_scores_take_the_place_of_the_records(tmp_path: Path):
     seen = observe(sweep.trials, ("adapter.rank",), "test/loss")
     assert seen.scores.shape == (10, 512)
     assert seen.values["value"].to_numpy() == pytest.approx(seen.scores.mean(axis=1))
-    assert noted(folder, "test/loss is that") == (
+    assert noted(folder, "test/loss is what") == (
         "test/loss is what python -m sweep evaluate scored on 512 examples, in place of the records' own."
     )
     (folder / "trial_00002" / EVALUATED_FILE).unlink()
