@@ -21,6 +21,7 @@ CAPITALS = (
 )
 
 
+@pytest.mark.slow
 def test_answers_of_one_word_are_learnt_by_heart(tmp_path: Path) -> None:
     pairs = [pair.split() for pair in CAPITALS.split("; ")]
     rows = [{"prompt": f"{country}: ", "completion": capital} for country, capital in pairs]
