@@ -14,7 +14,7 @@ from analysis.statistics.levels import labels, ordered
 from analysis.statistics.questions import Question
 from analysis.tables.html import scrolling
 from sweep.samples import SAMPLES_FILE, Sample, read
-from sweep.text import printable
+from sweep.text import printable, reason
 
 MOST_PROMPTS, MOST_CELLS = 12, 6
 LONGEST_TEXT = 600
@@ -37,7 +37,7 @@ def samples(question: Question) -> str:
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
-                problems.append(f"{path.parent.name}/{SAMPLES_FILE} is left out ({getattr(error, 'strerror', error)})")
+                problems.append(f"{path.parent.name}/{SAMPLES_FILE} is left out ({reason(error)})")
                 continue
             break
         if len(cells) == MOST_CELLS:
