@@ -13,7 +13,7 @@ from analysis.statistics.levels import labels, ordered
 from analysis.statistics.questions import Question
 from analysis.tables.listing import Listing
 from sweep.samples import SAMPLES_FILE, Sample, read
-from sweep.text import printable
+from sweep.text import printable, reason
 
 MOST_PROMPTS, MOST_CELLS = 12, 6
 LONGEST_TEXT = 600
@@ -36,8 +36,7 @@ def samples(question: Question) -> tuple[Listing | None, list[str]]:
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", error)
-                problems.append(printable(f"{path.parent.name}/{SAMPLES_FILE} is left out ({reason})"))
+                problems.append(printable(f"{path.parent.name}/{SAMPLES_FILE} is left out ({reason(error)})"))
                 continue
             break
         if len(cells) == MOST_CELLS:

@@ -28,6 +28,7 @@ def folder_of(sweep: Path, rank: int | None, seed: int) -> Path:
     return sweep / f"trial_{place:05d}"
 
 
+@pytest.mark.usefixtures("one_figure")
 def test_samples_stand_side_by_side_with_the_base_first(sweep: Path) -> None:
     for rank in (None, 2, 8):
         for seed in range(2):

@@ -23,6 +23,7 @@ CAPITALS = (
 )
 
 
+@pytest.mark.slow
 def test_answers_of_one_word_are_learnt_by_heart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     pairs = [pair.split() for pair in CAPITALS.split("; ")]
