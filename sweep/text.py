@@ -85,6 +85,11 @@ def failure(error: BaseException) -> dict[str, str]:
     }
 
 
+def reason(error: Exception) -> str:
+    """What an error says; of an OSError without its number and the name of its file."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def for_terminal(text: str) -> str:
     """The same text with its line breaks, without secrets, and printable."""
     return "\n".join(printable(line) for line in masked(text).split("\n"))

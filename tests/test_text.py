@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sweep.text import PrintableRecord, failure, masked, say, without_home
+from sweep.text import PrintableRecord, failure, masked, reason, say, without_home
 from tests.support.commands import PATH, TOY, records, sweep, tree
 
 SECRET = "hf_canary-5ecret"
@@ -150,3 +150,15 @@ def test_files_of_hydra_do_not_name_the_home_folder(launcher: str, tmp_path: Pat
     for path in written:
         assert str(home) not in path.read_text(), path
     assert any("cache: ~/cache" in path.read_text() for path in written)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "a.json"), "No such file or directory"),
+        (OSError("no number"), "no number"),
+        (ValueError("not JSON"), "not JSON"),
+    ],
+)
+def test_reason_is_what_an_error_says_without_its_file(error: Exception, says: str) -> None:
+    assert reason(error) == says

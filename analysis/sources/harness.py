@@ -20,6 +20,7 @@ from analysis.sources.walk import files_below
 from sweep.files import read_foreign
 from sweep.metrics import Metric
 from sweep.record import LARGEST_RECORD, is_number
+from sweep.text import reason
 
 SAMPLES = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d{2}-\d{2}T[\d.:-]+)\.jsonl")
 LARGEST_SAMPLES = 1 << 30
@@ -43,7 +44,7 @@ def read(folder: Path, files: Sequence[Path], roles: Roles) -> Raw:
         try:
             by_filter = _scores(file, task)
         except (OSError, ValueError) as error:
-            raw.problems.append(f"{file} is left out: {error.strerror if isinstance(error, OSError) else error}")
+            raw.problems.append(f"{file} is left out: {reason(error)}")
             continue
         for name, by_metric in by_filter.items():
             settings = {

@@ -13,6 +13,7 @@ import numpy as np
 from analysis.sources import cache
 from sweep import scores
 from sweep.scores import EVALUATED_FILE, SCORES_FILE, Scores
+from sweep.text import reason
 
 MOST_SCORES = 1 << 27
 """Scores of all trials together that are read: 13,000 trials on 10,000 images have as many."""
@@ -96,8 +97,7 @@ def _read_each(paths: Sequence[str], metric: str) -> tuple[list[Scores] | None, 
         try:
             domains = scores.read(Path(path)).values()
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            problems.append(f"{path}: {reason}")
+            problems.append(f"{path}: {reason(error)}")
             continue
         own = next((domain for domain in domains if metric in domain.sums), None)
         if own is None:

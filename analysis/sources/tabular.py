@@ -14,7 +14,7 @@ from analysis.sources.foreign import Roles, Run, add_runs, outcome, own_values
 from analysis.sources.frames import flat_row
 from analysis.sources.sweep import Raw
 from sweep.files import read_foreign
-from sweep.text import named
+from sweep.text import named, reason
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,10 +38,10 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         return readers[path.suffix](io.BytesIO(read_foreign(path, LARGEST_TABLE)))
     except OSError as error:
-        raise BadRequestError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise BadRequestError(f"{path} cannot be read: {reason(error)}") from None
     except (ValueError, TypeError, RecursionError) as error:  # pandas' and pyarrow's own errors are ValueErrors
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadRequestError(f"{path} is no table in the format {path.suffix}: {reason}") from None
+        fault = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadRequestError(f"{path} is no table in the format {path.suffix}: {fault}") from None
 
 
 def read_frame(frame: pd.DataFrame, roles: Roles, name: str) -> Raw:

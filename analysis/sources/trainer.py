@@ -18,6 +18,7 @@ from analysis.sources.sweep import Raw
 from analysis.sources.walk import files_below
 from sweep.files import read_foreign
 from sweep.record import LARGEST_HISTORY, LARGEST_RECORD, is_number, too_large
+from sweep.text import reason
 
 STATE_FILE = "trainer_state.json"
 ADAPTER_FILE = "adapter_config.json"
@@ -42,7 +43,7 @@ def read(folder: Path, files: Sequence[Path], roles: Roles) -> Raw:
         try:
             state = _state(file)
         except (OSError, ValueError) as error:
-            raw.problems.append(f"{file} is left out: {error.strerror if isinstance(error, OSError) else error}")
+            raw.problems.append(f"{file} is left out: {reason(error)}")
             continue
         place = file.parent.parent if file.parent.name.startswith(CHECKPOINT) else file.parent
         if place not in last or state["global_step"] >= last[place][0]["global_step"]:

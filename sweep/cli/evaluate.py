@@ -28,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--examples",
         type=int,
         required=True,
-        help="how many of each domain (of a language model: windows or blocks), or all where there are fewer",
+        help="how many of each domain, as the tables count them, or all where there are fewer; a language model's blocks of rows "
+        "are scored whole, so that it may be a few more",
     )
     parser.add_argument(
         "--cache", default="outputs/.cache", help="where pre-trained bases and fetched data are (default: %(default)s)"
@@ -64,7 +65,7 @@ def _evaluate(folder: Path, finished: Sequence[Found], count: int, cache: str) -
             faults += error.faults
     sizes: set[tuple[int, int]] = set()
     done = 0
-    for _, examples in evaluate_saved(trials):
+    for _, examples in evaluate_saved(trials, count):
         done += 1
         sizes.add((len(examples["target"].weight), len(examples["source"].weight)))
     for fault in faults:

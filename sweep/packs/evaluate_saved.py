@@ -1,7 +1,7 @@
 """Score what finished trials have saved on other test examples, without training again."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from sweep.record import Record
 from sweep.resolve import ResolvedTrial, resolve
 from sweep.scores import EVALUATED_FILE, write
 from sweep.tasks.options import TaskOptions
+from sweep.tasks.task import with_test_examples
 from sweep.training.evaluate import measure_test
-from sweep.training.examples import Examples, scores_of
+from sweep.training.examples import Examples, identify, scores_of
 
 TOGETHER = 16
 """Trials that are evaluated at once; nothing is kept for a backward pass."""
@@ -38,7 +39,7 @@ def is_saved(folder: Path, record: Record) -> bool:
 
 
 def saved(folder: Path, record: Record, config: Config, examples: int) -> Saved:
-    """The trial of ``record``, to be scored on ``examples`` test examples, or on as many as there are.
+    """The trial of ``record`` on a task with ``examples`` test examples of each domain or more, or with all there are.
 
     ``config`` is what Hydra has left of it. Raises ConfigError where that or its data are no longer what they were.
     """
@@ -53,7 +54,7 @@ def saved(folder: Path, record: Record, config: Config, examples: int) -> Saved:
 
 
 def _with_test_examples(config: Config, examples: int) -> TaskOptions:
-    """The task with so many test examples, where their number can be chosen; at most as many as fit side by side."""
+    """The task with so many held-out rows, where their number can be chosen; at most as many as fit side by side."""
     if config.task.test_size is None:
         return config.task
     task = config.task.model_copy(update={config.task.test_size: examples})
@@ -62,8 +63,10 @@ def _with_test_examples(config: Config, examples: int) -> TaskOptions:
     return task.model_copy(update={config.task.test_size: min([examples, *rooms])})
 
 
-def evaluate_saved(trials: Sequence[Saved]) -> Iterator[tuple[Saved, Examples]]:
-    """Score trials on their test examples, those together that share a base and a shape of adapter.
+def evaluate_saved(trials: Sequence[Saved], count: int) -> Iterator[tuple[Saved, Examples]]:
+    """Score trials on ``count`` test examples of each domain, those together that share a base and a shape of adapter.
+
+    Rows that hold several examples are scored whole; of a domain with fewer examples, all are.
 
     Each is written as ``scores.evaluated.safetensors`` beside its record as it is yielded.
     """
@@ -72,19 +75,21 @@ def evaluate_saved(trials: Sequence[Saved]) -> Iterator[tuple[Saved, Examples]]:
         size = 1 if alike[0].trial.adapter.runs_alone else TOGETHER
         for first in range(0, len(alike), size):
             pack = alike[first : first + size]
-            for one, examples in zip(pack, _scores(pack), strict=True):
+            for one, examples in zip(pack, _scores(pack, count), strict=True):
                 write(examples, one.folder / EVALUATED_FILE)
                 yield one, examples
 
 
-def _scores(pack: Sequence[Saved]) -> list[Examples]:
+def _scores(pack: Sequence[Saved], count: int) -> list[Examples]:
     first = pack[0].trial
     task, base = first.task.build(first.cache_folder), base_of(first)
+    target, source = (with_test_examples(domain, count) for domain in (task.target, task.source))
+    task = replace(task, target=target, source=source)
     with threads(1):
         folded = fold_trials([one.trial for one in pack], base)
         if first.adapter.kind == "full":
             import_.restore_whole(folded, pack[0].folder / "adapter")
-        return scores_of(task, measure_test(folded, task), base.examples)
+        return scores_of(task, measure_test(folded, task), identify(task))
 
 
 def _shape(one: Saved) -> str:

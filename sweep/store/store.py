@@ -18,6 +18,7 @@ from sweep.record import Record, Status
 from sweep.resolve import ResolvedTrial
 from sweep.samples import SAMPLES_FILE, Sample
 from sweep.scores import SCORES_FILE, Domain, Scores
+from sweep.text import reason
 
 MEASURED_BY = "metric_plugins"
 """Key of a record's environment: the plug-ins that measured its trained layers, by metric."""
@@ -175,10 +176,8 @@ def _read_unwritten(path: Path) -> list[Record]:
             raise ValueError("a trial_id is not 16 hexadecimal digits")
     except FileNotFoundError:
         raise
-    except OSError as error:
-        fault = error.strerror or str(error)
-    except (TypeError, ValueError, RecursionError) as error:
-        fault = str(error)
+    except (OSError, TypeError, ValueError, RecursionError) as error:
+        fault = reason(error)
     else:
         return records
     raise ConfigError([f"{path} is not the records of a pack ({fault}); delete it to train its trials again"])

@@ -13,7 +13,7 @@ from sweep.models.model import Model
 from sweep.registry import Plugin
 from sweep.rng import generator
 from sweep.tasks.options import TaskOptions
-from sweep.tasks.task import Batch, Task
+from sweep.tasks.task import Batch, Domain, Task
 
 ROWS = 4
 TOLERANCE = 1e-4
@@ -36,9 +36,16 @@ def check_task(plugin: Plugin, options: TaskOptions, cache_folder: Path) -> None
         with guarded(plugin, f"trying its {name} domain"):
             model: Any = task.base() or task.new_model(torch.Generator().manual_seed(0))
             [batch] = islice(domain.batches(generator(0, "check of the task"), ROWS), 1)
-            fault = _fault(task, model, batch)
+            fault = _unread(domain) or _fault(task, model, batch)
         if fault:
             raise plugin.error(f"on its {name} domain, {fault}")
+
+
+def _unread(domain: Domain) -> str | None:
+    """That the domain has the former name of ``division``, or None."""
+    if hasattr(domain, "clusters") and getattr(domain, "division", None) is None:
+        return "clusters is not read; say division=Division(cluster=…) in its place (sweep.tasks.task)"
+    return None
 
 
 @torch.no_grad()
@@ -46,6 +53,8 @@ def _fault(task: Task, model: Model, batch: Batch) -> str | None:
     """What is wrong with the task on a batch of ``ROWS`` rows, or None."""
     if not isinstance(model, Model):
         return f"its model is {type(model).__name__}, and must be a Model"
+    if lacking := [name for name in Model.__annotations__ if not hasattr(model, name)]:
+        return f"its model lacks {' and '.join(lacking)}, with which a Model names its parts"
     model.eval()
     together = _of_rows(task, model, batch)
     alone = [_of_rows(task, model, Batch(*(part[row : row + 1] for part in batch))) for row in range(ROWS)]

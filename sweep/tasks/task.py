@@ -4,6 +4,7 @@ Shapes: N rows of all trials, trial-major; every value is for one row, so trials
 """
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol
@@ -59,6 +60,14 @@ class Division:
         spans = spans[numbers[begins] >= 0]
         own = numbers[spans[:, 0]]
         return cls(own if clusters is None else clusters[own], spans)
+
+    def of_rows(self, chosen: Tensor, size: int) -> "Division":
+        """The examples in the rows ``chosen`` (m,), ascending, of ``size`` positions each, counted through these rows."""
+        assert self.spans is not None
+        row = self.spans[:, 0] // size
+        own = torch.isin(row, chosen)
+        moved = (torch.searchsorted(chosen, row[own]) - row[own]) * size
+        return Division(self.cluster[own], self.spans[own] + moved[:, None])
 
 
 class Domain(Protocol):
@@ -196,6 +205,26 @@ def division_of(domain: Domain) -> Division:
     """The test examples of a domain; where it says nothing of them, each held-out row is one and stands by itself."""
     division: Division | None = getattr(domain, "division", None)
     return Division(torch.arange(len(domain.held_out.targets))) if division is None else division
+
+
+def with_test_examples(domain: Domain, count: int) -> Domain:
+    """The domain with as few of its held-out rows, evenly spaced, as have ``count`` test examples between them.
+
+    It keeps all where there are fewer examples, or where each row is one.
+    """
+    held_out, division = domain.held_out, division_of(domain)
+    if division.spans is None:
+        return domain
+    rows, size = held_out.targets.shape
+    examples = (division.spans[:, 0] // size).bincount(minlength=rows)
+
+    def spread(few: int) -> Tensor:
+        return torch.linspace(0, rows - 1, few).long()
+
+    few = 1 + bisect_left(range(1, rows), count, key=lambda few: int(examples[spread(few)].sum()))
+    chosen = spread(few)
+    part = Batch(held_out.inputs[chosen], held_out.targets[chosen])
+    return Examples(part, part, domain.positions, division=division.of_rows(chosen, size))
 
 
 def require_declared(task: Task, names: Iterable[str], *kinds: Kind) -> None:

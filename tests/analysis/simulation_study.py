@@ -19,7 +19,7 @@ from analysis.statistics.compare import against, clear_best, compare
 from analysis.statistics.intervals import Error, detectable, paired, summarise
 from analysis.statistics.observations import Observations
 from analysis.statistics.tuning import choose
-from tests.analysis import crossed_study
+from tests.analysis import crossed_study, keep_study
 
 SEED_SD, RESIDUAL_SD = 0.012, 0.006
 
@@ -277,6 +277,7 @@ def main() -> None:
         found, ratio = detectable_honesty(rng, n, repeats)
         print(f"| {n} | {100 * found:.1f}% | {ratio:.2f} |")
     crossed_study.main(few)
+    keep_study.main(repeats)
 
 
 if __name__ == "__main__":

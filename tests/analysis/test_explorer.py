@@ -79,9 +79,9 @@ def assert_equals_python(browser: Browser, sweep: analysis.Sweep, trials: pd.Dat
         assert values == pytest.approx([summary.mean, summary.low, summary.high], rel=1e-6)
 
 
-def test_explorer_numbers_equal_python_under_filters(browser, rank_sweep: Path):
+def test_explorer_numbers_equal_python_under_filters(browser, rank_sweep: Path, rank_page: Path):
     sweep = analysis.load(rank_sweep)
-    opened(browser, report.write(sweep).as_uri())
+    opened(browser, rank_page.as_uri())
     assert_equals_python(browser, sweep, sweep.trials)
     click(browser, "button[data-factor='adapter.targets'][data-level='attention']")
     click(browser, "button[data-factor='adapter.init'][data-level='pissa']")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.analysis import crossed_study
+from tests.analysis import crossed_study, keep_study
 from tests.analysis.simulation_study import (
     detectable_honesty,
     family_errors,
@@ -90,3 +90,16 @@ def test_tuning_on_validation_examples_does_not_flatter_on_test_examples():
     better, worse, *on_validation = crossed_study.tuned(np.random.default_rng(10), 5, 64, 300)
     assert max(better, worse) <= 0.025 + margin(0.025, 300)
     assert on_validation[2] > 0.025 + margin(0.025, 300)
+
+
+def test_best_kept_state_is_reported_without_bias_unless_the_test_examples_chose_it():
+    found = keep_study.kept(np.random.default_rng(11), keep_study.RISES["none"], 100)
+    assert abs(found["best of 16 validation examples"][0]) < 1e-4 < -found["best of the 256 test examples"][0]
+
+
+def test_last_state_decides_against_the_better_cell_that_overfits():
+    found = keep_study.kept(np.random.default_rng(12), keep_study.RISES["strong"], 100)
+    (*_, last_better, last_worse), (*_, better, worse) = found["last"], found["best of 64"]
+    assert last_worse > 0.3 > last_better
+    assert better > 0.7 > worse
+    assert max(found["last"][2], found["best of 64"][2]) <= 0.05 + margin(0.05, 100)

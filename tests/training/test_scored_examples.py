@@ -11,7 +11,7 @@ from torch import Tensor
 from sweep.adapters.fold import Folded
 from sweep.scores import Scores
 from sweep.tasks.mnist.task import Mnist, mnist
-from sweep.tasks.task import Batch, Division, Examples
+from sweep.tasks.task import Batch, Division, Examples, division_of, with_test_examples
 from sweep.training.evaluate import evaluate_both, has_validation, measure_test
 from sweep.training.examples import figures_of_test, identify, scores_of
 from tests.support.builders import (
@@ -91,6 +91,26 @@ def test_division_by_position_has_a_span_for_each_part_of_a_row() -> None:
     assert division.spans is not None
     assert division.spans.tolist() == [[0, 3], [3, 4], [5, 7], [8, 10]]
     assert division.cluster.tolist() == [7, 8, 8, 7]
+
+
+def test_division_of_rows_counts_positions_through_these_rows() -> None:
+    whole = Division.by_position(torch.tensor([[4, 4, 4], [2, 2, -1], [0, 1, 1], [3, 3, 3]]))
+    found = whole.of_rows(torch.tensor([0, 2]), size=3)
+    assert found.spans is not None
+    assert found.spans.tolist() == [[0, 3], [3, 4], [4, 6]]
+    assert found.cluster.tolist() == [4, 0, 1]
+
+
+def test_with_test_examples_keeps_as_few_rows_as_have_them() -> None:
+    rows = torch.arange(40).view(10, 4)
+    division = Division.by_position(torch.arange(40).view(10, 4) // 2)  # two examples a row
+    domain = Examples(Batch(rows, rows), Batch(rows, rows), positions=4, division=division)
+    few = with_test_examples(domain, 5)
+    assert few.held_out.targets[:, 0].tolist() == [0, 16, 36]
+    assert division_of(few).cluster.tolist() == [0, 1, 8, 9, 18, 19]
+    assert len(with_test_examples(domain, 100).held_out.targets) == 10
+    each = replace(domain, division=None)
+    assert with_test_examples(each, 5) is each
 
 
 def test_validation_examples_are_evaluated_and_test_examples_are_tested() -> None:
