@@ -51,6 +51,7 @@ def test_run_raises_what_the_command_says(here: Path) -> None:
     assert not (here / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_run_interrupted_leaves_what_is_finished_and_needs_no_guard(here: Path) -> None:
     (here / "script.py").write_text(SCRIPT)
     environment = os.environ | {"PYTHONPATH": PATH}

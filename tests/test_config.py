@@ -10,7 +10,7 @@ from sweep.adapters.options import AdapterOptions
 from sweep.adapters.rank import scale_of
 from sweep.config import check_name
 from sweep.errors import ConfigError
-from sweep.registry import INITS
+from sweep.registry import INITS, TASKS
 from sweep.resolve import resolve
 from tests.support.commands import config, resolved
 
@@ -110,7 +110,7 @@ def fault(*overrides: str) -> str:
         ("seed=-1", "seed = -1: must be greater than or equal to 0"),
         ("device=tpu", "device = 'tpu': must be 'auto', 'cpu' or 'cuda'"),
         ("tracker.mode=live", "tracker.mode = 'live': must be 'offline', 'online' or 'none'"),
-        ("task.name=cifar", "task.name = 'cifar': must be one of toy_regression, mnist, transformer, causal_lm"),
+        ("task.name=cifar", f"task.name = 'cifar': must be one of {', '.join(TASKS.names)}"),
         ("task.data=real", "task.data = 'real': must be 'planted' or 'tutorial'"),
         (
             "name=../../x",

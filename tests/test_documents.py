@@ -9,7 +9,10 @@ import pytest
 
 from tests.support.commands import PATH, ROOT
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # of the packages of Jupyter
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),  # of the packages of Jupyter
+]
 
 
 @pytest.fixture

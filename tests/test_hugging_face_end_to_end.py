@@ -24,6 +24,7 @@ def settings_of(task: Any) -> list[str]:
     return [f"task.{key}={value}" for key, value in values.items()]
 
 
+@pytest.mark.slow
 def test_saved_adapters_have_the_same_loss_in_a_process_that_knows_peft_alone(tmp_path: Path) -> None:
     task = hugging_face.causal_lm("llama", tmp_path)
     settings = settings_of(task)

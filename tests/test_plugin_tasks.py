@@ -42,6 +42,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     return ours_alone(tmp_path_factory.mktemp("alone"))
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the example's base is kept, which is trained once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 def example(cache: Path, **changes: Any) -> Config:
     """A trial on the example's task, without Hydra."""
     values = config(*TOY, f"cache={cache}", "adapter.rank=2").model_dump()
@@ -101,6 +107,7 @@ def edited(tmp_path: Path) -> Iterator[Callable[[str, str, str], Path]]:
             "its loss of a row depends on the other rows of its batch",
         ),
         ("task.py", "return MLP", "return 3 or MLP", "its model is int, and must be a Model"),
+        ("task.py", "return MLP", "return MLP.__base__() or MLP", "its model lacks presets and stages"),
         (
             "task.py",
             "        return cls(source",
@@ -142,9 +149,11 @@ def test_task_that_fails_while_it_trains_is_named_and_fails_alone(
     [{"kind": "full"}, {"kind": "none"}, {"dora": True}, {"dropout": 0.5}, {"init": "lora_ga"}, {"bias": "all"}],
     ids=lambda adapter: " ".join(map(str, adapter.values())),
 )
-def test_task_of_a_plugin_trains_with_every_adapter(tmp_path: Path, adapter: dict[str, Any]) -> None:
-    with on_path(install_example(tmp_path / "site")):
-        values = example(tmp_path).model_dump()
+def test_task_of_a_plugin_trains_with_every_adapter(
+    tmp_path: Path, cache: Path, edited: Callable[[str, str, str], Path], adapter: dict[str, Any]
+) -> None:
+    with on_path(edited("task.py", "steps=300", "steps=30")):
+        values = example(cache).model_dump()
         [one] = run(
             [resolve(parse(values | {"adapter": values["adapter"] | adapter}))], Store(tmp_path / "s", None), HERE
         )
@@ -209,6 +218,7 @@ def test_plugins_command_says_what_cannot_be_used(tmp_path: Path, site: dict[str
     assert "cannot be used: task theirs of the plug-in no-yaml 1.0" in done.stdout
 
 
+@pytest.mark.slow
 def test_example_is_swept_beside_ours(tmp_path: Path, site: dict[str, str]) -> None:
     arguments = (
         "-m",

@@ -21,9 +21,20 @@ SEARCH = (
 )
 
 
-def test_search_packs_and_prunes_its_proposals_and_goes_on_where_it_was(tmp_path: Path) -> None:
-    folder = tmp_path / "outputs" / "s"
-    done = sweep(*SEARCH, cwd=tmp_path)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("search")
+
+
+@pytest.fixture(scope="module")
+def said(place: Path) -> str:
+    """What a search in ``place`` has said."""
+    done = sweep(*SEARCH, cwd=place)
+    return done.stdout + done.stderr
+
+
+def test_search_packs_and_prunes_its_proposals_and_goes_on_where_it_was(place: Path, said: str) -> None:
+    folder = place / "outputs" / "s"
     found = records(folder)
     assert len(found) == 8
     assert {one.status for one in found.values()} == {"finished", "pruned"}
@@ -31,14 +42,12 @@ def test_search_packs_and_prunes_its_proposals_and_goes_on_where_it_was(tmp_path
     best = yaml.safe_load((folder / "optimization_results.yaml").read_text())
     assert best["best_value"] == min(one.result["eval/loss"] for one in found.values())
     assert best["best_params"].keys() == {"adapter.rank", "adapter.init", "optimizer.lr"}
-    assert (done.stdout + done.stderr).count(
-        "4 trials: 0 exact duplicates dropped, 0 already finished, 4 to train"
-    ) == 2
+    assert said.count("4 trials: 0 exact duplicates dropped, 0 already finished, 4 to train") == 2
 
     times = {path: path.stat().st_mtime_ns for path in folder.glob("*/record.json")}
     [lost, *_] = [name for name, one in found.items() if one.finished]
     (folder / lost / "record.json").unlink()
-    sweep(*SEARCH, cwd=tmp_path)
+    sweep(*SEARCH, cwd=place)
     again = records(folder)
     assert again.keys() == found.keys()
     assert {name: one for name, one in again.items() if name != lost} == {
@@ -64,8 +73,6 @@ def test_search_whose_every_proposal_diverges_names_the_rates(tmp_path: Path) ->
     assert line.startswith("lora-sweep: none of 8 proposals finished, at learning rates from 1e+30 to 1e+31")
 
 
-def test_search_log_speaks_of_its_own_trials_alone(tmp_path: Path) -> None:
-    done = sweep(*SEARCH, cwd=tmp_path)
-    said = done.stdout + done.stderr
+def test_search_log_speaks_of_its_own_trials_alone(said: str) -> None:
     assert "alembic" not in said
     assert "have other settings" not in said

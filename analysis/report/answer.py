@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from analysis.columns import LEARNING_RATE
 from analysis.errors import BadRequestError
 from analysis.figures.figures import FOREST, FORMATS, Drawing, figures
+from analysis.report.samples import samples
 from analysis.sources.sweep import Sweep
 from analysis.statistics.compare import Comparison, against, compare
 from analysis.statistics.effects import Effects, effects
@@ -38,6 +39,7 @@ class Answer:
     tables: list[Table] = field(default_factory=list)
     comparisons: dict[str, list[Comparison]] = field(default_factory=dict)
     listings: list[Listing] = field(default_factory=list)
+    samples: Listing | None = None
     effects: Effects | None = None
     drawings: list[Drawing] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
@@ -64,6 +66,7 @@ class Answer:
         """What is written beside the page, by its path there: tables for papers and spreadsheets, and figures."""
         every: list[Table | Listing] = [*self.tables, *self.listings]
         every += [effects_listing(self.effects)] if self.effects else []
+        every += [self.samples] if self.samples else []
         tables = {f"tables/{self.stem(one)}.{style}": render(one, style).encode() for one in every for style in STYLES}
         figures = {f"figures/{self.stem(one)}.{style}": one.files[style] for one in self.drawings for style in FORMATS}
         return tables | figures
@@ -92,6 +95,8 @@ def answer(sweep: Sweep, question: Question, prefix: str = "") -> Answer:
         add_comparison(result, factor)
     if result.comparisons:
         result.effects = result.attempt(effects, question.trials, question.primary)
+    result.samples, unreadable = samples(question)
+    result.gaps += unreadable
     return result
 
 

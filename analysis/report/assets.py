@@ -6,7 +6,7 @@ from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
 STYLE = "page.css"
-REPORT = ("page.js", "numbers.js", "tables.js", "charts.js", "parallel.js", "explorer.js")
+REPORT = ("page.js", "numbers.js", "tables.js", "charts.js", "svg.js", "parallel.js", "explorer.js")
 """The scripts of a report, in order; each uses those before it."""
 
 

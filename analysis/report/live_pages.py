@@ -9,12 +9,12 @@ from urllib.parse import quote
 
 from analysis.report.assets import asset
 from analysis.report.page import contents, document
-from analysis.report.sections import Section, filled
+from analysis.report.sections import STYLES, Section, buttons, drawn, filled
 from analysis.tables.html import scrolling
 from analysis.tables.layout import file_stem
 
-SCRIPTS = ("page.js", "numbers.js", "tables.js", "charts.js", "live.js")
-OVERVIEW = ("page.js", "overview.js")
+SCRIPTS = ("page.js", "numbers.js", "tables.js", "charts.js", "svg.js", "live.js")
+OVERVIEW = ("page.js", "numbers.js", "tables.js", "overview.js")
 PARTS = (
     ("progress", "Progress"),
     ("curves", "Curves"),
@@ -25,6 +25,7 @@ PARTS = (
 """The parts of a watched sweep, with their headings."""
 TABLES = {"failures": "Without a result", "trains": "Training now", "waits": "Waiting"}
 """The tables that the page's script fills in, with their titles."""
+CURVES = "a curve for each trial; the plan below has the last values of those that train"
 BACK = '<p><a href="/">All sweeps</a></p>'
 
 
@@ -35,14 +36,15 @@ def index(states: Mapping[str, Mapping[str, int]]) -> str:
         shown = ", ".join(f"{number} {state}" for state, number in counts.items())
         state = "runs" if counts.get("training") else "rests"
         rows.append(
-            f'<tr><td><input type="checkbox" name="sweep" value="{escape(name)}" aria-label="compare {escape(name)}"></td>'
-            f'<th scope="row"><a href="/sweeps/{quote(name)}">{escape(name)}</a></th><td>{state}</td>'
+            f'<tr><th scope="row"><input type="checkbox" name="sweep" value="{escape(name)}" aria-label="compare {escape(name)}">&nbsp;'
+            f'<a href="/sweeps/{quote(name)}">{escape(name)}</a></th><td>{state}</td>'
             f"<td>{sum(counts.values())}</td><td>{escape(shown)}</td></tr>"
         )
-    heads = "".join(f'<th scope="col">{head}</th>' for head in ("compare", "sweep", "now", "trials", "states"))
-    table = f'<table class="marked" id="sweeps"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    heads = "".join(f'<th scope="col">{head}</th>' for head in ("sweep", "now", "trials", "states"))
+    number = f"{len(states)} sweep{'s' if len(states) != 1 else ''}"
+    table = f'<table class="marked" id="sweeps"><caption>{number}</caption><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     form = (
-        f'<form action="/compare">{scrolling(table, "Sweeps")}'
+        f'<form action="/compare"><div class="table">{scrolling(table, "Sweeps")}{buttons("sweeps", STYLES)}</div>'
         '<button type="submit">Show the chosen ones side by side</button></form>'
     )
     empty = "<p>There is no sweep here yet; this page shows the first one as soon as it begins.</p>"
@@ -66,7 +68,8 @@ def watched(names: Sequence[str]) -> str:
 
 def _part(anchor: str, sweep: str) -> str:
     tables = {part: filled(f'data-part="{part}"', title, file_stem(sweep, part)) for part, title in TABLES.items()}
-    return Template(asset(f"live/{anchor}.html")).substitute(tables)
+    curves = drawn('data-part="curves"', CURVES, file_stem(sweep, "curves"))
+    return Template(asset(f"live/{anchor}.html")).substitute(tables, curves=curves)
 
 
 def refusal(why: str) -> str:

@@ -12,12 +12,17 @@ from string import Template
 from analysis.report import explorer, paragraphs
 from analysis.report.answer import Answer
 from analysis.report.assets import REPORT, STYLE, asset, policy
-from analysis.report.sections import Section, answer_sections, filled
+from analysis.report.sections import Section, answer_sections, drawn, filled
 from analysis.sources.sweep import Sweep
 from analysis.tables.rules import RULES
 
 EXPLORED = {"means": "Means by group", "trials": "Trials", "difference": "What differs between the picked trials"}
 """The tables of the explorer."""
+DRAWN = {
+    "parallel": "parallel coordinates: a line for each trial; the table below has its values",
+    "curve": "learning curves by group; the table below has their last values",
+}
+"""The figures of the explorer."""
 
 
 def render(
@@ -70,7 +75,8 @@ def contents(name: str, sections: Sequence[Section]) -> str:
 
 def _explorer() -> str:
     tables = {name: filled(f'id="{name}"', label, name) for name, label in EXPLORED.items()}
-    return Template(asset("explorer.html")).substitute(tables)
+    figures = {name: drawn(f'id="{name}"', label, name) for name, label in DRAWN.items()}
+    return Template(asset("explorer.html")).substitute(tables | figures)
 
 
 def _head(sweep: Sweep) -> str:

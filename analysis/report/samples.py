@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from html import escape
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pandas as pd
 from analysis.columns import KIND, SEED, describe
 from analysis.statistics.levels import labels, ordered
 from analysis.statistics.questions import Question
-from analysis.tables.html import scrolling
+from analysis.tables.listing import Listing
 from sweep.samples import SAMPLES_FILE, Sample, read
 from sweep.text import printable, reason
 
@@ -22,10 +21,10 @@ LONGEST_TEXT = 600
 WITHOUT_LORA = {"none": "untouched base", "full": "full fine-tuning"}
 
 
-def samples(question: Question) -> str:
-    """A table in HTML with a prompt a row and a cell a column; empty where no trial has written any answers.
+def samples(question: Question) -> tuple[Listing | None, list[str]]:
+    """A prompt a row and a cell a column, None where no trial has written any answers; and the files left out, with reasons.
 
-    Of each cell the finished trial with the lowest seed is shown. What cannot be read is named below the table.
+    Of each cell the finished trial with the lowest seed is shown.
     """
     cells: dict[str, dict[str, Sample]] = {}
     problems: list[str] = []
@@ -37,14 +36,12 @@ def samples(question: Question) -> str:
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
-                problems.append(f"{path.parent.name}/{SAMPLES_FILE} is left out ({reason(error)})")
+                problems.append(printable(f"{path.parent.name}/{SAMPLES_FILE} is left out ({reason(error)})"))
                 continue
             break
         if len(cells) == MOST_CELLS:
             break
-    notes = "".join(f"<li>{escape(printable(problem))}</li>" for problem in problems)
-    said = f'<ul class="notes">{notes}</ul>' if notes else ""
-    return (_table(cells) if any(cells.values()) else "") + said
+    return (_listing(cells) if any(cells.values()) else None), problems
 
 
 def _by_cell(question: Question) -> Iterable[tuple[str, pd.DataFrame]]:
@@ -60,28 +57,38 @@ def _by_cell(question: Question) -> Iterable[tuple[str, pd.DataFrame]]:
         yield WITHOUT_LORA.get(kinds[first], words), trials
 
 
-def _table(cells: dict[str, dict[str, Sample]]) -> str:
+def _listing(cells: dict[str, dict[str, Sample]]) -> Listing:
     expected = {prompt: sample.expected for own in cells.values() for prompt, sample in own.items()}
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("prompt", "expected", *cells))
-    lines = zip(*(prompt.split("\n") for prompt in expected), strict=False)
-    shared = takewhile(lambda texts: len(set(texts)) == 1, lines) if len(expected) > 1 else ()
-    beginning = "".join(f"{texts[0]}\n" for texts in shared)
+    beginning, ending = _around(list(expected))
     rows = []
     for prompt in list(expected)[:MOST_PROMPTS]:
         answers = [own[prompt].answer if prompt in own else "–" for own in cells.values()]
-        texts = "".join(f"<td>{_shown(text)}</td>" for text in (expected[prompt], *answers))
-        rows.append(f'<tr><th scope="row">{_shown(prompt.removeprefix(beginning))}</th>{texts}</tr>')
+        asked = prompt.removeprefix(beginning).removesuffix(ending)
+        rows.append(tuple(map(_shown, (asked, expected[prompt], *answers))))
     more = f", the first {len(rows)} of {len(expected)} prompts" if len(expected) > len(rows) else ""
     caption = f"Of each cell the trial with the lowest seed{more}; all answers are in the trials' {SAMPLES_FILE}."
-    caption += f" Every prompt begins with: {_shown(beginning)}" if beginning else ""
-    grid = (
-        f'<table class="samples"><caption>{caption}</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    )
-    return scrolling(grid, "Answers to held-out prompts")
+    around = {"begins": _shown(beginning).strip(), "ends": _shown(ending).strip()}
+    said = ", and ".join(f"{where} with: {lines}" for where, lines in around.items() if lines)
+    caption += f" Every prompt {said}" if said else ""
+    return Listing("answers", caption, ("prompt", "expected", *cells), tuple(rows), prose=True)
+
+
+def _around(prompts: Sequence[str]) -> tuple[str, str]:
+    """The lines with which all ``prompts`` begin, and those with which they end; of each at least a line is left."""
+    if len(prompts) < 2:
+        return "", ""
+    beginning = "".join(f"{line}\n" for line in _shared(prompt.split("\n") for prompt in prompts))
+    rests = (prompt.removeprefix(beginning).split("\n")[1:] for prompt in prompts)
+    ending = "".join(f"\n{line}" for line in reversed(_shared(rest[::-1] for rest in rests)))
+    return beginning, ending
+
+
+def _shared(texts: Iterable[list[str]]) -> list[str]:
+    """The first lines that all ``texts`` have in common."""
+    return [lines[0] for lines in takewhile(lambda lines: len(set(lines)) == 1, zip(*texts, strict=False))]
 
 
 def _shown(text: str) -> str:
     """The beginning of ``text`` with its line breaks."""
     cut = text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
-    return escape("\n".join(printable(line) for line in cut.split("\n")))
+    return "\n".join(printable(line) for line in cut.split("\n"))

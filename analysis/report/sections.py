@@ -7,10 +7,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from html import escape
 
-from analysis.figures.figures import Drawing
+from analysis.figures.figures import FORMATS, Drawing
 from analysis.report import paragraphs
 from analysis.report.answer import STYLES, Answer
-from analysis.report.samples import samples
 from analysis.tables.comparisons import effects_listing
 from analysis.tables.html import html, scrolling
 from analysis.tables.layout import file_stem
@@ -45,7 +44,7 @@ def answer_sections(answer: Answer, titled: bool) -> list[Section]:
         ("Verdict", _verdict(answer, _shown(answer, lead, said))),
         ("Comparisons", _shown(answer, answer.listings, said)),
         ("Variance", _shown(answer, [effects_listing(answer.effects)], said) if answer.effects else ""),
-        ("Answers to held-out prompts", samples(answer.question)),
+        ("Answers to held-out prompts", _shown(answer, [answer.samples], said) if answer.samples else ""),
         ("Other tables", _folded(answer, others, said)),
         (
             "Figures",
@@ -85,6 +84,12 @@ def filled(place: str, label: str, stem: str) -> str:
     """Where a page's script puts a table, with its buttons; ``place`` is the attribute by which the script finds it."""
     region = f'<div {place} class="scroll" tabindex="0" role="group" aria-label="{escape(label)}"></div>'
     return f'<div class="table">{region}{buttons(stem, STYLES)}</div>'
+
+
+def drawn(place: str, label: str, stem: str) -> str:
+    """Where a page's script draws a figure, with its buttons; ``place`` is the attribute by which the script finds it."""
+    canvas = f'<canvas {place} role="img" aria-label="{escape(label)}"></canvas>'
+    return f'<figure><div class="plot">{canvas}</div>{buttons(stem, FORMATS)}</figure>'
 
 
 def _verdict(answer: Answer, table: str) -> str:
@@ -146,5 +151,5 @@ def _figure(answer: Answer, drawing: Drawing) -> str:
     shown = escape(drawing.caption.split(". ")[0])
     return (
         f'<figure><img alt="{shown}" src="data:image/svg+xml;base64,{data}">'
-        f"<figcaption>{caption}</figcaption>{buttons(answer.stem(drawing), ('svg', 'pdf', 'png'))}</figure>"
+        f"<figcaption>{caption}</figcaption>{buttons(answer.stem(drawing), FORMATS)}</figure>"
     )

@@ -20,7 +20,7 @@ class Listing:
     """Rows of text under ``heads``, the first column being their names.
 
     ``name`` is a file name without ending. ``marks`` has a word for each row, which a page shows as a sign before its
-    last cell; no words where nothing is marked.
+    last cell; no words where nothing is marked. ``prose`` means texts of several lines, which wrap.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Listing:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
+    prose: bool = False
 
 
 def listing_markdown(listing: Listing) -> str:
@@ -42,7 +43,10 @@ def listing_markdown(listing: Listing) -> str:
 def listing_latex(listing: Listing) -> str:
     r"""The listing as a ``table`` float for the package booktabs."""
     heads, *rows = (latex_line([latex_escape(cell) for cell in row]) for row in (listing.heads, *listing.rows))
-    columns = "l" + "r" * (len(listing.heads) - 2) + "l"
+    width = len(listing.heads)
+    columns = "l" + "r" * (width - 2) + "l"
+    if listing.prose:
+        columns = rf"*{{{width}}}{{p{{\dimexpr\linewidth/{width}-2\tabcolsep\relax}}}}"
     return latex_float(listing.caption, columns, [heads], rows, listing.notes)
 
 
@@ -56,7 +60,8 @@ def listing_csv(listing: Listing) -> str:
 
 def listing_html(listing: Listing, said: Collection[str] = ()) -> str:
     """The listing as HTML, each row of the class of its mark, without the notes that are ``said`` already."""
-    opening = '<table class="marked verdicts">' if listing.marks else "<table>"
+    kind = "marked verdicts" if listing.marks else "prose" if listing.prose else ""
+    opening = f'<table class="{kind}">' if kind else "<table>"
     lines = [opening, f"<caption>{escape(listing.caption)}</caption>", "<thead><tr>"]
     lines += [f'<th scope="col">{escape(head)}</th>' for head in listing.heads]
     lines.append("</tr></thead><tbody>")

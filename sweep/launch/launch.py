@@ -8,7 +8,7 @@ from dataclasses import replace
 from sweep import planned
 from sweep.engines.options import LaunchOptions
 from sweep.launch.alone import with_speeds
-from sweep.launch.plan import Plan, make_plan, skipped, summary
+from sweep.launch.plan import Plan, about_data, make_plan, skipped, summary
 from sweep.launch.progress import progress_bar
 from sweep.packs.pack import Pack
 from sweep.packs.rows import tracking_mode
@@ -65,6 +65,8 @@ def _report(plan: Plan, trials: Sequence[ResolvedTrial], store: Store) -> None:
     log.info(summary(plan, trials) + (f" ({others} more in this folder have other settings)" if others else ""))
     for line in skipped(plan):
         log.info(line)
+    for note in about_data(trials):
+        log.info("  %s", note)
     for fault in plan.unmeasured:
         log.warning("the planner could not measure a pack, so its trials train one by one: %s", fault)
 

@@ -149,7 +149,7 @@ class _Sizing:
         if first.config.pruning and first.adapter.kind != "none":
             each_s = self._update_s(trials[:1])
         elif len(trials) > 1 and first.adapter.kind != "none":
-            kind = (first.task, first.training, first.optimizer.name, first.adapter.kind, first.adapter.dora)
+            kind = (first.task, first.training, first.optimizer.name, first.adapter.kind, *first.adapter.arithmetic)
             start, largest = self._best_and_largest.get(kind, (1, self._max_pack))
             size, each_s = self._best_size(trials, start, min(limit, largest))
             self._best_and_largest[kind] = size, (size if size < limit else largest)

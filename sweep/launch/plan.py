@@ -128,6 +128,12 @@ def skipped(plan: Plan, most: int | None = NAMED) -> Iterator[str]:
         yield f"  {why}: {', '.join(shown)}{more}"
 
 
+def about_data(trials: Sequence[ResolvedTrial]) -> list[str]:
+    """What the tasks of ``trials`` say about their data, as their records do, each once."""
+    tasks = {trial.task: trial.cache_folder for trial in trials}
+    return list(dict.fromkeys(note for task, cache in tasks.items() for note in task.build(cache).notes))
+
+
 def describe(plan: Plan, trials: Sequence[ResolvedTrial]) -> str:
     """The plan in words: what is skipped, and a line for each pack with its size, parameters, memory and time."""
     lines = [summary(plan, trials)]
@@ -138,6 +144,7 @@ def describe(plan: Plan, trials: Sequence[ResolvedTrial]) -> str:
         lines.append(f"{len(plan.packs)} packs, {plan.workers} at once: {total} of training, without evaluations")
         lines.append(f"scores of each test example: {sum(map(scores_bytes, plan.trials)) / 1e6:,.1f} MB at most")
     lines += [f"  not measured: {fault}" for fault in plan.unmeasured]
+    lines += [f"  {note}" for note in about_data(trials)]
     return "\n".join([*lines, *skipped(plan, most=None)])
 
 

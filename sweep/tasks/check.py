@@ -53,6 +53,8 @@ def _fault(task: Task, model: Model, batch: Batch) -> str | None:
     """What is wrong with the task on a batch of ``ROWS`` rows, or None."""
     if not isinstance(model, Model):
         return f"its model is {type(model).__name__}, and must be a Model"
+    if lacking := [name for name in Model.__annotations__ if not hasattr(model, name)]:
+        return f"its model lacks {' and '.join(lacking)}, with which a Model names its parts"
     model.eval()
     together = _of_rows(task, model, batch)
     alone = [_of_rows(task, model, Batch(*(part[row : row + 1] for part in batch))) for row in range(ROWS)]

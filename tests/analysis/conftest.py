@@ -1,11 +1,15 @@
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 from simulate import grid, write_sweep
 
+import analysis
+from analysis.figures.figures import figures
+from analysis.report import answer, report
 from tests.support.browser import Browser, start_browser
 
 
@@ -27,6 +31,18 @@ def rank_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rank × targets × init at one learning rate, five seeds, with full and none."""
     trials = grid(rank=[1, 2, 4], targets=["all_linear", "attention"], init=["kaiming", "pissa"])
     return write_sweep(tmp_path_factory.mktemp("sweeps") / "ranks", trials, np.random.default_rng(0))
+
+
+@pytest.fixture
+def one_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports have their first figure alone: all of them take most of a report's time."""
+    monkeypatch.setattr(answer, "figures", lambda *given: islice(figures(*given), 1))
+
+
+@pytest.fixture(scope="session")
+def rank_page(rank_sweep: Path) -> Path:
+    """The page of its report, with all that is written beside it."""
+    return report.write(analysis.load(rank_sweep))
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from simulate import grid, write_sweep
@@ -31,6 +32,7 @@ RECORD_KEYS = [
 TRIAL_KEYS = ["seed", "task", "adapter", "optimizer", "training"]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(st.sampled_from(RECORD_KEYS), LEAVES),

@@ -122,6 +122,7 @@ def test_load_names_what_it_may_not_read_and_reads_the_rest(name: str) -> None:
     assert len(sweep.trials) == (2 if name == "history.jsonl" else 1)
 
 
+@pytest.mark.usefixtures("one_figure")
 def test_analysis_prints_a_folder_whose_name_is_not_utf_8_and_text_that_is_not(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,11 +137,13 @@ def test_analysis_prints_a_folder_whose_name_is_not_utf_8_and_text_that_is_not(
     assert all(char.isprintable() for char in said.replace("\n", ""))
 
 
+@pytest.mark.usefixtures("one_figure")
 def test_report_lists_a_damaged_trial(folder: Path) -> None:
     replaced(a_pipe)(folder / "trial_00000")
     assert "trial_00000/record.json is not a record" in report.write(analysis.load(folder)).read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("one_figure")
 def test_analysis_writes_through_no_link_and_deletes_nothing(folder: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -342,8 +345,8 @@ def try_wandb_files(examples: int) -> None:
 
 
 def test_load_survives_random_records_and_runs() -> None:
-    try_records(60)
-    try_wandb_files(20)
+    try_records(TOGETHER)
+    try_wandb_files(10)
 
 
 @pytest.mark.slow

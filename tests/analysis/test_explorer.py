@@ -1,6 +1,7 @@
 """The interactive page in a real headless Chromium."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -78,9 +79,9 @@ def assert_equals_python(browser: Browser, sweep: analysis.Sweep, trials: pd.Dat
         assert values == pytest.approx([summary.mean, summary.low, summary.high], rel=1e-6)
 
 
-def test_explorer_numbers_equal_python_under_filters(browser, rank_sweep: Path):
+def test_explorer_numbers_equal_python_under_filters(browser, rank_sweep: Path, rank_page: Path):
     sweep = analysis.load(rank_sweep)
-    opened(browser, report.write(sweep).as_uri())
+    opened(browser, rank_page.as_uri())
     assert_equals_python(browser, sweep, sweep.trials)
     click(browser, "button[data-factor='adapter.targets'][data-level='attention']")
     click(browser, "button[data-factor='adapter.init'][data-level='pissa']")
@@ -119,6 +120,9 @@ def test_explorer_tables_are_saved_as_the_reports_own(browser, page: Path, tmp_p
     np.testing.assert_allclose(table["mean"], [float(line[2]) for line in lines], rtol=1e-3)
     saved(browser, "[data-file='trials.csv']", tmp_path, "trials.csv")
     assert len(pd.read_csv(tmp_path / "trials.csv")) == 24
+    content = saved(browser, "[data-file='curve.svg']", tmp_path, "curve.svg")
+    words = [one.text or "" for one in ElementTree.fromstring(content).iter("{http://www.w3.org/2000/svg}text")]
+    assert any(word.startswith(HOSTILE[:19]) for word in words)
 
 
 def test_explorer_filters_groups_sorts_and_remembers(browser, page: Path):

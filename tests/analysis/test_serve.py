@@ -16,7 +16,7 @@ from simulate import grid, write_sweep
 from starlette.testclient import TestClient
 
 from analysis.report.serve import application
-from tests.support.browser import Browser, barriers, click, facts, look, opened, overflows, text, texts, until
+from tests.support.browser import Browser, barriers, click, facts, look, opened, overflows, saved, text, texts, until
 from tests.support.commands import PATH
 from tests.support.sweeps import launched
 
@@ -165,7 +165,9 @@ def test_dashboard_watches_a_sweep_that_is_killed_and_started_again(
 
 
 @pytest.mark.slow
-def test_dashboard_shows_sweeps_side_by_side_on_the_same_axes(browser: Browser, address: str, place: Path) -> None:
+def test_dashboard_shows_sweeps_side_by_side_on_the_same_axes(
+    browser: Browser, address: str, place: Path, tmp_path: Path
+) -> None:
     shutil.copytree(place / "outputs" / "s", place / "outputs" / "t")
     for record in (place / "outputs" / "t").glob("r4-*/record.json"):
         shutil.rmtree(record.parent)
@@ -181,7 +183,15 @@ def test_dashboard_shows_sweeps_side_by_side_on_the_same_axes(browser: Browser, 
         browser.get(address + path)
         until(browser, lambda: "Connecting" not in text(browser, "main"))
         for scheme in ("light", "dark"):
-            look(browser, 480, scheme)
-            assert overflows(browser) == []
-            assert barriers(browser) == []
+            for width in (1400, 480):
+                look(browser, width, scheme)
+                assert overflows(browser) == []
+                assert barriers(browser) == []
     look(browser, 1280)
+    table = saved(browser, "[data-file='sweeps.csv']", tmp_path, "sweeps.csv").decode()
+    assert (
+        table == 'sweep,now,trials,states\ns,rests,18,"12 finished, 6 diverged"\nt,rests,9,"6 finished, 3 diverged"\n'
+    )
+    opened(browser, f"{address}/sweeps/t")
+    until(browser, lambda: points(browser) > 0)
+    assert saved(browser, "[data-file='t_curves.svg']", tmp_path, "t_curves.svg").count(b"<path") == 9

@@ -1,6 +1,7 @@
 import csv
 import io
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -14,6 +15,7 @@ import analysis
 from analysis.errors import BadRequestError
 from analysis.tables.csv import for_spreadsheets
 from analysis.tables.latex import latex_escape, latex_line
+from analysis.tables.listing import Listing
 from analysis.tables.markdown import markdown_escape
 from analysis.tables.render import FORMATS, render
 from analysis.tables.table import build
@@ -84,9 +86,10 @@ def test_table_escapes_names_in_every_format(tmp_path: Path):
 @pytest.mark.skipif(not (shutil.which("pdflatex") or os.environ.get("REQUIRE_LATEX")), reason="no TeX here")
 def test_latex_compiles(table, tmp_path: Path):
     hostile = replace(table, caption=table.caption + HOSTILE)
+    answers = Listing("a", "b", ("prompt", "rank 4", "rank 8"), (("50% & more", "many words\n" * 40, "–"),), prose=True)
     document = (
         "\\documentclass{article}\\usepackage[utf8]{inputenc}\\usepackage[T1]{fontenc}\\usepackage{booktabs}"
-        f"\\begin{{document}}{render(hostile, 'tex')}\\end{{document}}"
+        f"\\begin{{document}}{render(hostile, 'tex')}{render(answers, 'tex')}\\end{{document}}"
     )
     (tmp_path / "t.tex").write_text(document)
     done = subprocess.run(
@@ -97,6 +100,7 @@ def test_latex_compiles(table, tmp_path: Path):
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:]
+    assert not re.findall(r"Overfull \\hbox \(\d{2,}", done.stdout)
 
 
 def test_latex_is_plain_ascii_and_balanced(table):

@@ -9,6 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from sweep import resolve as resolve_module
 from sweep.cli import app, run
+from sweep.engines.choose import ENGINES
 from tests.support.commands import TOY, command
 
 SWEEP = ("-m", *TOY, "training.steps=2", "training.eval_every=null", "seed=range(8)")
@@ -55,7 +56,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("engine", ["local", "ray", "slurm"])
+@pytest.mark.parametrize("engine", ENGINES.names)
 def test_dry_run_opens_no_socket_and_needs_no_cluster(engine: str, tmp_path: Path) -> None:
     for name in {"ray": ["ray"], "slurm": ["submitit"]}.get(engine, []):
         pytest.importorskip(name)

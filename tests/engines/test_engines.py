@@ -7,7 +7,7 @@ import pytest
 
 from sweep import hardware
 from sweep.config import parse
-from sweep.engines.choose import engine_of
+from sweep.engines.choose import ENGINES, engine_of
 from sweep.engines.cluster import ClusterEngine
 from sweep.engines.local import LocalEngine
 from sweep.engines.options import LaunchOptions
@@ -40,7 +40,7 @@ def test_local_engine_gives_large_models_all_threads_and_small_ones_one(
 @pytest.mark.parametrize(
     ("cluster", "says"),
     [
-        (LaunchOptions(engine="dask"), "hydra.launcher.engine = 'dask': must be one of local, ray, slurm"),
+        (LaunchOptions(engine="dask"), f"hydra.launcher.engine = 'dask': must be one of {', '.join(ENGINES.names)}"),
         (
             LaunchOptions(address="h:1"),
             "hydra.launcher.address = 'h:1': engine=local has no such setting; it belongs to ray",

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from sweep.engines.options import LaunchOptions
 from sweep.launch.launch import run
 from sweep.record import read
@@ -17,6 +19,7 @@ LONG = ("task=toy_regression", "tracker=none", "training.steps=1500", "training.
 EACH = ["seed=0", "seed=1", "seed=2", "adapter.rank=2"]
 
 
+@pytest.mark.slow
 def test_local_engine_of_two_processes_leaves_the_same_and_survives_a_killed_child(tmp_path: Path) -> None:
     wanted = resolved(*EACH, common=LONG, cache=tmp_path)
     one, two = Store(tmp_path / "one", None), Store(tmp_path / "two", None)

@@ -35,13 +35,22 @@ def test_base_pretraining_at_a_constant_rate_is_plain_adam(tmp_path: Path) -> No
 @pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity") or os.cpu_count() == 1, reason="one core, or cores that cannot be chosen"
 )
+@pytest.mark.slow
 def test_base_does_not_depend_on_the_number_of_cores(tmp_path: Path) -> None:
     allowed, bases = os.sched_getaffinity(0), set()
     for cores in ({min(allowed)}, allowed):
         folder = tmp_path / str(len(cores))
         os.sched_setaffinity(0, cores)  # which processes that are started now inherit
         try:
-            sweep("task=mnist", "task.pretraining.steps=6", "training.steps=1", "tracker=none", "name=a", cwd=folder)
+            sweep(
+                "task=mnist",
+                "task.pretraining.steps=6",
+                "training.steps=1",
+                "tracker=none",
+                "name=a",
+                cwd=folder,
+                fresh=True,
+            )
         finally:
             os.sched_setaffinity(0, allowed)
         bases |= {record.environment["base"] for record in records(folder / "outputs" / "a").values()}

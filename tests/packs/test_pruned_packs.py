@@ -37,7 +37,7 @@ def status(found: list[Record]) -> list[str]:
             "optimizer.clip_norm=1.0",
             "save_adapter=true",
         ),
-        (*TINY, *HOW, "optimizer.lr_ratio=4"),
+        pytest.param((*TINY, *HOW, "optimizer.lr_ratio=4"), marks=pytest.mark.slow),
         (*TOY, *HOW, "training.keep=best", "adapter.bias=all", "save_adapter=true"),
     ],
     ids=["toy", "dropout and momentum", "moved base", "transformer", "best"],

@@ -26,6 +26,7 @@ from sweep.cli.run import CONF
 from sweep.config import Config, parse
 from sweep.record import Record
 from sweep.resolve import ResolvedTrial, resolve
+from tests.support.warm import forked
 
 ROOT = Path(__file__).parents[2]
 PATH = os.pathsep.join(map(str, (ROOT, ROOT / "sweep" / "_plugin")))
@@ -34,10 +35,19 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a
 TOY = ("task=toy_regression", "training.steps=20", "training.eval_every=10", "tracker=none")
 
 
-def command(module: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m module`` in ``cwd`` and wait for its end."""
-    line, everything = _line(module, arguments), _environment(environment)
+def command(
+    module: str, *arguments: str, cwd: Path, fresh: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m module`` in ``cwd`` and wait for its end, in a process that is spared its imports.
+
+    A ``fresh`` one, or one with a PYTHONPATH of its own, imports everything itself; it also inherits what the test has
+    changed in its own process, such as the umask.
+    """
+    everything = _environment(environment)
     cwd.mkdir(exist_ok=True)
+    if not fresh and "PYTHONPATH" not in environment:
+        return forked(module, arguments, cwd, everything)
+    line = _line(module, arguments)
     return subprocess.run(line, cwd=cwd, env=everything, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -57,9 +67,9 @@ def _environment(changes: Mapping[str, str]) -> dict[str, str]:
     return kept | {"PYTHONPATH": PATH, "COLUMNS": "200", "OMP_NUM_THREADS": "1"} | dict(changes)
 
 
-def sweep(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def sweep(*arguments: str, cwd: Path, fresh: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``python -m sweep`` and expect it to succeed."""
-    done = command("sweep", *arguments, cwd=cwd, **environment)
+    done = command("sweep", *arguments, cwd=cwd, fresh=fresh, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

@@ -83,7 +83,7 @@ def full_disk(cwd: Path, place: Path) -> str:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, before[1]))
     try:
-        done = finish(cwd, *SMALL, "training.log_every=1", "tracker=none")
+        done = finish(cwd, *SMALL, "training.log_every=1", "tracker=none", fresh=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert done.returncode == 1

@@ -6,15 +6,16 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wandb
 
-from analysis.sources.wandb_files import WandbRun
 from sweep.metrics import ACCURACY, TRAIN_LOSS
 from sweep.record import Record
 from sweep.trackers.wandb import WandbSettings, WandbTracker
-from tests.support.commands import wandb_runs
+
+if TYPE_CHECKING:
+    from analysis.sources.wandb_files import WandbRun
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {"adapter.rank": 8, "adapter.init": "pissa", "optimizer.lr": 3e-3, "seed": 0, "task.name": "mnist"}
@@ -59,8 +60,10 @@ def tracker(folder: Path, mode: Any = "offline", trial_id: str = "t", every: int
     return WandbTracker(settings(folder, mode, every), trial_id, "rank=8", CONFIG, METRICS)
 
 
-def written(folder: Path) -> list[WandbRun]:
+def written(folder: Path) -> "list[WandbRun]":
     """The runs on disk: ``finish`` returns some milliseconds before wandb-core has closed the file."""
+    from tests.support.commands import wandb_runs  # imports torch, which the scripts of the tests do without
+
     wandb.teardown()
     return wandb_runs(folder)
 

@@ -39,9 +39,9 @@ def launched(cwd: Path, *arguments: str, **environment: str) -> Iterator[subproc
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def finish(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def finish(cwd: Path, *arguments: str, fresh: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``python -m sweep`` to its end."""
-    return command("sweep", *arguments, cwd=cwd, HOME=str(cwd), **environment)
+    return command("sweep", *arguments, cwd=cwd, fresh=fresh, HOME=str(cwd), **environment)
 
 
 def uninterrupted(cwd: Path, *arguments: str, **environment: str) -> Path:

@@ -1,37 +1,35 @@
 "use strict";
-// Drawing on 2D canvases: colours of the page's light or dark theme, axes, curves, and the tooltip over them.
+// Drawing with a pen, a canvas's 2D context or an SvgPen: axes, curves, and the tooltip over them. Colours are named as in page.css.
 
-const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00"];
-const PALETTE_DARK = ["#4FA8DC", "#F08A45", "#35C79B", "#E39CC6", "#F0B73C", "#8FD0F5", "#E8E8E8", "#C2C24A"];
-const VIRIDIS = ["#440154", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#8fca2f", "#c5c015"];
-const VIRIDIS_DARK = ["#a986d6", "#8b92de", "#64a5d8", "#45b6bd", "#3fc79d", "#72d87c", "#b2e04f", "#ece84c"];
-const MOST_OVERLAPPING = 6;
-const DARK = window.matchMedia("(prefers-color-scheme: dark)");
+const FONT_SIZE = 12, FONT_FAMILY = "system-ui, sans-serif";
+const GROUP_COLOURS = 8, SCALE_COLOURS = 8;
+const MOST_OVERLAPPING = 6, NARROW = 560;
+const DARK = window.matchMedia("screen and (prefers-color-scheme: dark)");
 
-function shade(name) { return getComputedStyle(document.documentElement).getPropertyValue(name).trim(); }
+// The colour of this name where the pen draws: that of the page's light or dark theme, or of paper.
+function shade(pen, name) { return getComputedStyle(pen.canvas).getPropertyValue(name).trim(); }
 
-function scaleColours() { return DARK.matches ? VIRIDIS_DARK : VIRIDIS; }
-
+// The names of the levels' colours: a scale for three numbers or more.
 function groupColours(levels) {
-  const numbers = levels.length > 2 && levels.every((level) => level !== "" && !isNaN(level)), scale = scaleColours();
-  const palette = DARK.matches ? PALETTE_DARK : PALETTE;
-  return levels.map((_, i) => numbers
-    ? scale[Math.round((i / (levels.length - 1)) * (scale.length - 1))] : palette[i % palette.length]);
+  const numbers = levels.length > 2 && levels.every((level) => level !== "" && !isNaN(level)), last = levels.length - 1;
+  return levels.map((_, i) => numbers ? "--scale-" + Math.round((i / last) * (SCALE_COLOURS - 1)) : "--group-" + (i % GROUP_COLOURS));
 }
 
 function clipped(text, length) {
   return text.length > length ? text.slice(0, length - 1) + "…" : text;
 }
 
-function surface(canvas, height) {
+// Draws on a canvas that is as wide as its place: `paint(pen, width)` does it, and does it again when the figure is saved.
+function drawOn(canvas, height, paint) {
   const ratio = window.devicePixelRatio || 1, width = canvas.parentElement.clientWidth;
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
   canvas.style.height = height + "px";
+  canvas.figure = { width, height, paint };
   const pen = canvas.getContext("2d");
   pen.scale(ratio, ratio);
-  pen.font = "12px system-ui, sans-serif";
-  return [pen, width];
+  pen.font = FONT_SIZE + "px " + FONT_FAMILY;
+  return paint(pen, width);
 }
 
 function niceTicks(low, high, wanted) {
@@ -67,34 +65,35 @@ function extent(lines) {
   return y0 === y1 ? { x0, x1, y0: y0 - 0.5, y1: y1 + 0.5 } : { x0, x1, y0, y1 };
 }
 
-// Axes in a box of the canvas; returns where a step and a value stand. Values that span a factor of 20 get a log scale.
+// Axes in a box of the figure; returns where a step and a value stand. Values that span a factor of 20 get a log scale.
 function axes(pen, { x0, x1, y0, y1 }, box) {
   const wide = y0 > 0 && y1 > 20 * y0, scale = wide ? Math.log : (y) => y;
   const X = (s) => box.left + box.wide * (x1 > x0 ? (s - x0) / (x1 - x0) : 0.5);
   const Y = (y) => box.top + box.tall * (1 - (scale(y) - scale(y0)) / (scale(y1) - scale(y0)));
+  const grid = shade(pen, "--grid"), soft = shade(pen, "--soft");
   for (const t of wide ? logTicks(y0, y1) : niceTicks(y0, y1, box.tall > 150 ? 5 : 3)) {
-    pen.fillStyle = shade("--grid"); pen.fillRect(box.left, Y(t), box.wide, 1);
-    pen.fillStyle = shade("--soft"); pen.textAlign = "right"; pen.fillText(tidy(t), box.left - 6, Y(t) + 4);
+    pen.fillStyle = grid; pen.fillRect(box.left, Y(t), box.wide, 1);
+    pen.fillStyle = soft; pen.textAlign = "right"; pen.fillText(tidy(t), box.left - 6, Y(t) + 4);
   }
-  pen.textAlign = "center"; pen.fillStyle = shade("--soft");
+  pen.textAlign = "center"; pen.fillStyle = soft;
   for (const t of niceTicks(x0, x1, Math.max(2, Math.min(6, box.wide / 70)))) pen.fillText(tidy(t), X(t), box.top + box.tall + 15);
   pen.textAlign = "left";
-  return { X, Y };
+  return { X, Y, left: box.left, right: box.left + box.wide, top: box.top, bottom: box.top + box.tall };
 }
 
 function trace(pen, { X, Y }, line, colour, width) {
   const at = line.steps.map((_, i) => i).filter((i) => Number.isFinite(line.mean[i]));
-  pen.strokeStyle = colour;
+  pen.fillStyle = pen.strokeStyle = colour;
   if (line.low) {
-    pen.fillStyle = colour; pen.globalAlpha = 0.18; pen.beginPath();
+    pen.globalAlpha = 0.18; pen.beginPath();
     for (const i of at) pen.lineTo(X(line.steps[i]), Y(line.low[i]));
-    for (const i of at.reverse()) pen.lineTo(X(line.steps[i]), Y(line.high[i]));
+    for (const i of at.toReversed()) pen.lineTo(X(line.steps[i]), Y(line.high[i]));
     pen.fill();
-    pen.globalAlpha = 1; at.reverse();
+    pen.globalAlpha = 1;
   }
+  if (at.length === 1) pen.fillRect(X(line.steps[at[0]]) - width, Y(line.mean[at[0]]) - width, 2 * width, 2 * width);
   pen.lineWidth = width; pen.beginPath();
   for (const i of at) pen.lineTo(X(line.steps[i]), Y(line.mean[i]));
-  if (at.length === 1) pen.arc(X(line.steps[at[0]]), Y(line.mean[at[0]]), width, 0, 7);
   pen.stroke();
 }
 
@@ -102,38 +101,43 @@ function trace(pen, { X, Y }, line, colour, width) {
 // `range` is that of the axes.
 // Groups overlap in one panel up to six; above, each has a panel of its own, all on the same axes.
 function drawCurves(canvas, { title, groups, lines, range = extent(lines) }) {
-  const across = Math.max(1, Math.floor(canvas.parentElement.clientWidth / 210));
-  const apart = groups.length > MOST_OVERLAPPING, rows = Math.ceil(groups.length / across);
-  const [pen, width] = surface(canvas, apart ? 24 + 170 * rows : 340);
-  canvas.panels = [];
-  pen.fillStyle = shade("--ink");
-  const narrow = width < 560;
-  pen.fillText(clipped(title, Math.floor(width / 6.2)), 4, 14);
-  if (!range) { pen.fillText("no logged value for these trials", 56, 120); return; }
-  const thin = lines.length > 3 * groups.length ? 1 : 1.8;
-  if (apart) {
-    groups.forEach(({ name, colour }, place) => {
-      const wide = width / across, left = (place % across) * wide + 46, top = 24 + Math.floor(place / across) * 170 + 18;
-      const panel = axes(pen, range, { left, top, wide: wide - 62, tall: 116 });
-      pen.fillStyle = shade("--ink"); pen.fillText(clipped(name, 30), left, top - 5);
-      const mine = lines.filter((line) => line.group === place);
-      if (mine[0]?.low) for (const line of lines) trace(pen, panel, { ...line, low: null }, shade("--faint"), 0.7);
-      for (const line of mine) trace(pen, panel, line, colour, thin);
-      canvas.panels.push({ ...panel, lines: mine, left, right: left + wide - 62, top, bottom: top + 116 });
-    });
-    return;
-  }
-  const right = narrow ? 22 : 170, foot = narrow ? 34 + 18 * groups.length : 34;
-  const box = { left: 56, top: 26, wide: width - 56 - right, tall: 340 - 26 - foot };
-  const panel = axes(pen, range, box);
-  pen.textAlign = "center"; pen.fillText("step", box.left + box.wide / 2, box.top + box.tall + 30); pen.textAlign = "left";
-  for (const line of lines) trace(pen, panel, line, groups[line.group].colour, thin);
-  canvas.panels.push({ ...panel, lines, left: box.left, right: box.left + box.wide, top: box.top, bottom: box.top + box.tall });
-  groups.forEach(({ name, colour }, place) => {
-    const x = narrow ? box.left : width - right + 12, y = narrow ? box.top + box.tall + 48 + 18 * place : 36 + 18 * place;
-    pen.fillStyle = colour; pen.fillRect(x, y - 5, 16, 3);
-    pen.fillStyle = shade("--ink"); pen.fillText(clipped(name, narrow ? 40 : 20), x + 22, y);
+  const room = canvas.parentElement.clientWidth, across = Math.max(1, Math.floor(room / 210)), apart = groups.length > MOST_OVERLAPPING;
+  const height = apart ? 24 + 170 * Math.ceil(groups.length / across) : room < NARROW ? 340 + 18 * groups.length : 340;
+  canvas.panels = drawOn(canvas, height, (pen, width) => {
+    pen.fillStyle = shade(pen, "--ink");
+    pen.fillText(clipped(title, Math.floor(width / 6.2)), 4, 14);
+    if (!range) { pen.fillText("no logged value for these trials", 56, 120); return []; }
+    const drawn = { lines, range, thin: lines.length > 3 * groups.length ? 1 : 1.8,
+      groups: groups.map(({ name, colour }) => ({ name, colour: shade(pen, colour) })) };
+    return apart ? panelsApart(pen, width / across, across, drawn) : [panelTogether(pen, width, drawn)];
   });
+}
+
+function panelsApart(pen, wide, across, { groups, lines, range, thin }) {
+  const ink = shade(pen, "--ink"), faint = shade(pen, "--faint");
+  return groups.map(({ name, colour }, place) => {
+    const left = (place % across) * wide + 46, top = 24 + Math.floor(place / across) * 170 + 18;
+    const panel = axes(pen, range, { left, top, wide: wide - 62, tall: 116 });
+    pen.fillStyle = ink; pen.fillText(clipped(name, 30), left, top - 5);
+    const mine = lines.filter((line) => line.group === place);
+    if (mine[0]?.low) for (const line of lines) trace(pen, panel, { ...line, low: null }, faint, 0.7);
+    for (const line of mine) trace(pen, panel, line, colour, thin);
+    return { ...panel, lines: mine };
+  });
+}
+
+function panelTogether(pen, width, { groups, lines, range, thin }) {
+  const narrow = width < NARROW, right = narrow ? 22 : 170; // the names stand below the panel, or on its right
+  const panel = axes(pen, range, { left: 56, top: 26, wide: width - 56 - right, tall: 280 });
+  pen.textAlign = "center"; pen.fillText("step", (panel.left + panel.right) / 2, panel.bottom + 30); pen.textAlign = "left";
+  for (const line of lines) trace(pen, panel, line, groups[line.group].colour, thin);
+  const ink = shade(pen, "--ink");
+  groups.forEach(({ name, colour }, place) => {
+    const x = narrow ? panel.left : width - right + 12, y = narrow ? panel.bottom + 48 + 18 * place : 36 + 18 * place;
+    pen.fillStyle = colour; pen.fillRect(x, y - 5, 16, 3);
+    pen.fillStyle = ink; pen.fillText(clipped(name, narrow ? 40 : 20), x + 22, y);
+  });
+  return { ...panel, lines };
 }
 
 // Which line is at this point of the canvas: the one with the nearest drawn value, at most 12 pixels away.

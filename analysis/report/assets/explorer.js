@@ -58,7 +58,7 @@ async function start() {
     const scale = (v) => (log ? Math.log10(1 + v) : v), low = scale(least), wide = scale(most) - low || 1;
     const marks = least > most ? [] : log ? [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((e) => 10 ** e).filter((t) => t >= least && t <= most)
       : niceTicks(least, most, 5);
-    return { key: name, name: item.label, ticks: marks.map((t) => [tidy(t), (scale(t) - low) / wide]),
+    return { key: name, name: item.label, ticks: marks.map((t) => [log ? power(t) : tidy(t), (scale(t) - low) / wide]),
       position: (row) => (values[row] === null ? null : (scale(values[row]) - low) / wide) };
   }
 
@@ -251,7 +251,7 @@ async function start() {
       const on = (state.filters[button.dataset.factor] || []).includes(button.dataset.level);
       button.setAttribute("aria-pressed", on);
     }
-    $("count").textContent = rows.length + " of " + count + " trials";
+    $("count").textContent = rows.length + " of " + counted(count, "trial");
     const layout = drawParallel($("parallel"), rows, axes, state.brushes);
     brushing(layout, axes);
     tooltip($("parallel"), (x, y) => described(rowAt(layout, rows, axes, x, y)));

@@ -11,8 +11,6 @@ function duration(seconds) {
   return seconds < 5400 ? Math.round(seconds / 60) + " min" : (seconds / 3600).toFixed(1) + " h";
 }
 
-function counted(number, what) { return number + " " + what + (number === 1 ? "" : "s"); }
-
 class Watched {
   constructor(name) {
     this.name = name;
@@ -61,7 +59,7 @@ class Watched {
     for (const line of lines) line.group = (factor && line.facts.levels[place]) ?? levels.length;
     const colours = groupColours(levels);
     const groups = levels.map((name, i) => ({ name: factor.label + " " + name, colour: colours[i] }));
-    if (lines.some(({ group }) => group === levels.length)) groups.push({ name: "other trials", colour: shade("--soft") });
+    if (lines.some(({ group }) => group === levels.length)) groups.push({ name: "other trials", colour: "--soft" });
     const metric = this.part("metric").selectedOptions[0]?.textContent ?? "";
     return { title: metric + ": a line for each trial", groups, lines };
   }

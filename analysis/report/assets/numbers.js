@@ -1,11 +1,19 @@
 "use strict";
-// Numbers as analysis/statistics/intervals.py computes them, and as a reader likes them.
+// Numbers and names as a reader likes them, and means as analysis/statistics/intervals.py computes them.
 
 function tidy(value) {
   if (value === null || value === undefined) return "–";
   if (typeof value !== "number" || Number.isInteger(value)) return String(value);
   return String(+value.toPrecision(4));
 }
+
+// A power of ten from 1 on: 100, 10k, 1M.
+function power(value) { return value < 1e4 ? String(value) : value < 1e6 ? value / 1e3 + "k" : value / 1e6 + "M"; }
+
+function counted(number, what) { return number + " " + what + (number === 1 ? "" : "s"); }
+
+// Text without what no file format for text may have.
+function withoutControls(text) { return text.replace(/[\x00-\x1f\x7f]/g, " "); }
 
 // What stands for several numbers: n, mean and t interval, as analysis/statistics/intervals.py computes them.
 function summarise(values, quantiles) {

@@ -24,8 +24,11 @@ function save(name, content, type) {
   setTimeout(() => URL.revokeObjectURL(address), 10000);
 }
 
-// An SVG image as PNG, at three times its size on the page.
-function png(image) {
+// The SVG image at this address as PNG, at three times its size.
+async function png(address) {
+  const image = element("img");
+  image.src = address;
+  await image.decode();
   const canvas = element("canvas"), scale = 3;
   canvas.width = image.naturalWidth * scale; canvas.height = image.naturalHeight * scale;
   const pen = canvas.getContext("2d");
@@ -38,31 +41,41 @@ const TYPES = { md: "text/markdown", tex: "text/x-tex", csv: "text/csv", svg: "i
 
 async function saveFile(button) {
   const name = button.dataset.file, style = name.split(".").pop();
-  const image = button.closest("figure")?.querySelector("img");
-  let content;
-  if (style === "svg") content = fromBase64(image.src.split(",")[1]);
-  else if (style === "png") content = await png(image);
-  else {
-    const files = $("files") ? JSON.parse(new TextDecoder().decode(await unpacked("files"))) : {};
-    content = style === "pdf" ? fromBase64(files[name]) : files[name] ?? WRITERS[style](listingIn(button.closest(".table")));
-  }
-  save(name, content, TYPES[style]);
+  const picture = button.closest("figure")?.querySelector("img, canvas");
+  const content = picture ? await figureAs(style, picture, name) : (await files())[name] ?? WRITERS[style](listingIn(button.closest(".table")));
+  if (content) save(name, content, TYPES[style]);
+}
+
+// The files that came with the page, by name.
+async function files() { return $("files") ? JSON.parse(new TextDecoder().decode(await unpacked("files"))) : {}; }
+
+// A figure that the page draws itself becomes PDF in the browser's print dialog alone.
+async function figureAs(style, picture, name) {
+  const ours = picture.matches("canvas");
+  if (style === "pdf") return ours ? printAlone(picture, name) : fromBase64((await files())[name]);
+  const svg = ours ? new XMLSerializer().serializeToString(svgOf(picture)) : fromBase64(picture.src.split(",")[1]);
+  return style === "svg" ? svg : png(ours ? "data:image/svg+xml," + encodeURIComponent(svg) : picture.src);
 }
 
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-file]");
   if (button) saveFile(button);
 });
-window.addEventListener("beforeprint", () => { for (const folded of document.querySelectorAll("details")) folded.open = true; });
+window.addEventListener("beforeprint", () => { for (const folded of document.querySelectorAll("details:not(:has(details))")) folded.open = true; });
 
-// The contents list shows where the reader is: the last section whose heading has passed the upper third.
+// The contents list shows where the reader is: the last section whose heading has passed the upper third, at the ends of the page
+// its first and its last.
+// In a narrow window the list is one line, which scrolls to that section's name.
 function followContents() {
   const links = [...document.querySelectorAll("nav a[href^='#']")];
   const passed = links.filter((link) => $(link.hash.slice(1)).getBoundingClientRect().top < window.innerHeight / 3);
-  const here = passed.at(-1) ?? links[0];
+  const ended = window.scrollY + window.innerHeight > document.documentElement.scrollHeight - 2;
+  const here = window.scrollY === 0 ? links[0] : ended ? links.at(-1) : passed.at(-1) ?? links[0];
   for (const link of links) {
     if (link === here) link.setAttribute("aria-current", "true"); else link.removeAttribute("aria-current");
   }
+  const line = here?.closest("ol");
+  if (line) line.scrollLeft = here.offsetLeft - line.offsetLeft - 24;
 }
 document.querySelector("nav").addEventListener("click", (event) => {
   if (!event.target.hash) return;

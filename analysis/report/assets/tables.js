@@ -4,11 +4,9 @@
 
 const RULES = JSON.parse($("rules").textContent);
 
-function plain(value) { return tidy(value).replace(/[\x00-\x1f\x7f]/g, " "); }
+function inMarkdown(value) { return withoutControls(tidy(value)).replace(new RegExp(RULES.special, "g"), (marks) => [...marks].map((one) => "\\" + one).join("")); }
 
-function inMarkdown(value) { return plain(value).replace(new RegExp(RULES.special, "g"), (marks) => [...marks].map((one) => "\\" + one).join("")); }
-
-function inLatex(value) { return [...plain(value)].map((one) => RULES.latex[one] ?? one).join(""); }
+function inLatex(value) { return [...withoutControls(tidy(value))].map((one) => RULES.latex[one] ?? one).join(""); }
 
 function inCsv(value) {
   const text = String(value ?? ""), safe = new RegExp(RULES.formula, "i").test(text) ? "'" + text : text;

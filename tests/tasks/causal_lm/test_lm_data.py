@@ -57,6 +57,28 @@ def test_test_text_is_held_out_in_the_place_of_the_last_tenth(chats: CausalLMOpt
         causal_lm(text, tiny.CACHE)
 
 
+def test_test_text_with_rows_of_the_target_is_counted(chats: CausalLMOptions) -> None:
+    rows = Path(str(chats.target_text))
+    other = json.dumps({"messages": [{"role": role, "content": "new"} for role in ("user", "assistant")]})
+    mixed = rows.with_name("mixed.jsonl")
+    mixed.write_text("\n".join([other, *rows.read_text().splitlines()[:3]]))
+    task = causal_lm(chats.model_copy(update={"test_text": str(mixed)}), tiny.CACHE)
+    assert task.notes[0] == "held-out task.target_text: 3 of 4 rows are also trained on"
+    last = rows.with_name("last.jsonl")
+    last.write_text("\n".join([other, rows.read_text().splitlines()[-1]]))
+    task = causal_lm(chats.model_copy(update={"test_text": str(last), "validation": 2}), tiny.CACHE)
+    assert task.notes[0] == "held-out task.target_text: 1 of 2 rows are also used for validation"
+
+
+def test_texts_held_out_that_are_also_trained_on_are_counted(chats: CausalLMOptions, tmp_path: Path) -> None:
+    documents = [json.dumps({"text": f"{number} and so on. " * 50}) for number in range(9)]
+    for name, own in (("target", documents[:8]), ("test", documents[6:])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(own))
+    values = {"target_text": str(tmp_path / "target.jsonl"), "test_text": str(tmp_path / "test.jsonl"), "validation": 0}
+    task = causal_lm(chats.model_copy(update=values), tiny.CACHE)
+    assert task.notes == ("held-out task.target_text: 2 of 3 rows are also trained on",)
+
+
 def test_verses_are_the_target_with_their_own_chapters_held_out(chats: CausalLMOptions) -> None:
     _, target = splits(chats.model_copy(update={"target_text": "verses"}))
     assert (target.train, (), target.held_out) == verses(withholds=False)

@@ -79,7 +79,11 @@ def test_rows_of_a_text_file_are_one_passage(tmp_path: Path) -> None:
             "line 3 is of another kind than the first row (answer among passages); all are expected to be one of {",
         ),
         ("c.jsonl", "text\n", "line 1 is not JSON (Expecting value: line 1 column 1 (char 0)); expected is {"),
-        ("d.jsonl", '{"messages": [{"role": "user", "content": "a"}]}', "line 1 is none of {"),
+        (
+            "d.jsonl",
+            '{"messages": [{"role": "user", "content": "a"}, {"role": "gpt", "content": "b"}]}',
+            'line 1 is a chat without a turn of the role "assistant"',
+        ),
         ("e.jsonl", '{"messages": [{"role": "assistant", "content": null}]}', "line 1 is none of {"),
         ("f.jsonl", '{"text": "a", "prompt": "a", "completion": "b"}', "line 1 is more than one of {"),
         ("g.jsonl", "", "holds no rows"),

@@ -1,0 +1,104 @@
+"""Commands in processes that are forked from one that has imported torch, Hydra and the analysis already.
+
+Importing is most of what a small command costs. A forked command has its own folder, environment, output and exit code,
+as one that is started; but it does not inherit what the test has changed in its own process, such as the umask.
+"""
+
+import atexit
+import gc
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+IMPORTED = (
+    "sweep.cli.run",
+    "sweep.launch.launch",
+    "sweep.trackers.wandb",
+    "analysis.report.report",
+    "analysis.report.serve",
+)
+TIMEOUT_S = 300.0
+LARGEST_REQUEST = 2**20
+
+
+def forked(
+    module: str, arguments: Sequence[str], cwd: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m module`` with exactly this environment, and wait for its end."""
+    connection = _server(environment["PYTHONPATH"])
+    request = {"module": module, "arguments": arguments, "cwd": str(cwd), "environment": dict(environment)}
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        socket.send_fds(connection, [json.dumps(request).encode()], [output.fileno(), errors.fileno()])
+        process = int(connection.recv(LARGEST_REQUEST))
+        try:
+            code = int(connection.recv(LARGEST_REQUEST))
+        except TimeoutError:
+            os.kill(process, 9)
+            connection.recv(LARGEST_REQUEST)
+            raise
+        said = []
+        for file in (output, errors):
+            file.seek(0)
+            said.append(file.read().decode())
+    return subprocess.CompletedProcess([module, *arguments], code, *said)
+
+
+@cache
+def _server(path: str) -> socket.socket:
+    """The connection to the process that commands are forked from, which ends with this one."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(TIMEOUT_S)
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "HYDRA_"))}
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(theirs.fileno())],
+            env=kept | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+    atexit.register(process.wait)
+    atexit.register(ours.close)  # which comes first, and ends it
+    return ours
+
+
+def _serve(connection: socket.socket) -> str:
+    """Fork a process for each request, and return in it the module that it is to run."""
+    before = dict(os.environ)
+    for name in IMPORTED:
+        import_module(name)
+    made = {key: value for key, value in os.environ.items() if before.get(key) != value}
+    gc.freeze()  # or each process would go through all that was imported at its exit
+    while True:
+        message, files, _, _ = socket.recv_fds(connection, LARGEST_REQUEST, 2)
+        if not message:
+            sys.exit()
+        request = json.loads(message)
+        if child := os.fork():
+            for file in files:
+                os.close(file)
+            connection.send(str(child).encode())
+            _, status = os.waitpid(child, 0)
+            connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+            continue
+        connection.close()
+        for file, standard in zip(files, (1, 2), strict=True):
+            os.dup2(file, standard)
+            os.close(file)
+        os.environ.clear()
+        os.environ.update(made | request["environment"])
+        os.chdir(request["cwd"])
+        sys.path[0] = request["cwd"]
+        sys.argv[1:] = request["arguments"]
+        return str(request["module"])
+
+
+if __name__ == "__main__":
+    runpy.run_module(_serve(socket.socket(fileno=int(sys.argv[1]))), run_name="__main__", alter_sys=True)
