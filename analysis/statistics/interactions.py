@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -94,9 +95,10 @@ def _over_examples(observations: Observations, one: _Contrast, pair: tuple[Cell,
     seeds = observations.cell(pair[0]).index.intersection(observations.cell(pair[1]).index)
     cells: dict[Cell, dict[str, np.ndarray]] = {cell: {} for cell in pair}
     at = seeds.get_indexer(pd.Index(rows[SEED]))
-    for (*cell, level), where in rows.groupby([*factors, one.factor], sort=False).indices.items():
+    for key, where in rows.groupby([*factors, one.factor], sort=False).indices.items():
+        *cell, level = cast(tuple[str, ...], key)
         shared = where[at[where] >= 0]
-        own = cells[tuple(cell)][str(level)] = np.full((len(seeds), scores.shape[1]), math.nan)
+        own = cells[tuple(cell)][level] = np.full((len(seeds), scores.shape[1]), math.nan)
         own[at[shared]] = scores[shared]
     d = _at(cells[pair[0]], one.levels) - _at(cells[pair[1]], one.levels)
     apart = _apart(d)
