@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 
@@ -59,17 +59,33 @@ def _by_cell(question: Question) -> Iterable[tuple[str, pd.DataFrame]]:
 
 def _listing(cells: dict[str, dict[str, Sample]]) -> Listing:
     expected = {prompt: sample.expected for own in cells.values() for prompt, sample in own.items()}
-    lines = zip(*(prompt.split("\n") for prompt in expected), strict=False)
-    shared = takewhile(lambda texts: len(set(texts)) == 1, lines) if len(expected) > 1 else ()
-    beginning = "".join(f"{texts[0]}\n" for texts in shared)
+    beginning, ending = _around(list(expected))
     rows = []
     for prompt in list(expected)[:MOST_PROMPTS]:
         answers = [own[prompt].answer if prompt in own else "–" for own in cells.values()]
-        rows.append(tuple(map(_shown, (prompt.removeprefix(beginning), expected[prompt], *answers))))
+        asked = prompt.removeprefix(beginning).removesuffix(ending)
+        rows.append(tuple(map(_shown, (asked, expected[prompt], *answers))))
     more = f", the first {len(rows)} of {len(expected)} prompts" if len(expected) > len(rows) else ""
     caption = f"Of each cell the trial with the lowest seed{more}; all answers are in the trials' {SAMPLES_FILE}."
-    caption += f" Every prompt begins with: {_shown(beginning).strip()}" if beginning else ""
+    around = {"begins": _shown(beginning).strip(), "ends": _shown(ending).strip()}
+    said = ", and ".join(f"{where} with: {lines}" for where, lines in around.items() if lines)
+    caption += f" Every prompt {said}" if said else ""
     return Listing("answers", caption, ("prompt", "expected", *cells), tuple(rows), prose=True)
+
+
+def _around(prompts: Sequence[str]) -> tuple[str, str]:
+    """The lines with which all ``prompts`` begin, and those with which they end; of each at least a line is left."""
+    if len(prompts) < 2:
+        return "", ""
+    beginning = "".join(f"{line}\n" for line in _shared(prompt.split("\n") for prompt in prompts))
+    rests = (prompt.removeprefix(beginning).split("\n")[1:] for prompt in prompts)
+    ending = "".join(f"\n{line}" for line in reversed(_shared(rest[::-1] for rest in rests)))
+    return beginning, ending
+
+
+def _shared(texts: Iterable[list[str]]) -> list[str]:
+    """The first lines that all ``texts`` have in common."""
+    return [lines[0] for lines in takewhile(lambda lines: len(set(lines)) == 1, zip(*texts, strict=False))]
 
 
 def _shown(text: str) -> str:

@@ -185,10 +185,10 @@ _SENTENCES: Mapping[Kind, Callable[..., str]] = {
         f"trials were scored on different examples: values and verdicts are on the {examples:,} that all of them share."
     ),
     "evaluated": lambda metric, examples: (
-        f"{metric} is that of `python -m sweep evaluate` on {examples:,} examples, in place of the records' own."
+        f"{metric} is what python -m sweep evaluate scored on {examples:,} examples, in place of the records' own."
     ),
     "partly evaluated": lambda evaluated, trials: (
-        f"{evaluated} of {trials} compared trials have scores of `python -m sweep evaluate`; the records' own are used for all."
+        f"{evaluated} of {trials} compared trials were scored by python -m sweep evaluate; the records' own scores are used for all."
     ),
     "better earlier": _better_earlier,
     "no block": lambda: "With one seed there is no block, and the residual consists of the interactions left out.",

@@ -116,12 +116,14 @@ def test_evaluated_scores_take_the_place_of_the_records(tmp_path: Path):
     seen = observe(sweep.trials, ("adapter.rank",), "test/loss")
     assert seen.scores.shape == (10, 512)
     assert seen.values["value"].to_numpy() == pytest.approx(seen.scores.mean(axis=1))
-    assert noted(folder, "test/loss is that") == (
-        "test/loss is that of `python -m sweep evaluate` on 512 examples, in place of the records' own."
+    assert noted(folder, "test/loss is what") == (
+        "test/loss is what python -m sweep evaluate scored on 512 examples, in place of the records' own."
     )
     (folder / "trial_00002" / EVALUATED_FILE).unlink()
     assert observe(sweep.trials, ("adapter.rank",), "test/loss").scores.shape == (10, 64)
-    assert noted(folder, "9 of 10 compared trials have scores of `python -m sweep evaluate`; the records' own are used")
+    assert noted(
+        folder, "9 of 10 compared trials were scored by python -m sweep evaluate; the records' own scores are used"
+    )
 
 
 def test_scores_from_the_cache_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

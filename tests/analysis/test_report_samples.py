@@ -32,11 +32,14 @@ def folder_of(sweep: Path, rank: int | None, seed: int) -> Path:
 def test_samples_stand_side_by_side_with_the_base_first(sweep: Path) -> None:
     for rank in (None, 2, 8):
         for seed in range(2):
-            answers = [Sample(f"system\nprompt {n}", f"expected {n}", f"{rank} at {seed} to {n}") for n in range(2)]
+            answers = [
+                Sample(f"system\nprompt {n}\nassistant\n", f"expected {n}", f"{rank} at {seed} to {n}")
+                for n in range(2)
+            ]
             write(answers, folder_of(sweep, rank, seed) / SAMPLES_FILE)
     page = report.write(analysis.load(sweep)).read_text(encoding="utf-8")
     [table] = re.findall(r'<table class="prose">.*?</table>', page, re.S)
-    assert "Every prompt begins with: system" in table
+    assert "Every prompt begins with: system, and ends with: assistant<" in table
     heads = re.findall(r'<th scope="col">(.*?)</th>', table)
     assert heads == ["prompt", "expected", "untouched base", "rank 2", "rank 8"]
     rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr>.*?</tr>", table, re.S)[1:]]
