@@ -50,7 +50,7 @@ def claimed(folder: Path, trial_ids: Iterable[str]) -> set[str]:
     try:
         with open_foreign(folder / LOCK_FILE, LARGEST_LOCK, links=False) as file:
             fcntl.lockf(file, fcntl.LOCK_SH, 1, _TURN)
-            return {trial_id for trial_id in trial_ids if not _lock(file, trial_id, fcntl.LOCK_SH)}
+            return {trial_id for trial_id in trial_ids if not _is_free(file, trial_id)}
     except FileNotFoundError:
         return set()
 
@@ -61,6 +61,14 @@ def _lock(file: IO[bytes], trial_id: str, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _is_free(file: IO[bytes], trial_id: str) -> bool:
+    """Whether no other process holds this trial; its byte is let go at once, as the kernel searches all that are held."""
+    free = _lock(file, trial_id, fcntl.LOCK_SH)
+    if free:
+        fcntl.lockf(file, fcntl.LOCK_UN, 1, _byte(trial_id))
+    return free
 
 
 def _byte(trial_id: str) -> int:

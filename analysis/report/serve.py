@@ -45,6 +45,8 @@ SHORTEST_PAUSE_S = 0.4
 """Seconds between two looks at a sweep; rows reach the disk twice a second."""
 LARGEST_SHARE = 0.25
 """Largest share of time spent looking at a sweep, which keeps the processor free for training."""
+SWITCH_S = 0.0005
+"""Seconds until a thread that computes a verdict lets one that looks at files go on; each file is a turn."""
 MOST_KEPT = 8
 """Rendered pages that are kept until a record changes."""
 HEADERS = {
@@ -71,6 +73,7 @@ def serve(outputs: Path, port: int) -> None:
     with bound:
         say(f"http://{HOST}:{bound.getsockname()[1]}/ shows the sweeps in {outputs}; Ctrl-C ends it")
         sys.stdout.flush()
+        sys.setswitchinterval(SWITCH_S)
         config = uvicorn.Config(application(outputs), log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
         uvicorn.Server(config).run(sockets=[bound])
 

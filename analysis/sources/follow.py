@@ -63,10 +63,14 @@ class Follower:
         training = training_among(self.folder, self._folders)
         changed = {}
         for path in self._folders:
-            seen = (path in training, _stamp(path / record.RECORD_FILE), _stamp(path / record.HISTORY_FILE))
             name = printable(path.name)
-            if name not in self.trials or self.trials[name].seen != seen:
-                changed[name] = self.trials[name] = self._updated(path, seen, self.trials.get(name))
+            before = self.trials.get(name)
+            is_training, recorded = path in training, _stamp(f"{path}/{record.RECORD_FILE}")
+            if before and recorded and before.seen[:2] == (False, recorded) and not is_training:
+                continue  # no row comes after the record
+            seen = (is_training, recorded, _stamp(f"{path}/{record.HISTORY_FILE}"))
+            if before is None or before.seen != seen:
+                changed[name] = self.trials[name] = self._updated(path, seen, before)
         return changed
 
     def _updated(self, path: Path, seen: tuple[bool, Stamp, Stamp], before: Followed | None) -> Followed:
@@ -105,7 +109,7 @@ class Follower:
         trial.at = max((row["step"] for row in trial.rows), default=trial.at)
 
 
-def _stamp(path: Path) -> Stamp:
+def _stamp(path: str | Path) -> Stamp:
     try:
         found = os.lstat(path)
     except OSError:
