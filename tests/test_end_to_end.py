@@ -260,6 +260,7 @@ def test_study_with_a_diverged_trial_says_so_by_its_exit_code_and_keeps_the_othe
         assert sorted(healthy, key=json.dumps) == sorted(apart, key=json.dumps)
 
 
+@pytest.mark.slow
 def test_study_of_worker_processes_is_the_same(tmp_path: Path) -> None:
     left = []
     for workers in (1, 2):

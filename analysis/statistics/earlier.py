@@ -53,11 +53,12 @@ def _losses(
     if KEEP in trials:
         behind = behind[trials.loc[behind[TRIAL], KEEP].ne("best").to_numpy()]
     ids = pd.Index(trials.loc[behind[TRIAL], "trial_id"])
-    rows = history[["trial_id", "step", metric]].dropna()
-    place = ids.get_indexer(rows["trial_id"])
-    steps, at = np.unique(rows["step"].to_numpy()[place >= 0], return_inverse=True)
+    trial_of_row, logged_ids = pd.factorize(history["trial_id"])
+    place = ids.get_indexer(logged_ids)[trial_of_row]
+    rows = (place >= 0) & history[["trial_id", "step", metric]].notna().all(axis=1).to_numpy()
+    at, steps = pd.factorize(history["step"].to_numpy()[rows], sort=True)
     curves = np.full((len(ids), len(steps)), np.nan)
-    curves[place[place >= 0], at] = rows[metric].to_numpy()[place >= 0] * observations.metric.sign
+    curves[place[rows], at] = history[metric].to_numpy()[rows] * observations.metric.sign
     for key, where in behind.groupby(list(observations.factors), sort=False).indices.items():
         cell = key if isinstance(key, tuple) else (key,)
         own = curves[where]
@@ -66,7 +67,7 @@ def _losses(
         names = ordered(seeds)
         if logged.sum() < 2 or len(names) < ENOUGH_SEEDS:
             continue
-        by_seed = np.stack([own[seeds == seed][:, logged].mean(axis=0) for seed in names])
+        by_seed = pd.DataFrame(own[:, logged]).groupby(seeds).mean().loc[names].to_numpy()
         best = [int(by_seed[1 - half :: 2].mean(axis=0).argmin()) for half in (0, 1)]
         lost = np.array([row[-1] - row[best[index % 2]] for index, row in enumerate(by_seed)])
         step = steps[logged][by_seed.mean(axis=0).argmin()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -94,10 +95,11 @@ def _over_examples(observations: Observations, one: _Contrast, pair: tuple[Cell,
     seeds = observations.cell(pair[0]).index.intersection(observations.cell(pair[1]).index)
     cells: dict[Cell, dict[str, np.ndarray]] = {cell: {} for cell in pair}
     at = seeds.get_indexer(pd.Index(rows[SEED]))
-    for place, (*cell, level) in enumerate(rows[[*factors, one.factor]].itertuples(index=False, name=None)):
-        own = cells[tuple(cell)].setdefault(str(level), np.full((len(seeds), scores.shape[1]), math.nan))
-        if at[place] >= 0:
-            own[at[place]] = scores[place]
+    for key, where in rows.groupby([*factors, one.factor], sort=False).indices.items():
+        *cell, level = cast(tuple[str, ...], key)
+        shared = where[at[where] >= 0]
+        own = cells[tuple(cell)][level] = np.full((len(seeds), scores.shape[1]), math.nan)
+        own[at[shared]] = scores[shared]
     d = _at(cells[pair[0]], one.levels) - _at(cells[pair[1]], one.levels)
     apart = _apart(d)
 

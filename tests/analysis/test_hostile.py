@@ -57,6 +57,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_hostile_names_are_text_in_every_file_and_on_the_terminal(
     hostile: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

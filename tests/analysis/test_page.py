@@ -70,6 +70,7 @@ def test_page_says_each_note_once(page: Browser) -> None:
     assert {note: number for note, number in said.items() if number > 1} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_has_no_barrier_and_no_sideways_scrolling(page: Browser, scheme: str) -> None:
     for width in (900, 1400, 480):

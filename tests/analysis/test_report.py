@@ -47,6 +47,7 @@ def without_figures(folder: Path) -> str:
     return render(sweep, report.answer_all(sweep), "")
 
 
+@pytest.mark.slow
 def test_report_of_the_same_records_has_the_same_bytes(tmp_path: Path):
     trials = grid(seeds=range(3), rank=[1, 2])
     first = write_sweep(tmp_path / "here" / "s", trials, np.random.default_rng(0))

@@ -23,7 +23,6 @@ IMPORTED = (
     "sweep.launch.launch",
     "sweep.trackers.wandb",
     "analysis.report.report",
-    "analysis.report.serve",
 )
 TIMEOUT_S = 300.0
 LARGEST_REQUEST = 2**20

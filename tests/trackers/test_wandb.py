@@ -296,6 +296,7 @@ for number in range(4):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["die", "hang", 500])
 def test_wandb_online_loses_nothing_when_its_server_dies(tmp_path: Path, fault: Any) -> None:
     with LoopbackWandb() as server:
