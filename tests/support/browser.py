@@ -32,8 +32,9 @@ def start_browser() -> Browser:
 
 
 def opened(browser: Browser, address: str) -> Browser:
-    """Open ``address`` afresh and wait until its script has drawn."""
+    """Open ``address`` afresh, without what earlier pages have logged, and wait until its script has drawn."""
     browser.get("about:blank")
+    browser.get_log("browser")
     browser.get(address)
     until(browser, lambda: "ready" in facts(browser))
     return browser
