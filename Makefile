@@ -10,12 +10,11 @@ demo: $(VENV)/.ready ## train the quickstart sweep on real digits and show its r
 	$(RUN) -m analysis table outputs/quickstart --rows adapter.rank --columns adapter.init
 	$(RUN) -m analysis report outputs/quickstart
 
-# Three workers on two cores: some tests wait for a server, a cluster or a browser.
 test: $(VENV)/.ready-dev ## lint, type check, tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 example: $(VENV)/.ready-dev ## install examples/plugin, test it, and sweep its init against kaiming and pissa
 	$(RUN) -m pip install --quiet --no-deps --upgrade --target outputs/.example examples/plugin
