@@ -213,6 +213,7 @@ SLOW = "(x+x+)+y"
 def test_select_stops_an_expression_that_backtracks_without_end(
     adapter: AdapterOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert targets.MATCHING_S == 2
     monkeypatch.setattr(targets, "MATCHING_S", 0.2)
     with pytest.raises(ConfigError, match=r"takes longer than 0\.2 s to match the names of the layers"):
         select(adapter, ["x" * 60, "other"], {})

@@ -134,15 +134,11 @@ class Application:
 
     def _train_alone(self, config: DictConfig, folder: Path) -> Record:
         from sweep.launch.launch import run
-        from sweep.launch.plan import about_data
         from sweep.store.store import Store
 
         strip_home(folder.parent / "multirun.yaml", *(folder / ".hydra").glob("*.yaml"))
         store = Store(folder.parent, HydraConfig.get().runtime.choices.get("ablation"))
-        trial = self._resolve(config)
-        for note in about_data([trial]):
-            log.info(note)
-        [record] = run([trial], store, LaunchOptions(speed="off"))  # other jobs may train beside it
+        [record] = run([self._resolve(config)], store, LaunchOptions(speed="off"))  # other jobs may train beside it
         if record.finished:
             log.info("%s: eval/loss %.4f", os.path.relpath(folder), record.result["eval/loss"])
         return record

@@ -44,6 +44,8 @@ def run(trials: Sequence[ResolvedTrial], store: Store, options: LaunchOptions) -
     plan = make_plan(trials, store, options)
     if len(trials) > 1:
         _report(plan, trials, store)
+    for note in about_data(plan.trials):
+        log.info("%s", note)
     for trial in trials:
         store.trial_folder(trial).mkdir(parents=True, exist_ok=True)  # lets status list trials that have not started
     records = plan.records | _execute(plan, store, options)
@@ -65,8 +67,6 @@ def _report(plan: Plan, trials: Sequence[ResolvedTrial], store: Store) -> None:
     log.info(summary(plan, trials) + (f" ({others} more in this folder have other settings)" if others else ""))
     for line in skipped(plan):
         log.info(line)
-    for note in about_data(trials):
-        log.info("  %s", note)
     for fault in plan.unmeasured:
         log.warning("the planner could not measure a pack, so its trials train one by one: %s", fault)
 
