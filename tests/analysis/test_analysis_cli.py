@@ -23,7 +23,6 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.slow
 def test_analysis_never_imports_torch(tmp_path: Path):
     folder = write_sweep(tmp_path / "s", grid(range(2), (), rank=[1, 2]), np.random.default_rng(0))
     code = (
