@@ -25,7 +25,16 @@ from analysis.errors import BadRequestError, unknown
 from analysis.statistics import cautions, examples, tuning
 from analysis.statistics.confidence import Generalise
 from analysis.statistics.intervals import ENOUGH_SEEDS
-from analysis.statistics.levels import REFERENCES, UNSET, is_adapter, is_reference, labels, level_text, ordered
+from analysis.statistics.levels import (
+    REFERENCES,
+    UNSET,
+    follows,
+    is_adapter,
+    is_reference,
+    labels,
+    level_text,
+    ordered,
+)
 from analysis.statistics.notes import Note, info, warning
 from analysis.statistics.observations import Cell, Observations
 from analysis.statistics.settings import settings, together
@@ -150,12 +159,8 @@ def _without_references(trials: pd.DataFrame, factors: Sequence[str]) -> tuple[p
 
 def _hidden(trials: pd.DataFrame, frame: pd.DataFrame, factors: Sequence[str]) -> list[str]:
     """Factors that vary inside a cell at one seed."""
-    keys = [frame[name].to_numpy() for name in (*factors, SEED)]
-
-    def varies(level: pd.Series) -> bool:
-        return level.nunique() > 1 and bool((level.groupby(keys).nunique() > 1).any())
-
-    kinds_vary = KIND in trials and varies(trials[KIND])
+    keys = [frame[name] for name in (*factors, SEED)]
+    kinds_vary = KIND in trials and not follows(labels(trials, KIND), *keys)
     candidates = [
         name
         for name in trials.columns
@@ -163,20 +168,15 @@ def _hidden(trials: pd.DataFrame, frame: pd.DataFrame, factors: Sequence[str]) -
         and name not in (*factors, SEED)
         and (kinds_vary or trials[name].nunique(dropna=False) > 1)  # a level follows from the value and the kind
     ]
-    return [name for name in candidates if varies(labels(trials, name))]
+    return [name for name in candidates if not follows(labels(trials, name), *keys)]
 
 
 def _count(trials: pd.DataFrame, frame: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
-    status = trials["status"].astype(str)
-    keys = [frame[name].rename(name) for name in factors]
-    counts = pd.crosstab(keys, status.rename("status"))
+    ended = pd.DataFrame({"trials": True} | {name: trials["status"] == name for name in STATUSES})
+    counts = ended.groupby([frame[name] for name in factors]).sum()
     if not isinstance(counts.index, pd.MultiIndex):
         counts.index = pd.MultiIndex.from_arrays([counts.index], names=list(factors))
-    for name in STATUSES:
-        if name not in counts:
-            counts[name] = 0
-    counts["trials"] = counts.sum(axis=1)
-    return counts[["trials", *STATUSES]]
+    return counts
 
 
 def _diverged(trials: pd.DataFrame, factors: Sequence[str], values: pd.DataFrame) -> dict[Cell, frozenset[str]]:
