@@ -231,8 +231,6 @@ def run_serve(options: argparse.Namespace) -> None:
     try:
         from analysis.report.serve import serve
     except ModuleNotFoundError as error:
-        if error.name not in ("starlette", "uvicorn", "anyio"):
-            raise
         raise BadRequestError(f"the dashboard needs {error.name}: pip install 'lora-sweep[serve]'") from None
     serve(options.outputs, options.port)
 

@@ -121,17 +121,16 @@ def _of_cells(question: Question, observations: Observations) -> list[Drawing]:
 def _of_differences(question: Question, comparisons: Mapping[str, Sequence[Comparison]]) -> list[Drawing]:
     drawings = []
     for factor, compared in comparisons.items():
-        if compared:
-            base = "/".join(compared[0].baseline)
-            caption = (
-                f"Paired differences in {question.primary} between levels of {describe(factor).label} and {base}, "
-                f"at equal seeds, with uncorrected {INTERVAL_NAME}s ({HOW[generalised(compared)]}); filled: significant after Holm's "
-                "correction. "
-                "n.d. (≥ x): not distinguishable, though a difference of x could have been seen."
-            )
-            size = (5.2, 1.1 + 0.34 * min(25, len(compared)))
-            name = f"{FOREST}{factor.split('.')[-1]}"
-            drawings.append(Drawing(name, caption, size, plots.forest, (compared, question.column(question.primary))))
+        base = "/".join(compared[0].baseline)
+        caption = (
+            f"Paired differences in {question.primary} between levels of {describe(factor).label} and {base}, "
+            f"at equal seeds, with uncorrected {INTERVAL_NAME}s ({HOW[generalised(compared)]}); filled: significant after Holm's "
+            "correction. "
+            "n.d. (≥ x): not distinguishable, though a difference of x could have been seen."
+        )
+        size = (5.2, 1.1 + 0.34 * min(25, len(compared)))
+        name = f"{FOREST}{factor.split('.')[-1]}"
+        drawings.append(Drawing(name, caption, size, plots.forest, (compared, question.column(question.primary))))
     return drawings
 
 
