@@ -31,6 +31,7 @@ def test_help_of_a_subcommand_says_what_the_list_of_them_says(name: str, capsys:
     assert "".join(description.split()) in "".join(parser().format_help().split())  # lines end where they like
 
 
+@pytest.mark.slow
 def test_analysis_never_imports_torch(tmp_path: Path):
     folder = write_sweep(tmp_path / "s", grid(range(2), (), rank=[1, 2]), np.random.default_rng(0))
     code = (

@@ -21,6 +21,7 @@ HOSTILE = "</script><img src=x onerror='document.title=1'>"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep over ranks and an initialisation whose name is a script."""
     trials = grid(rank=[1, 2, 4], init=["kaiming", HOSTILE], seeds=range(3))
     return write_sweep(tmp_path_factory.mktemp("page") / "hostile <b>", trials, np.random.default_rng(0))
 
