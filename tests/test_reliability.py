@@ -14,7 +14,7 @@ from tests.support.fuzz import try_command_lines, try_yaml_files
 from tests.support.kills import Launcher, kill_at_random
 from tests.support.sweeps import grid
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.torture]
 
 
 def test_torture_by_kills_ends_as_if_there_had_been_none(tmp_path: Path) -> None:

@@ -181,3 +181,9 @@ def test_toy_hidden_layers_have_no_oracle() -> None:
 def test_toy_shift_that_cannot_be_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         regression(**changes)
+
+
+def test_toy_dora_has_a_training_error_and_no_oracle() -> None:
+    task, adapter = toy_regression(regression()), lora(rank=2, dora=True)
+    [figures] = task.closing(attach(task.base(), adapter), [adapter])
+    assert list(figures) == ["eval/train_mse"]
