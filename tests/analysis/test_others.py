@@ -247,7 +247,10 @@ def test_load_reads_the_scores_of_single_examples_without_their_results(tmp_path
     [results] = (tmp_path / "r1").glob("results_*")
     results.unlink()
     for samples in tmp_path.glob("*/samples_*"):
-        lines = [json.loads(line) | {"metrics": ["acc", "words"], "words": "a b"} for line in samples.open()]
+        lines = [
+            json.loads(line) | {"metrics": ["acc", "words"], "words": "a b"}
+            for line in samples.read_text().splitlines()
+        ]
         samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "r9").mkdir()
     empty = tmp_path / "r9" / samples.name
