@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from sweep.config import check_name, parse
 from sweep.engines.options import LaunchOptions
+from sweep.engines.warm_up import WORTH_IT, warm_up
 from sweep.errors import ConfigError
 from sweep.files import replace_file
-from sweep.launch.warm_up import WORTH_IT, warm_up
 from sweep.record import Record
 from sweep.text import say, without_home
 

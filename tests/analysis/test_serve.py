@@ -33,6 +33,7 @@ SWEEP = (
     "seed=0,1,2",
     "hydra.launcher.workers=1",
     "hydra.launcher.max_pack=9",
+    "hydra.launcher.speed=off",
 )
 """Two packs, one after the other, of nine trials each, of which three diverge."""
 

@@ -244,6 +244,7 @@ def test_command_names_a_damaged_record_or_folder_in_one_line(tmp_path: Path, mo
 
 
 @pytest.mark.slow
+@pytest.mark.torture
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_command_leaves_no_process_behind_when_interrupted(how: signal.Signals, tmp_path: Path) -> None:
     long = (
