@@ -12,7 +12,7 @@ import analysis
 from analysis.errors import BadRequestError
 from analysis.report.answer import Answer, add_comparison
 from analysis.report.paragraphs import certainty, findings
-from analysis.statistics.crossed import tested
+from analysis.statistics import crossed
 from analysis.statistics.intervals import Unpaired, unpaired
 from analysis.statistics.questions import Question, questions
 from analysis.tables.numbers import short_number
@@ -81,7 +81,7 @@ def test_unpaired_of_means_without_spread_has_no_width() -> None:
 
 
 def test_tested_for_seeds_and_examples_of_one_seed_is_as_over_seeds() -> None:
-    found = tested(np.array([0.5]), np.array([[0.4, 0.6]]), "both")
+    found = crossed.tested(np.array([0.5]), np.array([[0.4, 0.6]]), "both")
     assert (found.n, found.mean, np.isnan(found.p)) == (1, 0.5, True)
 
 
