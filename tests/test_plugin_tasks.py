@@ -110,12 +110,6 @@ def edited(tmp_path: Path) -> Iterator[Callable[[str, str, str], Path]]:
         ),
         ("task.py", "return MLP", "return 3 or MLP", "its model is int, and must be a Model"),
         ("task.py", "return MLP", "return MLP.__base__() or MLP", "its model lacks presets and stages"),
-        (
-            "task.py",
-            "        return cls(source",
-            "        object.__setattr__(source, 'clusters', None)\n        return cls(source",
-            "on its source domain, clusters is not read; say division=Division(cluster=…) in its place",
-        ),
     ],
 )
 def test_task_of_a_hostile_plugin_is_refused_by_name(
