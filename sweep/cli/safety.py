@@ -227,8 +227,6 @@ def _items(value: Any) -> list[tuple[str, Any]]:
 
 def _check_hydra(config: DictConfig) -> None:
     """Raise ConfigError where Hydra would run code, or log or write elsewhere, even for the command line."""
-    if not OmegaConf.is_dict(config.hydra):
-        raise ConfigError(["hydra: must hold Hydra's settings; leave it out"])
     raw: Any = OmegaConf.to_container(config.hydra, resolve=False)
     if raw.get("callbacks"):
         raise ConfigError(["hydra.callbacks: a configuration names no code to run; leave it out"])
