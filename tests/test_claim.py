@@ -148,6 +148,7 @@ def test_claim_made_twice_at_once_is_not_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.torture
 def test_launch_whose_lock_file_was_deleted_leaves_its_trial_to_the_second(tmp_path: Path) -> None:
     arguments = (
         "-m",

@@ -20,6 +20,7 @@ from tests.support.sweeps import wait_for
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.torture,
     pytest.mark.skipif(
         importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install lora-sweep[ray]"
     ),

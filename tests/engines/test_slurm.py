@@ -18,7 +18,7 @@ from tests.support.plugins import install_example
 from tests.support.sweeps import wait_for
 
 submitit = pytest.importorskip("submitit.core.utils", reason="submitit is not installed: pip install lora-sweep[slurm]")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
+pytestmark = [pytest.mark.slow, pytest.mark.torture, pytest.mark.skipif(bool(missing()), reason=missing())]
 
 SWEEP = (
     "-m",

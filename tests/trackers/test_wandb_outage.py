@@ -9,7 +9,7 @@ import pytest
 from tests.support.loopback_wandb import LoopbackWandb
 from tests.support.mirror import LOGGED, SUMMARY, clean_environment, start, sync
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.torture]
 
 LOSES_ITS_SERVER = """
 import logging, sys
