@@ -15,7 +15,7 @@ from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store
 from tests.support.commands import history, resolved, untimed
 
-LONG = ("task=toy_regression", "tracker=none", "training.steps=1500", "training.eval_every=500")
+LONG = ("task=toy_regression", "tracker=none", "training.steps=500", "training.eval_every=250")
 EACH = ["seed=0", "seed=1", "seed=2", "adapter.rank=2"]
 
 
