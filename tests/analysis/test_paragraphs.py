@@ -1,5 +1,6 @@
 """Sentences of the report and of tables in the cases that few sweeps have."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from simulate import grid, write_sweep
 
 import analysis
 from analysis.errors import BadRequestError
+from analysis.report import report
 from analysis.report.answer import Answer, add_comparison
 from analysis.report.paragraphs import certainty, findings
 from analysis.statistics import crossed
@@ -136,3 +138,14 @@ def test_plot_of_curves_leaves_single_seeds_out_where_they_are_many(
     assert seeds() > 0
     monkeypatch.setattr("analysis.figures.plots.MOST_SEED_LINES", 4)
     assert seeds() == 0
+
+
+@pytest.mark.usefixtures("one_figure")
+def test_page_folds_tables_of_counts_together(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "s", grid(range(2), (), rank=[1, 4]), np.random.default_rng(0))
+    for path in sweep.glob("*/record.json"):
+        values = json.loads(path.read_text())
+        values["result"] |= {f"eval/wrong_{digit}": 3.0 + digit for digit in range(2)}
+        path.write_text(json.dumps(values))
+    page = report.as_page(analysis.load(sweep))
+    assert page.count("<summary>2 tables of counts</summary>") == 1

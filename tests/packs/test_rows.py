@@ -82,6 +82,7 @@ def test_rows_of_an_abandoned_pack_are_written_and_its_mirrors_closed_once(tmp_p
     sinks.log(0, [{"eval/loss": 1.0}])
     sinks.save_samples(0, written)
     sinks.abandon()
+    wandb.teardown()  # the end of a run does not wait until its file is written
     [run] = wandb_runs(tmp_path / "sweep")
     assert (run.history[0]["eval/loss"], run.exit_code) == (1.0, 1)
     assert "samples" in run.history[1]
