@@ -2,8 +2,9 @@
 PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
+PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test lint example tutorials bench torture clean
+.PHONY: demo test test-torture example tutorials bench torture clean
 
 demo: $(VENV)/.ready ## train the quickstart sweep on real digits and show its result
 	$(RUN) -m sweep +ablation=quickstart
@@ -14,7 +15,10 @@ test: $(VENV)/.ready-dev ## lint, type check, tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not torture"
+
+test-torture: $(VENV)/.ready-dev ## the other tests: processes, nodes and servers are killed, clusters started
+	$(PYTEST) -m torture
 
 example: $(VENV)/.ready-dev ## install examples/plugin, test it, and sweep its init against kaiming and pissa
 	$(RUN) -m pip install --quiet --no-deps --upgrade --target outputs/.example examples/plugin

@@ -47,8 +47,11 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")
 
-    def command(name: str, help: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help, description=help)
+    def bare(name: str, does: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=does.replace("%", "%%"), description=does)
+
+    def command(name: str, does: str) -> argparse.ArgumentParser:
+        sub = bare(name, does)
         sub.add_argument(
             "source",
             nargs="+",
@@ -89,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     verdicts(report)
     report.add_argument("--watch", type=float, metavar="SECONDS", help="rewrite it whenever a record changes")
 
-    table = command("table", f"one metric over rows × columns: mean ± {INTERVAL_NAME} with n".replace("%", "%%"))
+    table = command("table", f"one metric over rows × columns: mean ± {INTERVAL_NAME} with n")
     table.add_argument("--rows", required=True, help="a factor, e.g. adapter.rank")
     table.add_argument("--columns", help="a second factor, e.g. adapter.targets")
     table.add_argument("--baseline", default="", metavar="ROW[,COLUMN]", help="mark cells that differ from it")
@@ -108,9 +111,7 @@ def parser() -> argparse.ArgumentParser:
     workspace.add_argument("--project", required=True, metavar="ENTITY/PROJECT", help="where the runs are")
     workspace.add_argument("--save", action="store_true", help="save it there; otherwise print it as JSON")
 
-    server = commands.add_parser(
-        "serve", help="a live dashboard of all sweeps, on this machine only (needs lora-sweep[serve])"
-    )
+    server = bare("serve", "a live dashboard of all sweeps, on this machine only (needs lora-sweep[serve])")
     server.add_argument(
         "outputs", nargs="?", type=Path, default=Path("outputs"), help="the folder of the sweeps (default: outputs)"
     )
@@ -230,8 +231,6 @@ def run_serve(options: argparse.Namespace) -> None:
     try:
         from analysis.report.serve import serve
     except ModuleNotFoundError as error:
-        if error.name not in ("starlette", "uvicorn", "anyio"):
-            raise
         raise BadRequestError(f"the dashboard needs {error.name}: pip install 'lora-sweep[serve]'") from None
     serve(options.outputs, options.port)
 

@@ -130,8 +130,10 @@ def _fault(detail: Any, values: dict[str, Any]) -> str:
             return unknown_key(path)
         case "missing":
             return f"{key}: missing; give it with {key}=…"
-        case "model_type" | "dict_type":
+        case "model_type" | "dict_type" | "model_attributes_type":
             return f"{key} = {detail['input']!r}: must hold keys and values, as in {key}.NAME=VALUE"
+        case "union_tag_not_found":
+            return "task.name: missing; give it with task=…"
         case "union_tag_invalid":
             allowed = ", ".join(map(TASKS.shown, TASKS.names))
             return f"task.name = {values['task']['name']!r}: must be one of {allowed}"

@@ -1,11 +1,11 @@
 """Run a plug-in's code so that it changes no global state, and so that its errors carry its name."""
 
 import random
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy
 import torch
 
 from sweep.errors import ConfigError
@@ -61,15 +61,13 @@ def every_state() -> dict[str, State]:
     states: dict[str, State] = {
         "torch's global generator": (lambda: torch.get_rng_state().numpy().tobytes(), _set_torch),
         PYTHON: (random.getstate, random.setstate),
+        "NumPy's global generator": (lambda: _plain(numpy.random.get_state()), numpy.random.set_state),
         "torch's default type": (torch.get_default_dtype, torch.set_default_dtype),
         "torch's gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),
         "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
     }
     if torch.cuda.is_initialized():
         states["CUDA's generators"] = (_cuda_generators, _set_cuda_generators)
-    if "numpy" in sys.modules:
-        numpy = sys.modules["numpy"]
-        states["NumPy's global generator"] = (lambda: _plain(numpy.random.get_state()), numpy.random.set_state)
     return states
 
 

@@ -10,6 +10,8 @@ import pytest
 
 import sweep  # noqa: F401  # sets MKL_CBWR, which MKL reads once
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # two threads that spin for each other stall beside another worker
+
 if TYPE_CHECKING:
     from tests.support.loopback_wandb import LoopbackWandb
 

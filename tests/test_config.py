@@ -7,7 +7,7 @@ import pytest
 
 from sweep.adapters.options import AdapterOptions
 from sweep.adapters.rank import scale_of
-from sweep.config import check_name
+from sweep.config import check_name, parse
 from sweep.errors import ConfigError
 from sweep.registry import INITS, TASKS
 from sweep.resolve import resolve
@@ -225,3 +225,30 @@ def test_parse_takes_the_mathematical_spelling_of_rslora() -> None:
 def test_parse_takes_every_scaling(scaling: str, factor: float) -> None:
     adapter = config(TOY, "adapter.rank=4", "adapter.alpha=16", f"adapter.scaling={scaling}").adapter
     assert scale_of(adapter, "layers.0") == factor
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"task": {"hidden": []}}, "task.name: missing; give it with task=…"),
+        ({"task": 5}, "task = 5: must hold keys and values, as in task.NAME=VALUE"),
+        ({"training": 5}, "training = 5: must hold keys and values, as in training.NAME=VALUE"),
+    ],
+)
+def test_parse_says_what_a_group_must_hold(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(config(TOY).model_dump() | changes)
+    assert list(caught.value.faults) == [says]
+
+
+@pytest.mark.parametrize("key", ["targets", "exclude"])
+def test_parse_names_the_key_of_a_wrong_layer_and_not_its_type(key: str) -> None:
+    values = config(TOY).model_dump()
+    values["adapter"][key] = [1]
+    with pytest.raises(ConfigError) as caught:
+        parse(values)
+    assert list(caught.value.faults) == [f"adapter.{key} = [1]: must be a valid string"]
+
+
+def test_parse_refuses_heads_that_do_not_divide_the_width() -> None:
+    assert fault("task=transformer_tiny", "task.heads=5").endswith("must be an even multiple of heads=5")

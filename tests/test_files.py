@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.files import open_foreign, read_foreign, replace_file
+from sweep.files import append_to, open_foreign, read_foreign, replace_file
 from tests.support.damage import a_device, a_folder, a_hole, a_pipe
 
 
@@ -87,3 +87,13 @@ def test_replace_file_leaves_the_old_content_or_the_new_and_nothing_else(tmp_pat
     with pytest.raises(TypeError):
         replace_file(path, "text")  # type: ignore[arg-type]
     assert (path.read_bytes(), list(tmp_path.iterdir())) == (b"new", [path])
+
+
+def test_append_to_refuses_a_named_pipe_that_somebody_reads(tmp_path: Path) -> None:
+    a_pipe(tmp_path / "history.jsonl")
+    reader = os.open(tmp_path / "history.jsonl", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(OSError, match="is not a regular file"):
+            append_to(tmp_path / "history.jsonl")
+    finally:
+        os.close(reader)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sweep.adapters.options import AdapterOptions
-from sweep.registry import GROUPS, INITS, TASKS, PluginError, installed
+from sweep.registry import GROUPS, INITS, TASKS, Plugin, PluginError, installed
 from tests.support.builders import lora
 from tests.support.plugins import install, install_example, install_init, on_path
 
@@ -94,3 +94,10 @@ def test_identity_of_a_plugin_changes_with_its_version_and_with_its_code(tmp_pat
         changed == "code",
         changed == "version",
     ]
+
+
+def test_plugin_whose_package_is_gone_has_an_identity_and_no_source() -> None:
+    plugin = Plugin("init", "mine", "no_such_package.module:mine", "hostile", "1.0")
+    assert plugin.source is None
+    assert plugin.identity == "hostile 1.0 e3b0c44298fc1c14"  # of no file
+    assert not plugin.raised(ValueError("x"))

@@ -13,15 +13,15 @@ from tests.support.fuzz import try_command_lines, try_yaml_files
 from tests.support.kills import Launcher, kill_at_random
 from tests.support.sweeps import grid
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.torture]
 
 
 def test_torture_by_kills_ends_as_if_there_had_been_none(tmp_path: Path) -> None:
     small_packs = Launcher(("hydra/launcher=packed", "hydra.launcher.max_pack=2", "hydra.launcher.workers=2"))
-    survived = kill_at_random(small_packs, grid(16, 500), kills=2, place=tmp_path / "kills")
+    survived = kill_at_random(small_packs, grid(8, 500), kills=2, place=tmp_path / "kills")
     assert survived.killed.total() == 2
     assert survived.sweeps >= 1
-    assert survived.rows == 16 * 6
+    assert survived.rows == 8 * 6
 
 
 @pytest.fixture(scope="module")

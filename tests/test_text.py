@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sweep.text import PrintableRecord, failure, masked, reason, say, without_home
+from sweep.text import PrintableRecord, failure, masked, reason, run_command, say, without_home
 from tests.support.commands import PATH, TOY, records, sweep, tree
 
 SECRET = "hf_canary-5ecret"
@@ -162,3 +162,15 @@ def test_files_of_hydra_do_not_name_the_home_folder(launcher: str, tmp_path: Pat
 )
 def test_reason_is_what_an_error_says_without_its_file(error: Exception, says: str) -> None:
     assert reason(error) == says
+
+
+def test_run_command_raises_what_concerns_a_file_and_not_the_output(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(logging.Handler, "handleError", logging.Handler.handleError)  # both are put back afterwards
+    before = logging.getLogRecordFactory()
+    try:
+        with pytest.raises(FileNotFoundError, match="missing"):
+            run_command(lambda: len((tmp_path / "missing").read_bytes()), "lora-sweep")
+    finally:
+        logging.setLogRecordFactory(before)

@@ -6,13 +6,14 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from analysis.columns import COST, LEARNING_RATE, TRAINABLE, describe
 from analysis.figures import plots
@@ -32,6 +33,8 @@ OF_CELLS = f"{OVER_SEEDS} A cross counts the trials that diverged there, at what
 FOREST = "forest_"
 """Begins the names of the figures of differences from a baseline."""
 WIDE = (6.4, 3.8)
+PADDING = 0.1
+"""Inches around what is drawn."""
 TRADED = {"pareto": TRAINABLE, "pareto_time": ALONE_STEP.name, "pareto_memory": ALONE_MEMORY.name}
 """The costs that a better metric may have, by the name of their figure."""
 FORMATS = {"svg": ("Date", "Creator"), "pdf": ("CreationDate", "Creator", "Producer"), "png": ("Software",)}
@@ -42,7 +45,7 @@ class Picture(Figure):
     """A figure that a notebook shows, whether or not ``pyplot`` is there."""
 
     def _repr_png_(self) -> bytes:
-        return _written(self, "png")
+        return _written(self, "png", "tight")
 
 
 @dataclass(frozen=True)
@@ -61,22 +64,30 @@ class Drawing:
     def figure(self) -> Figure:
         """The figure, painted anew each time."""
         with matplotlib.rc_context(STYLE):
-            figure = Picture(figsize=self.size)
+            figure = Picture(figsize=self.size, layout="constrained")
             FigureCanvasAgg(figure)
             self.paint(figure.add_subplot(), *self.given)
         return figure
 
     @cached_property
     def files(self) -> Mapping[str, bytes]:
-        """The figure in each of ``FORMATS``; the same drawing gives the same bytes: no date, no version, seeded identifiers."""
+        """The figure in each of ``FORMATS``, laid out once for all.
+
+        The same drawing gives the same bytes: no date, no version, seeded identifiers.
+        """
         figure = self.figure()
-        return {style: _written(figure, style) for style in FORMATS}
+        with matplotlib.rc_context(STYLE):
+            figure.dpi = STYLE["savefig.dpi"]
+            figure.draw_without_rendering()
+            figure.set_layout_engine(None)
+            area = figure.get_tightbbox().padded(PADDING)
+        return {style: _written(figure, style, area) for style in FORMATS}
 
 
-def _written(figure: Figure, style: str) -> bytes:
+def _written(figure: Figure, style: str, area: Bbox | Literal["tight"]) -> bytes:
     file = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure.savefig(file, format=style, metadata=dict.fromkeys(FORMATS[style]), bbox_inches="tight")
+        figure.savefig(file, format=style, metadata=dict.fromkeys(FORMATS[style]), bbox_inches=area)
     return file.getvalue()
 
 
@@ -110,17 +121,16 @@ def _of_cells(question: Question, observations: Observations) -> list[Drawing]:
 def _of_differences(question: Question, comparisons: Mapping[str, Sequence[Comparison]]) -> list[Drawing]:
     drawings = []
     for factor, compared in comparisons.items():
-        if compared:
-            base = "/".join(compared[0].baseline)
-            caption = (
-                f"Paired differences in {question.primary} between levels of {describe(factor).label} and {base}, "
-                f"at equal seeds, with uncorrected {INTERVAL_NAME}s ({HOW[generalised(compared)]}); filled: significant after Holm's "
-                "correction. "
-                "n.d. (≥ x): not distinguishable, though a difference of x could have been seen."
-            )
-            size = (5.2, 1.1 + 0.34 * min(25, len(compared)))
-            name = f"{FOREST}{factor.split('.')[-1]}"
-            drawings.append(Drawing(name, caption, size, plots.forest, (compared, question.column(question.primary))))
+        base = "/".join(compared[0].baseline)
+        caption = (
+            f"Paired differences in {question.primary} between levels of {describe(factor).label} and {base}, "
+            f"at equal seeds, with uncorrected {INTERVAL_NAME}s ({HOW[generalised(compared)]}); filled: significant after Holm's "
+            "correction. "
+            "n.d. (≥ x): not distinguishable, though a difference of x could have been seen."
+        )
+        size = (5.2, 1.1 + 0.34 * min(25, len(compared)))
+        name = f"{FOREST}{factor.split('.')[-1]}"
+        drawings.append(Drawing(name, caption, size, plots.forest, (compared, question.column(question.primary))))
     return drawings
 
 

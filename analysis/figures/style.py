@@ -43,7 +43,6 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": 9,
     "text.parse_math": False,
     "svg.hashsalt": "lora-sweep",
-    "figure.constrained_layout.use": True,
 }
 
 

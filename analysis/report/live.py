@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.columns import SEED, WHILE_TRAINING, describe, is_factor
+from analysis.columns import SEED, WHILE_TRAINING, describe
 from analysis.sources.follow import Followed, Follower
 from analysis.sources.frames import assemble
 from analysis.sources.sweep import Raw
@@ -109,9 +109,8 @@ def _factors(trials: Mapping[str, Followed]) -> list[dict[str, Any]]:
     if not rows:
         return []
     frame = assemble("", Raw(trials=rows), None).trials
-    names = [*swept(frame), SEED] if any(is_factor(name) for name in frame.columns) else []
     found = []
-    for name in names:
+    for name in (*swept(frame), SEED):
         level = labels(frame, name)
         levels = ordered(level)
         place = {text: number for number, text in enumerate(levels)}

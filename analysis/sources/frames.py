@@ -88,9 +88,8 @@ def _one_type(values: pd.Series, name: str) -> pd.Series:
     """Numbers as floats (integers where whole and complete), everything else as text or missing."""
     import pandas as pd
 
-    present = values.dropna()
-    booleans = present.map(lambda value: isinstance(value, bool))
-    if columns.is_metric(name) or (not booleans.any() and present.map(_is_number).all() and len(present)):
+    present = values.dropna().to_list()
+    if columns.is_metric(name) or (present and all(map(_is_number, present))):
         return pd.to_numeric(values, errors="coerce")
     text = [None if pd.isna(value) else _text(value) for value in values]
     return pd.Series(text, index=values.index, dtype="str")

@@ -34,10 +34,7 @@ def sample_files(folder: Path) -> list[Path]:
 def read(folder: Path, files: Sequence[Path], roles: Roles) -> Raw:
     """One trial a model's folder, task and filter, from the latest file of each task."""
     raw = Raw()
-    latest: dict[tuple[Path, str], Path] = {}
-    for file in files:  # by name, and a later date is a later name
-        if match := SAMPLES.fullmatch(file.name):
-            latest[file.parent, match["task"]] = file
+    latest = {(file.parent, _named(file)["task"]): file for file in files}  # by name, and a later date is a later name
     runs = []
     for (place, task), file in latest.items():
         model = place.relative_to(folder).as_posix()
@@ -62,6 +59,13 @@ def read(folder: Path, files: Sequence[Path], roles: Roles) -> Raw:
     return raw
 
 
+def _named(file: Path) -> re.Match[str]:
+    """The task and the date in the name of one of ``sample_files``."""
+    match = SAMPLES.fullmatch(file.name)
+    assert match is not None
+    return match
+
+
 def _scores(file: Path, task: str) -> dict[str, dict[str, dict[str, float]]]:
     """The scores by filter, metric and example. Raises ValueError for what are no samples."""
     found: dict[str, dict[str, dict[str, float]]] = {}
@@ -82,11 +86,9 @@ def _scores(file: Path, task: str) -> dict[str, dict[str, dict[str, float]]]:
 
 def _directions(file: Path, task: str) -> Mapping[str, Metric]:
     """Which way the metrics of ``task`` are better, from the results beside the samples, where there are any."""
-    date = SAMPLES.fullmatch(file.name)
+    results = file.with_name(f"results_{_named(file)['date']}.json")
     try:
-        content: Any = orjson.loads(
-            read_foreign(file.with_name(f"results_{date and date['date']}.json"), LARGEST_RECORD)
-        )
+        content: Any = orjson.loads(read_foreign(results, LARGEST_RECORD))
         told = content["higher_is_better"][task]
         better = {str(name): higher for name, higher in told.items() if isinstance(higher, bool)}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

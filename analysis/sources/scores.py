@@ -67,8 +67,6 @@ def read(folders: Sequence[str], metric: str) -> tuple[Sheet | None, list[str]]:
     The scores of ``evaluate`` are read where every trial has them. None where some trial has no scores of ``metric``,
     where no example is shared, or where a file is damaged.
     """
-    if not folders:
-        return None, []
     evaluated = sum(os.path.isfile(f"{folder}/{EVALUATED_FILE}") for folder in folders)  # noqa: PTH113 (thousands)
     file = EVALUATED_FILE if evaluated == len(folders) else SCORES_FILE
     paths = [f"{folder}/{file}" for folder in folders]

@@ -25,7 +25,16 @@ from analysis.errors import BadRequestError, unknown
 from analysis.statistics import cautions, examples, tuning
 from analysis.statistics.confidence import Generalise
 from analysis.statistics.intervals import ENOUGH_SEEDS
-from analysis.statistics.levels import REFERENCES, UNSET, is_adapter, is_reference, labels, level_text, ordered
+from analysis.statistics.levels import (
+    REFERENCES,
+    UNSET,
+    follows,
+    is_adapter,
+    is_reference,
+    labels,
+    level_text,
+    ordered,
+)
 from analysis.statistics.notes import Note, info, warning
 from analysis.statistics.observations import Cell, Observations
 from analysis.statistics.settings import settings, together
@@ -77,7 +86,7 @@ def observe(
     elif chosen_by is not None and len(counts) > 1:
         notes += _untuned_notes(trials, factors)
     frame, scored, of_scores = examples.score(trials, frame, column)
-    values, detail, averaging = _average(frame, factors, rest, bool(is_reference(trials).any()))
+    values, detail, averaging = _average(frame, factors, rest)
     values = values[values["value"].notna()].reset_index(drop=True)
     counts["n"] = values.groupby(list(factors))["value"].size().reindex(counts.index, fill_value=0).astype(int)
     enough = 1 if scored and generalise == "examples" else ENOUGH_SEEDS
@@ -150,12 +159,8 @@ def _without_references(trials: pd.DataFrame, factors: Sequence[str]) -> tuple[p
 
 def _hidden(trials: pd.DataFrame, frame: pd.DataFrame, factors: Sequence[str]) -> list[str]:
     """Factors that vary inside a cell at one seed."""
-    keys = [frame[name].to_numpy() for name in (*factors, SEED)]
-
-    def varies(level: pd.Series) -> bool:
-        return level.nunique() > 1 and bool((level.groupby(keys).nunique() > 1).any())
-
-    kinds_vary = KIND in trials and varies(trials[KIND])
+    keys = [frame[name] for name in (*factors, SEED)]
+    kinds_vary = KIND in trials and not follows(labels(trials, KIND), *keys)
     candidates = [
         name
         for name in trials.columns
@@ -163,20 +168,15 @@ def _hidden(trials: pd.DataFrame, frame: pd.DataFrame, factors: Sequence[str]) -
         and name not in (*factors, SEED)
         and (kinds_vary or trials[name].nunique(dropna=False) > 1)  # a level follows from the value and the kind
     ]
-    return [name for name in candidates if varies(labels(trials, name))]
+    return [name for name in candidates if not follows(labels(trials, name), *keys)]
 
 
 def _count(trials: pd.DataFrame, frame: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
-    status = trials["status"].astype(str)
-    keys = [frame[name].rename(name) for name in factors]
-    counts = pd.crosstab(keys, status.rename("status"))
+    ended = pd.DataFrame({"trials": True} | {name: trials["status"] == name for name in STATUSES})
+    counts = ended.groupby([frame[name] for name in factors]).sum()
     if not isinstance(counts.index, pd.MultiIndex):
         counts.index = pd.MultiIndex.from_arrays([counts.index], names=list(factors))
-    for name in STATUSES:
-        if name not in counts:
-            counts[name] = 0
-    counts["trials"] = counts.sum(axis=1)
-    return counts[["trials", *STATUSES]]
+    return counts
 
 
 def _diverged(trials: pd.DataFrame, factors: Sequence[str], values: pd.DataFrame) -> dict[Cell, frozenset[str]]:
@@ -217,7 +217,7 @@ def _untuned_notes(trials: pd.DataFrame, factors: Sequence[str]) -> list[Note]:
 
 
 def _average(
-    frame: pd.DataFrame, factors: Sequence[str], rest: list[str], references: bool
+    frame: pd.DataFrame, factors: Sequence[str], rest: list[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[Note]]:
     """Average over the factors ``rest``, on the combinations that every cell has; and what was averaged.
 
@@ -227,8 +227,8 @@ def _average(
     if not rest:
         return mean_within_seed(frame, keys), frame, []
     combination = pd.Series(list(zip(*(frame[name] for name in rest), strict=True)), index=frame.index)
-    reference = frame[[name for name in (*keys, *rest) if is_adapter(name)]].isin(REFERENCES).any(axis=1)
-    kept = frame[_in_every_cell(frame, keys, rest, combination, reference, references)]
+    reference = frame[[*filter(is_adapter, keys), *rest]].isin(REFERENCES).any(axis=1)
+    kept = frame[_in_every_cell(frame, keys, rest, combination, reference)]
     averaged = mean_within_seed(kept, keys)
     have = kept.groupby([*keys, SEED], sort=False)["value"].count().to_numpy()
     needed = kept.assign(_c=combination[kept.index]).groupby(keys)["_c"].nunique()
@@ -246,16 +246,11 @@ def _average(
 
 
 def _in_every_cell(
-    frame: pd.DataFrame,
-    keys: list[str],
-    rest: list[str],
-    combination: pd.Series,
-    reference: pd.Series,
-    references: bool,
+    frame: pd.DataFrame, keys: list[str], rest: list[str], combination: pd.Series, reference: pd.Series
 ) -> pd.Series:
     """Which rows have a ``combination`` of the factors ``rest`` that every cell of ``keys`` has.
 
-    A reference row has no settings of an adapter and needs to agree in the others only.
+    A ``reference`` row has no value of its own in some factors, of the adapter or the optimizer, and agrees there with any.
     Raises BadRequestError where the cells share no combination.
     """
     sets = combination[~reference].groupby([frame.loc[~reference, key] for key in keys]).agg(set)
@@ -265,10 +260,15 @@ def _in_every_cell(
             f"the cells of {', '.join(keys)} share no combination of {', '.join(rest)}, so their averages "
             "would not be comparable; narrow the question with --where"
         )
-    positions = [place for place, name in enumerate(rest) if not references or not is_adapter(name)]
-    allowed = {tuple(item[place] for place in positions) for item in shared}
-    agrees = combination.map(lambda item: tuple(item[place] for place in positions) in allowed)
-    return (combination.isin(list(shared)) & ~reference) | (reference & agrees)
+
+    def agrees(own: tuple[str, ...]) -> bool:
+        return any(all(map(_same, own, other)) for other in shared)
+
+    return combination.isin([own for own in combination.unique() if agrees(own)])
+
+
+def _same(level: str, other: str) -> bool:
+    return level == other or level in REFERENCES
 
 
 def _count_notes(counts: pd.DataFrame, enough: int) -> list[Note]:

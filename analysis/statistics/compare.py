@@ -264,11 +264,6 @@ def ranking(observations: Observations, cells: Sequence[Cell]) -> list[Compariso
     return compare(observations, [(best, cell) for cell in filled if cell != best])
 
 
-def clear_best(observations: Observations, cells: Sequence[Cell]) -> Cell | None:
-    """The best of ``cells`` when it is better than every other one by paired t tests, Holm-corrected, otherwise None."""
-    return first(ranking(observations, cells))
-
-
 def first(compared: Sequence[Comparison]) -> Cell | None:
     """The best cell of a ``ranking`` when it is better than every other one, otherwise None."""
     if compared and all(item.verdict == "better" for item in compared):

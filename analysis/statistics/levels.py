@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
 
 from analysis.columns import FACTOR_GROUPS, KIND, SEED, is_factor
 from analysis.errors import BadRequestError, unknown
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 REFERENCES = ("full", "none")
 UNSET = "unset"
@@ -48,14 +47,14 @@ def labels(trials: pd.DataFrame, factor: str) -> pd.Series:
     """
     if factor not in trials or not is_factor(factor):
         raise unknown("factor", factor, [name for name in trials.columns if is_factor(name)])
-    names = {value: own_level(factor, level_text(value)) for value in trials[factor].unique()}
-    text = trials[factor].map(names, na_action="ignore")
-    text = text.astype(object).where(trials[factor].notna(), UNSET)
+    codes, values = pd.factorize(trials[factor])
+    names = np.array([*(own_level(factor, level_text(value)) for value in values), UNSET], dtype=object)
+    text = names[codes]  # the code of a missing value is −1
     if is_adapter(factor) and KIND in trials:
-        text = text.where(~is_reference(trials), trials[KIND])
+        text = np.where(is_reference(trials), trials[KIND], text)
     elif factor.startswith(("optimizer.", "training.")) and KIND in trials:
-        text = text.where(trials[KIND] != "none", "none")
-    return text
+        text = np.where(trials[KIND] == "none", "none", text)
+    return pd.Series(text, trials.index, dtype=object, name=factor)
 
 
 def is_adapter(factor: str) -> bool:
@@ -65,8 +64,6 @@ def is_adapter(factor: str) -> bool:
 
 def is_reference(trials: pd.DataFrame) -> pd.Series:
     """Which trials are full fine-tuning or the untouched base, the baselines of every ablation."""
-    import pandas as pd
-
     if KIND not in trials:
         return pd.Series(False, index=trials.index)
     return trials[KIND].isin(REFERENCES)
@@ -102,9 +99,9 @@ def swept(trials: pd.DataFrame) -> list[str]:
         key=lambda name: (groups[name.split(".")[0]], _rank_first(name), name),
     ):
         level = labels(lora, factor)
-        if level.nunique() < 2 or (level.nunique() == seed.nunique() and _follows(level, seed)):
+        if level.nunique() < 2 or (level.nunique() == seed.nunique() and follows(level, seed)):
             continue
-        if not any(_follows(level, earlier) for earlier in telling.values()):
+        if not any(follows(level, earlier) for earlier in telling.values()):
             telling[factor] = level
     if not telling and KIND in trials and trials[KIND].nunique() > 1:
         return [KIND]
@@ -116,9 +113,10 @@ def _rank_first(name: str) -> int:
     return first.index(name) if name in first else len(first)
 
 
-def _follows(level: pd.Series, other: pd.Series) -> bool:
-    """Whether the other factor determines ``level``."""
-    return bool((level.groupby(other.to_numpy()).nunique() <= 1).all())
+def follows(level: Iterable[str], *others: Iterable[str]) -> bool:
+    """Whether ``others`` determine ``level``: no two trials agree in the levels of those and differ in this one."""
+    given = list(zip(*others, strict=True))
+    return len(set(zip(given, level, strict=True))) == len(set(given))
 
 
 def select(trials: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:

@@ -52,13 +52,12 @@ class Observations:
 
     def cell(self, cell: Cell) -> pd.Series:
         """The values of one cell by seed, empty where there are none."""
-        return self._by_cell.get(cell, pd.Series(dtype=float))
+        return self._by_cell[cell] if cell in self._by_cell else pd.Series(dtype=float)
 
     @cached_property
     def _by_cell(self) -> dict[Cell, pd.Series]:
-        groups = self.values.groupby(list(self.factors), sort=False)
-        by_seed = ((key, pd.Series(part["value"].to_numpy(), part[SEED].to_numpy())) for key, part in groups)
-        return {tuple(map(str, key)): values for key, values in by_seed}
+        value, seed = self.values["value"].to_numpy(), self.values[SEED].to_numpy()
+        return {cell: pd.Series(value[rows], seed[rows]) for cell, rows in self._rows.items()}
 
     @cached_property
     def scores(self) -> np.ndarray | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.columns import KIND, SEED, TASK, is_factor
-from analysis.statistics.levels import REFERENCES, UNSET, is_reference, labels, level_text, ordered
+from analysis.statistics.levels import REFERENCES, UNSET, follows, is_reference, labels, level_text, ordered
 from sweep.record import COMPARABLE
 
 Cell = tuple[str, ...]
@@ -63,16 +63,16 @@ def settings(trials: pd.DataFrame, factors: Sequence[str], ignored: Iterable[str
 def _differing(
     trials: pd.DataFrame, factors: Sequence[str], names: Sequence[str]
 ) -> Iterator[tuple[str, dict[Cell, dict[str, str]]]]:
-    keys = [labels(trials, name).to_numpy() for name in (*factors, SEED)]
+    cells = list(zip(*(labels(trials, name) for name in factors), strict=True))
+    seeds = labels(trials, SEED).to_list()
     for name in names:
         level = labels(trials, name) if is_factor(name) else trials[name].map(level_text)
-        if (level.groupby(keys[-1]).nunique() <= 1).all():
+        if follows(level, seeds):
             continue
         found: dict[Cell, dict[str, str]] = {}
-        rows = pd.DataFrame(dict(enumerate(keys)) | {"level": level.to_numpy()})
-        for *cell, seed, text in rows.drop_duplicates().itertuples(index=False, name=None):
-            by_seed = found.setdefault(tuple(map(str, cell)), {})
-            by_seed[str(seed)] = "+".join(ordered([*by_seed[str(seed)].split("+"), text])) if seed in by_seed else text
+        for cell, seed, text in dict.fromkeys(zip(cells, seeds, level, strict=True)):
+            by_seed = found.setdefault(cell, {})
+            by_seed[seed] = "+".join(ordered([*by_seed[seed].split("+"), text])) if seed in by_seed else text
         yield name, found
 
 

@@ -20,7 +20,7 @@ from analysis.statistics.levels import REFERENCES, is_adapter, labels, select
 from analysis.statistics.observations import Cell, Observations
 from analysis.statistics.questions import deciding
 from analysis.tables import wording
-from analysis.tables.numbers import HUGE, TINY
+from analysis.tables.numbers import HUGE, TINY, varies
 from analysis.tables.sentences import caveat, note_text
 
 ONE_COLUMN = ("",)
@@ -151,7 +151,7 @@ def _ratios(trials: pd.DataFrame, factors: Sequence[str]) -> dict[Cell, float]:
 def _decimals(summaries: Sequence[Summary]) -> int:
     """Decimals of the means that have no interval: as of the typical one, or four digits where none has one."""
     everyday = [item for item in summaries if item.n and TINY <= abs(item.mean) < HUGE]
-    halves = sorted(item.half for item in everyday if item.half > 0)
+    halves = sorted(item.half for item in everyday if varies(item))
     if halves:
         return min(8, max(0, 1 - math.floor(math.log10(halves[len(halves) // 2]))))
     means = [abs(item.mean) for item in everyday]

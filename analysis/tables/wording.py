@@ -82,8 +82,7 @@ def lost_text(lost: Lost) -> str:
 
 def dependence_text(item: Comparison) -> str:
     """``depends on rank: −0.099 at 1, +0.097 at 8``; of many levels the two that differ most."""
-    if item.dependence is None:
-        return ""
+    assert item.dependence is not None
     shown = item.dependence.differences
     if len(shown) > MOST_LEVELS:
         extremes = {min(shown, key=lambda pair: pair[1]), max(shown, key=lambda pair: pair[1])}

@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from sweep.config import check_name, parse
 from sweep.engines.options import LaunchOptions
+from sweep.engines.warm_up import WORTH_IT, warm_up
 from sweep.errors import ConfigError
 from sweep.files import replace_file
-from sweep.launch.warm_up import WORTH_IT, warm_up
 from sweep.record import Record
 from sweep.text import say, without_home
 
@@ -217,9 +217,6 @@ def show_plan(trials: "Sequence[ResolvedTrial]", options: LaunchOptions) -> NoRe
 
 
 def options_of(launcher: DictConfig) -> LaunchOptions:
-    """The settings of the packed launcher. Raises ConfigError for invalid ones."""
+    """The settings of the packed launcher; the plan of a launch refuses invalid ones."""
     values: Any = OmegaConf.to_container(launcher)
-    options = LaunchOptions(**{name: values[name] for name in LaunchOptions.names()})
-    if faults := options.faults():
-        raise ConfigError(faults)
-    return options
+    return LaunchOptions(**{name: values[name] for name in LaunchOptions.names()})

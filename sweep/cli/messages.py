@@ -35,10 +35,9 @@ def _said(error: BaseException, causes: Sequence[BaseException]) -> str:
     if addable := re.search(r"'([\w/]+)'\. No match in the defaults list.*use (\S+)", text, re.DOTALL):
         return f"{addable[1]}: has no default choice to replace; write {addable[2]}"
     if unknown := re.match(r"Could not override '([\w.]+)'", text):
-        path = unknown[1].split(".")
-        if (inner := re.search(r"Key '([^']*)' is not in", text)) and inner[1] != path[-1]:
-            return f"{unknown[1]}: has no {inner[1]} yet; add it with +{unknown[1]}.{inner[1]}=…"
-        return _unknown_to_hydra(path) if path[0] == "hydra" else unknown_key(path)
+        if not unknown[1].startswith("hydra."):
+            return unknown_key(unknown[1].split("."))
+        return _unknown_to_hydra(getattr(error.__cause__, "full_key", None) or unknown[1])
     if there := re.match(r"Could not append to config. An item is already at '([\w.]+)'", text):
         return f"{there[1]}: exists already; write it without +"
     if several := re.match(r"Ambiguous value for argument '(.*?)=(.*)'\n", text):
@@ -57,7 +56,8 @@ def _said(error: BaseException, causes: Sequence[BaseException]) -> str:
 
 def _of_value(error: BaseException, causes: Sequence[BaseException]) -> str:
     if isinstance(error, InterpolationResolutionError) and not isinstance(causes[-1], OmegaConfBaseException):
-        return f"{type(causes[-1]).__name__}: {causes[-1]}"  # the missing key, not the one that refers to it
+        raised = next(cause for cause in causes if not isinstance(cause, OmegaConfBaseException))
+        return f"{type(raised).__name__}: {raised}"  # the missing key, not the one that refers to it
     values = [cause for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key]
     if values:
         key, missing = values[-1].full_key, isinstance(values[-1], MissingMandatoryValue)
@@ -90,11 +90,13 @@ def _unknown_choice(error: MissingConfigException) -> str:
     return f"task = {choice!r}: " + (refusal(choice) or f"must be one of {', '.join(map(TASKS.shown, error.options))}")
 
 
-def _unknown_to_hydra(path: Sequence[str]) -> str:
-    key = ".".join(path)
+def _unknown_to_hydra(key: str) -> str:
+    path = key.split(".")
     if path[:2] != ["hydra", "launcher"]:
         return f"{key}: Hydra has no such setting"
     known = [str(name) for name in ConfigStore.instance().load("hydra/launcher/packed.yaml").node if name != "_target_"]
+    if path[2] in known and len(path) > 3:
+        return f"{key}: not there yet; add it with +{key}=…"
     if path[2] in known:
         return f"{key}: a setting of the packed launcher; add -m, or hydra/launcher=packed"
     close = difflib.get_close_matches(path[2], known, n=1)

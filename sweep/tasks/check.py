@@ -13,7 +13,7 @@ from sweep.models.model import Model
 from sweep.registry import Plugin
 from sweep.rng import generator
 from sweep.tasks.options import TaskOptions
-from sweep.tasks.task import Batch, Domain, Task
+from sweep.tasks.task import Batch, Task
 
 ROWS = 4
 TOLERANCE = 1e-4
@@ -36,16 +36,9 @@ def check_task(plugin: Plugin, options: TaskOptions, cache_folder: Path) -> None
         with guarded(plugin, f"trying its {name} domain"):
             model: Any = task.base() or task.new_model(torch.Generator().manual_seed(0))
             [batch] = islice(domain.batches(generator(0, "check of the task"), ROWS), 1)
-            fault = _unread(domain) or _fault(task, model, batch)
+            fault = _fault(task, model, batch)
         if fault:
             raise plugin.error(f"on its {name} domain, {fault}")
-
-
-def _unread(domain: Domain) -> str | None:
-    """That the domain has the former name of ``division``, or None."""
-    if hasattr(domain, "clusters") and getattr(domain, "division", None) is None:
-        return "clusters is not read; say division=Division(cluster=…) in its place (sweep.tasks.task)"
-    return None
 
 
 @torch.no_grad()

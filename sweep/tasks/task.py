@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from sweep.adapters.fold import Folded
 from sweep.adapters.options import AdapterOptions
 from sweep.metrics import Kind, Metric
+from sweep.models.meta import without_numbers
 from sweep.models.model import Model
 from sweep.samples import Sample
 from sweep.tasks.pretraining import PretrainingOptions
@@ -155,7 +156,7 @@ class Task(ABC):
 
     def outline(self) -> Model:
         """The same modules and shapes on the meta device, without numbers."""
-        with torch.device("meta"):
+        with without_numbers():
             return self.new_model(Generator())
 
     def base(self) -> Model | None:

@@ -54,7 +54,7 @@ def _documents(path: str | None, key: str, package: str) -> Documents:
         raise ConfigError([f"{key} = {path!r}: not a UTF-8 text"]) from None
     if Path(path).suffix != ".jsonl":
         return (content,)
-    lines = [(number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
     return tuple(_document(line, f"{key} = {path!r}: line {number}") for number, line in lines)
 
 

@@ -131,19 +131,19 @@ def upload(files: Sequence[Path], goal: Destination, stalled_s: float = STALLED_
             said += f"{file}: {refusal}\n"
         else:
             runs[file] = content
-    begun = [file for file in runs if _begun(file)]
-    fresh = {file: copied(content, goal, _run_id(file)) for file, content in runs.items() if file not in begun}
-    said += _sync(fresh, stalled_s) if fresh else ""
-    for file in begun:
-        run = _run_on_server(file, goal)
-        if run is not None and _has_all_rows(run, runs[file]):
-            replace_file(marker(file), b"")
-            continue
-        if run is not None:
-            run.delete()
-        attempt = f"{trial_of(file)}-{secrets.token_hex(ATTEMPT_BYTES)}"
-        said += _sync({file: copied(runs[file], goal, attempt)}, stalled_s)
-    return said
+    copies: dict[Path, bytes] = {}
+    for file, content in runs.items():
+        run_id = _run_id(file)
+        if _begun(file):
+            run = _run_on_server(file, goal)
+            if run is not None and _has_all_rows(run, content):
+                replace_file(marker(file), b"")
+                continue
+            if run is not None:
+                run.delete()
+            run_id = f"{trial_of(file)}-{secrets.token_hex(ATTEMPT_BYTES)}"
+        copies[file] = copied(content, goal, run_id)
+    return said + (_sync(copies, stalled_s) if copies else "")
 
 
 def messages(file: Path) -> list[Any]:

@@ -217,9 +217,8 @@ class WandbSweep:
 def finish_all(outcomes: Iterable[tuple[WandbTracker, Record]]) -> None:
     """Finish many trackers at once: the uploads overlap, so a dead server costs its timeout only once."""
     pairs = list(outcomes)
-    if pairs:
-        with ThreadPoolExecutor(max_workers=len(pairs)) as pool:
-            list(pool.map(lambda pair: pair[0].finish(pair[1]), pairs))
+    with ThreadPoolExecutor(max_workers=len(pairs)) as pool:
+        list(pool.map(lambda pair: pair[0].finish(pair[1]), pairs))
 
 
 def abandon_all(trackers: Sequence[WandbTracker]) -> None:
@@ -228,17 +227,13 @@ def abandon_all(trackers: Sequence[WandbTracker]) -> None:
         list(pool.map(WandbTracker.abandon, trackers))
 
 
-def choose_mode(mode: str) -> Mode:
+def choose_mode(mode: Mode) -> Mode:
     """Decide, before any run is opened, whether the sweep can be mirrored online.
 
     Asks the server once who owns the API key. The key and the server are found as wandb finds them
     (WANDB_API_KEY, netrc, WANDB_BASE_URL, wandb's settings files). When that fails, one warning says why and
     what to do, and the answer is "offline". Takes ``ANSWER_SECONDS`` at most.
-
-    Raises ValueError when ``mode`` is neither "offline" nor "online".
     """
-    if mode not in ("offline", "online"):
-        raise ValueError(f"W&B mode {mode!r} is not one of offline, online")
     if mode == "offline":
         return "offline"
     hindrance = obstacle()

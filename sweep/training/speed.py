@@ -33,8 +33,6 @@ class Stopwatch:
         ``pack_size`` goes with them, because a trial in a pack is not timed alone.
         ``train_seconds`` is the sum over all updates, warm-up included.
         """
-        if not self._durations_s:
-            return {"pack_size": pack_size}
         step_s = statistics.median(self._durations_s[WARM_UP_STEPS:] or self._durations_s)
         return {
             "step_ms": step_s * 1e3,

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from simulate import grid, write_sweep
 
-import analysis
 from analysis.figures.figures import figures
-from analysis.report import answer, report
+from analysis.report import answer
 from tests.support.browser import Browser, start_browser
 
 
@@ -37,12 +36,6 @@ def rank_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports have their first figure alone: all of them take most of a report's time."""
     monkeypatch.setattr(answer, "figures", lambda *given: islice(figures(*given), 1))
-
-
-@pytest.fixture(scope="session")
-def rank_page(rank_sweep: Path) -> Path:
-    """The page of its report, with all that is written beside it."""
-    return report.write(analysis.load(rank_sweep))
 
 
 @pytest.fixture(scope="session")

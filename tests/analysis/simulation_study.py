@@ -15,7 +15,7 @@ from scipy import stats
 
 from analysis.columns import describe
 from analysis.statistics.best import best_of
-from analysis.statistics.compare import against, clear_best, compare
+from analysis.statistics.compare import against, compare, first, ranking
 from analysis.statistics.intervals import Error, detectable, paired, summarise
 from analysis.statistics.observations import Observations
 from analysis.statistics.tuning import choose
@@ -111,7 +111,7 @@ def family_errors(rng: np.random.Generator, n: int, count: int, repeats: int) ->
         found = compare(seen, against(seen, ("0",)))
         plain += any(item.difference.p < 0.05 for item in found)
         corrected += any(item.significant for item in found)
-        bold += clear_best(seen, seen.filled) is not None
+        bold += first(ranking(seen, seen.filled)) is not None
     return plain / repeats, corrected / repeats, bold / repeats
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from simulate import grid, write_sweep
 
-from analysis.__main__ import conditions, main
+from analysis.__main__ import COMMANDS, conditions, main, parser
 from tests.test_architecture import GROUND
 
 HEAVY = ("torch", "pandas", "scipy", "matplotlib", "statsmodels", "wandb", "hydra")
@@ -23,7 +23,14 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_subcommand_says_what_the_list_of_them_says(name: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    description = capsys.readouterr().out.split("\n\n")[1]
+    assert "".join(description.split()) in "".join(parser().format_help().split())  # lines end where they like
+
+
 def test_analysis_never_imports_torch(tmp_path: Path):
     folder = write_sweep(tmp_path / "s", grid(range(2), (), rank=[1, 2]), np.random.default_rng(0))
     code = (

@@ -9,7 +9,7 @@ from statsmodels.stats.multitest import multipletests
 import analysis
 from analysis.errors import BadRequestError
 from analysis.statistics.cells import observe
-from analysis.statistics.compare import against, clear_best, compare
+from analysis.statistics.compare import against, compare, first, ranking
 from analysis.statistics.intervals import summarise
 from analysis.statistics.levels import labels, select
 from analysis.tables.numbers import mean_text, number
@@ -55,7 +55,7 @@ def test_labels_tell_a_setting_called_none_from_the_untouched_base(tmp_path: Pat
         ("bias none",): 1,
         ("none",): 9,
     }
-    assert clear_best(seen, seen.filled) == ("bias none",)  # the untouched base takes no part, this cell does
+    assert first(ranking(seen, seen.filled)) == ("bias none",)  # the untouched base takes no part, this cell does
     kept = select(sweep.trials, {"adapter.bias": ["none"]})
     assert set(labels(kept, "adapter.bias")) == {"bias none", "none"}
 
@@ -75,7 +75,7 @@ def test_compare_concludes_nothing_from_too_few_seeds(tmp_path: Path):
     (only,) = compare(seen, against(seen, ("1",)))
     assert only.verdict == "too few seeds"
     assert "nothing can be concluded from 2 shared seeds" in sentence(only)
-    assert clear_best(seen, seen.filled) is None
+    assert first(ranking(seen, seen.filled)) is None
 
 
 def test_compare_finds_differences_that_never_vary_not_significant(tmp_path: Path):
@@ -95,7 +95,7 @@ def test_sentence_of_a_null_effect_names_what_could_have_been_seen(tmp_path: Pat
     (only,) = compare(seen, against(seen, ("0",)))
     assert only.verdict == "not distinguishable"
     assert sentence(only).startswith("not distinguishable (could have seen ≥ 0.0")
-    assert clear_best(seen, seen.filled) is None
+    assert first(ranking(seen, seen.filled)) is None
 
 
 def test_against_a_row_stays_in_its_column(rank_sweep: Path):
@@ -109,13 +109,13 @@ def test_against_a_row_stays_in_its_column(rank_sweep: Path):
         against(seen, ("3",))
 
 
-def test_clear_best_is_never_the_untouched_base(rank_sweep: Path):
+def test_ranking_is_never_won_by_the_untouched_base(rank_sweep: Path):
     trials = analysis.load(rank_sweep).trials
     base = trials["adapter.kind"] == "none"
     trials.loc[base, "eval/source_loss"] = 0.1 + 0.001 * trials.loc[base, "seed"]
     seen = observe(trials, ("adapter.rank",), "eval/source_loss")
     assert min(seen.filled, key=lambda cell: seen.summary(cell).mean) == ("none",)
-    assert clear_best(seen, seen.filled) == ("1",)
+    assert first(ranking(seen, seen.filled)) == ("1",)
 
 
 def test_verdict_text_reads_in_a_few_lines(rank_sweep: Path):

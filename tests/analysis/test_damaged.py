@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import struct
 import subprocess
 import zlib
@@ -268,10 +269,10 @@ FIELDS = (
     "notes",
     "error",
 )
-KEYS = st.sampled_from((*FIELDS, "metrics", "format", "own"))
-INNER = st.sampled_from(
-    ("seed", "task", "adapter", "optimizer", "training", "eval/loss", "step_ms", "type", "rank", "lr")
-)
+KEYS = (*FIELDS, "metrics", "format", "own")
+Change = tuple[str, str | None, str | None, Any]
+"""A key of a record, one or two keys below it, and the value that is put there."""
+INNER = ("seed", "task", "adapter", "optimizer", "training", "eval/loss", "step_ms", "type", "rank", "lr")
 
 
 def attempt(examples: int, strategy: st.SearchStrategy[Any], one: Callable[[Any], None]) -> None:
@@ -288,14 +289,20 @@ def attempt(examples: int, strategy: st.SearchStrategy[Any], one: Callable[[Any]
 
 def try_records(examples: int) -> None:
     """Change good records at one to three places each: each is read or named as damaged, and the untouched one is read."""
-    changes = st.lists(st.tuples(KEYS, st.none() | INNER, st.none() | INNER, VALUES), min_size=1, max_size=3)
-    drawn: list[list[tuple[str, str | None, str | None, Any]]] = []
-    attempt(examples, changes, lambda one: drawn.append(one))
+    values: list[Any] = []
+    attempt(max(TOGETHER, examples // 4), VALUES, lambda one: values.append(one))
+    rng = random.Random(0)
+
+    def change() -> Change:
+        inner, deeper = (rng.choice(INNER) if rng.random() < 0.5 else None for _ in range(2))
+        return rng.choice(KEYS), inner, deeper, rng.choice(values)
+
+    drawn = [[change() for _ in range(rng.randint(1, 3))] for _ in range(examples)]
     for begin in range(0, len(drawn), TOGETHER):
         load_changed(drawn[begin : begin + TOGETHER])
 
 
-def load_changed(several: Sequence[list[tuple[str, str | None, str | None, Any]]]) -> None:
+def load_changed(several: Sequence[list[Change]]) -> None:
     """Load a sweep whose first trial is untouched and whose others are changed, one by each of ``several``."""
     with TemporaryDirectory() as place:
         trials = grid(range(1 + len(several)), (), rank=[1])

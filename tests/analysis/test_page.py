@@ -52,6 +52,12 @@ def test_page_first_screen_has_verdict_forest_and_table(page: Browser) -> None:
     assert bottom(page, "#verdict tbody tr:nth-child(7)") < 900
 
 
+def test_page_shows_every_figure(page: Browser, folder: Path) -> None:
+    widths = page.execute_script("return [...document.images].map((one) => one.naturalWidth)")
+    assert len(widths) == len(list((folder / "figures").glob("*.svg"))) > 10
+    assert min(widths) > 100
+
+
 def test_page_comparisons_have_a_sign_for_each_verdict(page: Browser) -> None:
     script = """return [...document.querySelectorAll('#comparisons tbody tr')].map((row) => [row.className,
       row.lastElementChild.textContent, getComputedStyle(row.lastElementChild, '::before').content.slice(1, 2)])"""

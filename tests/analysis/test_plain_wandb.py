@@ -19,7 +19,7 @@ def plain_script(place: Path, mode: str) -> None:
     for r in (1, 8):
         for seed in range(3):
             config = {"r": r, "opt": {"lr": 1e-3}, "seed": seed, "output_dir": f"out/{r}/{seed}"}
-            settings = wandb.Settings(silent=True, console="off", x_disable_stats=True)
+            settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, x_save_requirements=False)
             run = wandb.init(
                 project="theirs", dir=place, mode=mode, config=config, reinit="create_new", settings=settings
             )

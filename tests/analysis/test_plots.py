@@ -1,5 +1,7 @@
 """Every figure of a report, drawn: nothing overlaps, nothing is cut, and the marks stand where the numbers are."""
 
+import io
+import re
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -10,13 +12,14 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from matplotlib.text import Text
 from simulate import grid, write_sweep
 
 import analysis
 from analysis.columns import describe
 from analysis.figures import figures, plots, style
-from analysis.report.answer import answer, draw
+from analysis.report.answer import Answer, add_comparison
 from analysis.statistics.cells import observe
 from analysis.statistics.compare import against, compare
 from analysis.statistics.curves import learning_curves
@@ -35,7 +38,7 @@ def axis() -> Iterator["plots.Axes"]:
 
 def texts(figure: Figure) -> list[Text]:
     """What can be seen: every text but the labels of ticks outside their axis' view."""
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     hidden = set()
     for axes in figure.axes:
         for line in (axes.xaxis, axes.yaxis):
@@ -59,7 +62,7 @@ def overlapping(figure: Figure) -> list[tuple[str, str]]:
     "factors",
     [
         {"rank": [1, 2, 4, 8, 16], "targets": ["all_linear", "attention"]},
-        pytest.param({"rank": list(range(1, 41)), "init": ["kaiming", "pissa"]}, marks=pytest.mark.slow),
+        {"rank": list(range(1, 41)), "init": ["kaiming", "pissa"]},
         {
             "targets": ["q_proj+k_proj+v_proj+o_proj", "gate_proj+up_proj+down_proj", "all_linear", "$x_1$"],
             "rank": [2, 4],
@@ -71,7 +74,10 @@ def overlapping(figure: Figure) -> list[tuple[str, str]]:
 def test_place_labels_lets_none_cover_another(factors: dict, tmp_path: Path):
     sweep = analysis.load(write_sweep(tmp_path / "s", grid(seeds=range(2), **factors), np.random.default_rng(0)))
     [question], _ = questions(sweep)
-    drawings = draw(answer(sweep, question), sweep).drawings
+    answer = Answer(question)
+    for factor in question.factors:
+        add_comparison(answer, factor)
+    drawings = list(figures.figures(question, sweep.history, answer.comparisons))
     wanted = {"response", "curves_eval-loss", "forgetting", "perf_alone_step_ms", "pareto_time", "pareto_memory"}
     assert wanted <= {drawing.name for drawing in drawings}
     with matplotlib.rc_context(style.STYLE):
@@ -163,6 +169,20 @@ def test_response_in_svg_has_every_seed_at_its_number(tmp_path: Path):
     assert cross[0] == pytest.approx(drawn[:, 0].max(), abs=0.02)
     assert cross[1] < drawn[:, 1].min()
     assert b"<!-- 4 -->" in svg  # two diverged seeds of each rank
+
+
+def test_files_are_one_picture_with_a_margin_around_what_is_drawn(rank_sweep: Path):
+    seen = observe(analysis.load(rank_sweep).trials, ("adapter.rank", "adapter.targets"), "eval/loss")
+    files = figures.Drawing("response", "", (6.4, 3.8), plots.response, (seen,)).files
+    drawn = (imread(io.BytesIO(files["png"]))[..., :3] < 1).any(axis=2)
+    inches = np.array(drawn.shape[::-1]) / style.STYLE["savefig.dpi"]
+    [box] = re.findall(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) \]", files["pdf"])
+    svg = ElementTree.fromstring(files["svg"]).attrib
+    assert [float(side) / 72 for side in box] == pytest.approx(inches, abs=0.01)
+    assert [float(svg[side].removesuffix("pt")) / 72 for side in ("width", "height")] == pytest.approx(inches, abs=0.01)
+    for ways in (0, 1):
+        first, *_, last = np.flatnonzero(drawn.any(axis=ways))
+        assert [first, drawn.shape[1 - ways] - 1 - last] == pytest.approx([20, 20], abs=15)
 
 
 def straight(data: np.ndarray, drawn: np.ndarray, way: int) -> np.ndarray:

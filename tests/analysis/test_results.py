@@ -22,7 +22,7 @@ def results(rank_sweep: Path) -> analysis.Results:
     return analysis.load(rank_sweep)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("one_figure")
 def test_every_docstring_example_is_true(rank_sweep: Path, tmp_path: Path) -> None:
     given = {"results": analysis.load(rank_sweep), "folder": rank_sweep, "place": tmp_path}
     done = doctest.testmod(module, extraglobs=given, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)

@@ -25,7 +25,7 @@ SWEEP = (
     "name=s",
     "task=toy_regression",
     "tracker=none",
-    "training.steps=12000",
+    "training.steps=6000",
     "training.log_every=100",
     "training.eval_every=500",
     "optimizer.lr=0.001,0.01,1e9",
@@ -33,6 +33,7 @@ SWEEP = (
     "seed=0,1,2",
     "hydra.launcher.workers=1",
     "hydra.launcher.max_pack=9",
+    "hydra.launcher.speed=off",
 )
 """Two packs, one after the other, of nine trials each, of which three diverge."""
 
@@ -135,8 +136,6 @@ def test_dashboard_watches_a_sweep_that_is_killed_and_started_again(
         until(browser, lambda: texts(browser, "#sweeps th a") == ["s"], 120)
         click(browser, "#sweeps th a")
         until(browser, lambda: counts(browser).get("finished") == 6, 120)
-        until(browser, lambda: text(browser, "[data-part=standing]").startswith("Preliminary: 9 of 18"))
-        assert "Differences are paired by seed (n=3)" in text(browser, "[data-part=verdict]")
         assert text(browser, "[data-part=failures]").count("Diverged: ") == 3
         until(browser, lambda: last_steps(study) and len(shown_steps(browser)) == 9)
         on_disk, drawn = last_steps(study), points(browser)
@@ -150,6 +149,8 @@ def test_dashboard_watches_a_sweep_that_is_killed_and_started_again(
         os.killpg(sweep.pid, signal.SIGKILL)
     until(browser, lambda: counts(browser).get("interrupted") == 9)
     assert "nothing trains now" in text(browser, "[data-part=done]")
+    until(browser, lambda: text(browser, "[data-part=standing]").startswith("Preliminary: 9 of 18"))
+    assert "Differences are paired by seed (n=3)" in text(browser, "[data-part=verdict]")
     with launched(place, *SWEEP) as sweep:
         until(browser, lambda: counts(browser) == {"finished": 12, "diverged": 6}, 120)
         sweep.wait(60)

@@ -14,8 +14,6 @@ from tests.analysis.simulation_study import (
     tuning_errors,
 )
 
-pytestmark = pytest.mark.slow
-
 
 def margin(rate: float, repeats: int) -> float:
     return 3 * (rate * (1 - rate) / repeats) ** 0.5

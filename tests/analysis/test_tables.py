@@ -44,6 +44,18 @@ def test_table_makes_only_a_distinguishable_best_bold(table):
     assert [place for place, entry in table.entries.items() if entry.best] == [("full", "full")]
 
 
+@pytest.mark.parametrize("rows", ["adapter.rank", "adapter.kind"])
+def test_table_of_a_metric_without_noise_has_every_baseline_whatever_rates_were_swept(tmp_path: Path, rows: str):
+    trials = grid(range(3), rank=[4], lr=[1e-4, 1e-3, 1e-2])
+    sweep = analysis.load(write_sweep(tmp_path / "s", trials, np.random.default_rng(0)))
+    shown = render(build(sweep, rows, metric="params/trainable_ratio"), "md").splitlines()
+    assert [line.split(" | ")[-1] for line in shown[2:5]] == [
+        "0.019 ± 0 (n=3) |",  # 8,192 of 429,192, the mean of three equal rates, whose rounding is no interval
+        "1.000 ± 0 (n=3) |",
+        "0 (n=3) |",
+    ]
+
+
 def test_markdown_is_rectangular_and_shows_n(table):
     lines = [line for line in render(table, "md").splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1

@@ -16,7 +16,7 @@ from analysis.report import paragraphs
 from analysis.report.answer import Answer, add_comparison
 from analysis.statistics.best import best_of
 from analysis.statistics.cells import observe
-from analysis.statistics.compare import Comparison, against, clear_best, compare
+from analysis.statistics.compare import Comparison, against, compare, first, ranking
 from analysis.statistics.effects import effects
 from analysis.statistics.observations import Observations
 from analysis.statistics.questions import questions
@@ -400,4 +400,4 @@ def test_best_by_hand():
 def test_bold_needs_a_plain_verdict_against_every_cell(tmp_path: Path):
     trials = [make_trial(s, rank=r) for s in range(8) for r in (1, 4)]
     observations = observe(simulated(tmp_path, trials, diverge=diverging).trials, ("adapter.rank",), "eval/loss")
-    assert clear_best(observations, observations.filled) is None
+    assert first(ranking(observations, observations.filled)) is None

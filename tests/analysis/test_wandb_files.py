@@ -1,7 +1,6 @@
 import math
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,20 +12,16 @@ from tests.support.commands import wandb_runs
 ROWS = [{"step": step, "train/loss": 1.0 / (1 + step)} for step in range(40)]
 LONG = "spans blocks of 32 KiB " * 5000
 
-Write = Callable[[str], Path]
 
-
-@pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes a real offline run below ``tmp_path`` and returns its file."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-
-    def one(run_id: str) -> Path:
-        settings = wandb.Settings(silent=True, console="off", symlink=True, x_disable_stats=True)
+def written(place: Path, run_id: str) -> Path:
+    """Write a real offline run below ``place``; its file."""
+    settings = wandb.Settings(silent=True, console="off", symlink=True, x_disable_stats=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(place))
+        patch.setenv("WANDB_ERROR_REPORTING", "false")
         run = wandb.init(
             mode="offline",
-            dir=tmp_path,
+            dir=place,
             project="p",
             id=run_id,
             name=f"name of {run_id}",
@@ -42,13 +37,25 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         run.summary.update({"status": "finished"})
         run.finish(exit_code=3)
         wandb.teardown()  # the file is closed some milliseconds after finish returns
-        return next(tmp_path.glob(f"wandb/offline-run-*-{run_id}/*.wandb"))
-
-    return one
+    return next(place.glob(f"wandb/offline-run-*-{run_id}/*.wandb"))
 
 
-def test_read_run_gives_what_was_logged(write: Write) -> None:
-    run = read_run(write("one"))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What is in the file of a finished run."""
+    return written(tmp_path_factory.mktemp("whole"), "one").read_bytes()
+
+
+@pytest.fixture
+def path(whole: bytes, tmp_path: Path) -> Path:
+    """A file of its own for each test, with the whole run in it."""
+    path = tmp_path / "run-one.wandb"
+    path.write_bytes(whole)
+    return path
+
+
+def test_read_run_gives_what_was_logged(path: Path) -> None:
+    run = read_run(path)
     assert (run.id, run.name, run.group) == ("one", "name of one", "sweep")
     assert run.config == {"adapter.rank": 8, "notes": LONG, "nested": {"a": 1}}
     assert run.history[:-1] == ROWS
@@ -57,20 +64,18 @@ def test_read_run_gives_what_was_logged(write: Write) -> None:
     assert (run.exit_code, run.truncated) == (3, False)
 
 
-def test_read_run_makes_non_finite_values_numbers_again(write: Write) -> None:
-    row = read_run(write("one")).history[-1]
+def test_read_run_makes_non_finite_values_numbers_again(path: Path) -> None:
+    row = read_run(path).history[-1]
     assert math.isnan(row["nan"])
     assert (row["up"], row["down"]) == (math.inf, -math.inf)
 
 
-def test_read_run_gives_the_rows_before_a_cut(write: Write, tmp_path: Path) -> None:
-    content = write("one").read_bytes()
-    assert len(content) > 3 * 32 * 1024
-    cut = tmp_path / "run-one.wandb"
+def test_read_run_gives_the_rows_before_a_cut(whole: bytes, path: Path) -> None:
+    assert len(whole) > 3 * 32 * 1024
     rows_read = []
-    for size in [*range(40), *range(40, len(content), 997), *range(len(content) - 200, len(content))]:
-        cut.write_bytes(content[:size])
-        run = read_run(cut)
+    for size in [*range(40), *range(40, len(whole), 997), *range(len(whole) - 200, len(whole))]:
+        path.write_bytes(whole[:size])
+        run = read_run(path)
         assert run.id == "one"
         assert [row for row in run.history if "nan" not in row] == ROWS[: len(run.history)]
         rows_read.append(len(run.history))
@@ -78,17 +83,15 @@ def test_read_run_gives_the_rows_before_a_cut(write: Write, tmp_path: Path) -> N
     assert (rows_read[0], rows_read[-1]) == (0, 41)
 
 
-def test_read_run_tells_a_cut_inside_a_record(write: Write, tmp_path: Path) -> None:
-    cut = tmp_path / "run-one.wandb"
-    cut.write_bytes(write("one").read_bytes()[:-1])
-    run = read_run(cut)
+def test_read_run_tells_a_cut_inside_a_record(whole: bytes, path: Path) -> None:
+    path.write_bytes(whole[:-1])
+    run = read_run(path)
     assert run.truncated
     assert run.exit_code is None or run.history
 
 
-def test_read_run_ends_at_a_damaged_byte(write: Write) -> None:
-    path = write("one")
-    content = bytearray(path.read_bytes())
+def test_read_run_ends_at_a_damaged_byte(whole: bytes, path: Path) -> None:
+    content = bytearray(whole)
     content[len(content) - 1000] ^= 0xFF
     path.write_bytes(content)
     run = read_run(path)
@@ -96,9 +99,8 @@ def test_read_run_ends_at_a_damaged_byte(write: Write) -> None:
     assert run.history == ROWS[: len(run.history)]
 
 
-def test_read_run_takes_zeros_at_the_end_for_a_cut(write: Write) -> None:
-    path = write("one")
-    path.write_bytes(path.read_bytes() + bytes(100))
+def test_read_run_takes_zeros_at_the_end_for_a_cut(whole: bytes, path: Path) -> None:
+    path.write_bytes(whole + bytes(100))
     assert read_run(path).truncated
     assert read_run(path).history[:-1] == ROWS
 
@@ -110,10 +112,10 @@ def test_read_run_refuses_another_file_by_name(tmp_path: Path) -> None:
         read_run(path)
 
 
-def test_run_files_have_each_run_of_a_folder_once(write: Write, tmp_path: Path) -> None:
-    old = write("old").parent
-    write("b")
-    write("a")
+def test_run_files_have_each_run_of_a_folder_once(tmp_path: Path) -> None:
+    old = written(tmp_path, "old").parent
+    written(tmp_path, "b")
+    written(tmp_path, "a")
     assert (tmp_path / "wandb" / "latest-run").is_symlink()
     (tmp_path / "wandb" / "superseded").mkdir()
     old.rename(tmp_path / "wandb" / "superseded" / old.name)

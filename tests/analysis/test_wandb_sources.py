@@ -100,6 +100,6 @@ def test_wandb_api_names_a_dead_server_and_a_malformed_path(monkeypatch: pytest.
     with pytest.raises(BadRequestError, match="must be wandb:ENTITY/PROJECT"):
         analysis.load("wandb:justone")
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    monkeypatch.setattr("analysis.sources.wandb_api.TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr("analysis.sources.wandb_api.TIMEOUT_SECONDS", 0.1)
     with pytest.raises(BadRequestError, match="W&B did not give the runs"):
         analysis.load("wandb:local/lora-sweep")

@@ -252,6 +252,7 @@ def test_command_names_a_damaged_record_or_folder_in_one_line(finished: Path, mo
 
 
 @pytest.mark.slow
+@pytest.mark.torture
 def test_command_leaves_no_process_behind_when_interrupted_or_killed(tmp_path: Path) -> None:
     long = ("task=toy_regression", "tracker=none", "training.steps=1000000", "seed=0,1", "hydra.launcher.workers=2")
     arguments = ("-m", *long, PACKED, "hydra.launcher.max_pack=1", "name=long")

@@ -1,6 +1,7 @@
 """What an engine is asked for, and that a pack in a parcel is the same pack. The engines themselves run in test_ray, test_slurm."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,10 @@ def test_parcel_trains_as_the_pack_does_and_refuses_to_be_another(tmp_path: Path
     assert list(records(tmp_path / "there").values()) == sorted(found, key=lambda one: one.trial["seed"])
     with pytest.raises(RuntimeError, match="this node would train other trials"):
         train_parcel(parcel | {"trial_ids": ["0" * 16, "1" * 16]})
+
+
+def test_engine_of_says_what_to_install_where_its_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    monkeypatch.delitem(sys.modules, "sweep.engines.slurm", raising=False)
+    with pytest.raises(ConfigError, match=r"submitit is not installed; pip install 'lora-sweep\[slurm\]'"):
+        engine_of(LaunchOptions(engine="slurm"))

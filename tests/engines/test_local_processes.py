@@ -20,6 +20,7 @@ EACH = ["seed=0", "seed=1", "seed=2", "adapter.rank=2"]
 
 
 @pytest.mark.slow
+@pytest.mark.torture
 def test_local_engine_of_two_processes_leaves_the_same_and_survives_a_killed_child(tmp_path: Path) -> None:
     wanted = resolved(*EACH, common=LONG, cache=tmp_path)
     one, two = Store(tmp_path / "one", None), Store(tmp_path / "two", None)

@@ -20,6 +20,7 @@ from tests.support.sweeps import wait_for
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.torture,
     pytest.mark.skipif(
         importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install lora-sweep[ray]"
     ),
@@ -34,8 +35,8 @@ SWEEP = (
     "name=s",
     "adapter.rank=2,3,5",
     "seed=0,1",
-    "training.steps=2500",
-    "training.eval_every=500",
+    "training.steps=1000",
+    "training.eval_every=200",
     "save_adapter=true",
 )
 DEADLINE_S = 120.0
@@ -62,8 +63,7 @@ def begun(nodes: Path) -> set[Path]:
 def test_ray_engine_loses_a_node_and_its_driver_without_changing_a_record(
     cluster: Any, nodes: Path, tmp_path: Path
 ) -> None:
-    local = command("sweep", *SWEEP, cwd=tmp_path / "local")
-    assert local.returncode == 0, local.stderr
+    local = start("sweep", *SWEEP, cwd=tmp_path / "local")
     there = (*SWEEP, "hydra.launcher.engine=ray", f"hydra.launcher.address={cluster.address}")
     folder = tmp_path / "ray" / "outputs" / "s"
 
@@ -78,6 +78,8 @@ def test_ray_engine_loses_a_node_and_its_driver_without_changing_a_record(
 
     again = command("sweep", *there, cwd=tmp_path / "ray", **ENVIRONMENT)
     assert again.returncode == 0, again.stderr
+    errors = local.communicate(timeout=DEADLINE_S)[1]
+    assert local.returncode == 0, errors
     assert f"{len(done)} already finished, {6 - len(done)} to train" in again.stdout + again.stderr
     found, expected = records(folder), records(tmp_path / "local" / "outputs" / "s")
     assert {name: untimed(one) for name, one in found.items()} == {name: untimed(one) for name, one in expected.items()}

@@ -18,7 +18,7 @@ from tests.support.plugins import install_example
 from tests.support.sweeps import wait_for
 
 submitit = pytest.importorskip("submitit.core.utils", reason="submitit is not installed: pip install lora-sweep[slurm]")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
+pytestmark = [pytest.mark.slow, pytest.mark.torture, pytest.mark.skipif(bool(missing()), reason=missing())]
 
 SWEEP = (
     "-m",
@@ -29,8 +29,8 @@ SWEEP = (
     "adapter.rank=2,3,5",
     "seed=0,1",
     "training.log_every=100",
-    "training.steps=6000",
-    "training.eval_every=3000",
+    "training.steps=3000",
+    "training.eval_every=1500",
 )
 DEADLINE_S = 150.0
 
@@ -52,22 +52,19 @@ def scontrol(environment: dict[str, str], *arguments: str) -> None:
     subprocess.run(["scontrol", *arguments], env=os.environ | environment, check=True)
 
 
-def freeze(trial: str) -> None:
-    """Freeze the process that trains for ``trial``, again and again: SLURM wakes it up before it ends it."""
+def keep_frozen(folder: Path, trial: str) -> None:
+    """Freeze the process that trains for ``trial`` once it does, again and again: SLURM wakes it up before it ends it."""
+    wait_for(lambda: begun(folder, trial), DEADLINE_S)
     array, _, task = trial.partition("_")
     mine = {"SLURM_ARRAY_JOB_ID": array, "SLURM_ARRAY_TASK_ID": task, "SLURM_PROCID": "0"}
     workers = [
         one for one in psutil.process_iter(["cmdline"]) if "submitit.core._submit" in (one.info["cmdline"] or ())
     ]
     [process] = [one for one in workers if mine.items() <= one.environ().items() and one.name().startswith("python")]
-
-    def keep_frozen() -> None:
-        with suppress(psutil.NoSuchProcess):
-            while process.is_running():
-                process.suspend()
-                time.sleep(0.01)
-
-    Thread(target=keep_frozen, daemon=True).start()
+    with suppress(psutil.NoSuchProcess):
+        while process.is_running():
+            process.suspend()
+            time.sleep(0.01)
 
 
 def trials(folder: Path, trial: str) -> set[str]:
@@ -84,20 +81,37 @@ def begun(folder: Path, trial: str) -> bool:
     )
 
 
+def test_slurm_engine_trains_the_init_of_a_plugin(loopback: dict[str, str], tmp_path: Path) -> None:
+    path = {"PYTHONPATH": os.pathsep.join((PATH, str(install_example(tmp_path / "site"))))}
+    asked = ("-m", "hydra/launcher=packed", *TOY, "name=s", "adapter.init=kaiming,example_init")
+    sweep(*asked, cwd=tmp_path / "local", **path)
+    sweep(*asked, "hydra.launcher.engine=slurm", cwd=tmp_path / "slurm", **path, **loopback)
+    found, expected = (records(tmp_path / place / "outputs" / "s") for place in ("slurm", "local"))
+    assert [one.trial["adapter"]["init"] for one in found.values()] == ["example_init", "kaiming"]
+    assert {name: untimed(one) for name, one in found.items()} == {name: untimed(one) for name, one in expected.items()}
+    assert all("eval/stable_rank" in one.result for one in found.values())
+
+
+def test_slurm_engine_says_in_one_line_that_a_job_is_not_taken(loopback: dict[str, str], tmp_path: Path) -> None:
+    more = ("hydra.launcher.engine=slurm", "+hydra.launcher.slurm.partition=nowhere")
+    done = command("sweep", *SWEEP, *more, cwd=tmp_path, **loopback)
+    assert done.returncode == 1
+    assert "hydra.launcher: SLURM does not take this job" in done.stderr
+    assert "invalid partition" in done.stderr
+
+
 def test_slurm_engine_leaves_equal_records_whatever_becomes_of_a_job(loopback: dict[str, str], tmp_path: Path) -> None:
-    local = command("sweep", *SWEEP, cwd=tmp_path / "local")
-    assert local.returncode == 0, local.stderr
+    local = start("sweep", *SWEEP, cwd=tmp_path / "local")
     there = (*SWEEP, "hydra.launcher.engine=slurm", "hydra.launcher.workers=3")
     folder = tmp_path / "slurm" / "outputs" / "s"
 
     first = start("sweep", *there, cwd=tmp_path / "slurm", **loopback)
     wait_for(lambda: len(resolved(loopback)) == 3 or first.poll() is not None, DEADLINE_S)
     slow, preempted, cancelled = sorted(resolved(loopback))
-    wait_for(lambda: begun(folder, slow), DEADLINE_S)
-    freeze(slow)
-    scontrol(loopback, "update", f"JobId={slow}", "EndTime=now+1")  # its time limit, which SLURM looks at now and then
-    wait_for(lambda: begun(folder, preempted), DEADLINE_S)
-    freeze(preempted)
+    for trial in (slow, preempted):
+        Thread(target=keep_frozen, args=(folder, trial), daemon=True).start()
+    wait_for(lambda: begun(folder, slow) and begun(folder, preempted), DEADLINE_S)
+    scontrol(loopback, "update", f"JobId={slow}", "EndTime=now+1")  # its time limit, which SLURM looks at every 30 s
     scontrol(loopback, "requeue", preempted)
     subprocess.run(["scancel", cancelled], env=os.environ | loopback, check=True)
     output, errors = first.communicate(timeout=DEADLINE_S)
@@ -120,6 +134,8 @@ def test_slurm_engine_leaves_equal_records_whatever_becomes_of_a_job(loopback: d
     second.communicate()
     third = command("sweep", *there, cwd=tmp_path / "slurm", **loopback)  # while the trials of the second are there
     assert third.returncode == 0, third.stderr
+    errors = local.communicate(timeout=DEADLINE_S)[1]
+    assert local.returncode == 0, errors
     found, expected = records(folder), records(tmp_path / "local" / "outputs" / "s")
     assert {name: untimed(one) for name, one in found.items()} == {name: untimed(one) for name, one in expected.items()}
     assert {name: found[name] for name in done} == done
@@ -127,22 +143,3 @@ def test_slurm_engine_leaves_equal_records_whatever_becomes_of_a_job(loopback: d
         assert history(folder / name) == history(tmp_path / "local" / "outputs" / "s" / name)
         attempts = (folder / name / "trial.log").read_text().count("in a pack of")
         assert attempts == 2 if name in again else attempts <= 2
-
-
-def test_slurm_engine_trains_the_init_of_a_plugin(loopback: dict[str, str], tmp_path: Path) -> None:
-    path = {"PYTHONPATH": os.pathsep.join((PATH, str(install_example(tmp_path / "site"))))}
-    asked = ("-m", "hydra/launcher=packed", *TOY, "name=s", "adapter.init=kaiming,example_init")
-    sweep(*asked, cwd=tmp_path / "local", **path)
-    sweep(*asked, "hydra.launcher.engine=slurm", cwd=tmp_path / "slurm", **path, **loopback)
-    found, expected = (records(tmp_path / place / "outputs" / "s") for place in ("slurm", "local"))
-    assert [one.trial["adapter"]["init"] for one in found.values()] == ["example_init", "kaiming"]
-    assert {name: untimed(one) for name, one in found.items()} == {name: untimed(one) for name, one in expected.items()}
-    assert all("eval/stable_rank" in one.result for one in found.values())
-
-
-def test_slurm_engine_says_in_one_line_that_a_job_is_not_taken(loopback: dict[str, str], tmp_path: Path) -> None:
-    more = ("hydra.launcher.engine=slurm", "+hydra.launcher.slurm.partition=nowhere")
-    done = command("sweep", *SWEEP, *more, cwd=tmp_path, **loopback)
-    assert done.returncode == 1
-    assert "hydra.launcher: SLURM does not take this job" in done.stderr
-    assert "invalid partition" in done.stderr

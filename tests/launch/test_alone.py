@@ -18,6 +18,7 @@ from sweep.metrics import ALONE
 from sweep.params.account import full, lora
 from sweep.params.shapes import shape_of
 from sweep.record import Record
+from sweep.registry import INITS
 from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store
 from tests.support.commands import TOY, resolved, untimed
@@ -228,3 +229,25 @@ def test_speed_has_two_settings() -> None:
     assert LaunchOptions(speed="off", engine="slurm").faults() == [
         "hydra.launcher.speed = 'off': engine=slurm has no such setting; it belongs to local"
     ]
+
+
+def test_speed_alone_that_cannot_be_measured_costs_no_trial(
+    measured: tuple[Path, list[Record]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*given: object) -> Bench:
+        raise MemoryError("none left")
+
+    monkeypatch.setattr(alone, "Bench", broken)
+    records = swept(tmp_path / "sweep", measured[0])
+    assert "alone cannot be measured: MemoryError: none left" in caplog.text
+    assert [of_alone(one) for one in records] == [{}] * 9
+    assert [untimed(one) for one in records] == [untimed(one) for one in measured[1]]
+
+
+@pytest.mark.parametrize("init", INITS.places)
+def test_bench_of_every_initialisation_computes_updates(init: str, tmp_path: Path) -> None:
+    [trial] = resolved(f"adapter.init={init}", cache=tmp_path)
+    assert bench(trial).flops > 0

@@ -346,3 +346,40 @@ def test_launch_fails_a_trial_that_breaks_the_planner_alone(
     found = run(wanted, Store(tmp_path / "sweep", None), TOGETHER)
     assert [one.perf["pack_size"] for one in found] == sizes
     assert all(one.finished for one in found)
+
+
+def test_launch_warns_of_trials_that_another_version_has_trained(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted, store = resolved("seed=0", "seed=1", cache=tmp_path), Store(tmp_path / "sweep", None)
+    [earlier] = run(wanted[:1], store, ALONE)
+    there = replace(earlier, environment=earlier.environment | {"torch": "0.1"})
+    record.write(there, store.trial_folder(wanted[0]))
+    run(wanted, store, ALONE)
+    assert (
+        f"trials of this sweep differ in their environment: torch: 0.1 (1 trials), {torch.__version__}" in caplog.text
+    )
+
+
+def test_launch_trains_one_by_one_what_the_planner_cannot_measure_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*given: Any) -> float:
+        raise RuntimeError("no clock")
+
+    monkeypatch.setattr("sweep.launch.packing.update_s", broken)
+    wanted = resolved("seed=0", "seed=1", cache=tmp_path)
+    found = run(wanted, Store(tmp_path / "sweep", None), TOGETHER)
+    assert [(one.status, one.perf["pack_size"]) for one in found] == [("finished", 1)] * 2
+    says = f"the planner could not measure a pack, so its trials train one by one: {wanted[0].label}: RuntimeError: no clock"
+    assert says in caplog.text
+
+
+def test_launch_ends_where_the_cache_of_the_bases_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("In the beginning was the word. " * 200)
+    texts = (f"task.{name}_text={tmp_path / 'own.txt'}" for name in ("source", "target"))
+    wanted = resolved("", common=("task=transformer_tiny", "tracker=none", *texts), cache=tmp_path / "cache")
+    (tmp_path / "cache").touch()
+    with pytest.raises(NotADirectoryError):
+        run(wanted, Store(tmp_path / "sweep", None), ALONE)
+    assert records(tmp_path / "sweep") == {}

@@ -151,3 +151,11 @@ def test_gguf_without_its_reader_says_what_to_install(tmp_path: Path, monkeypatc
     monkeypatch.setattr(gguf, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install gguf \(the extra \[hf\]\)"):
         folder.folder_of(str(file), tmp_path)
+
+
+def test_folder_of_gguf_is_converted_once(tmp_path: Path) -> None:
+    file = tmp_path / "own.gguf"
+    file.write_bytes(b"GGUF")
+    made = tmp_path / "models" / f"own-{hashlib.sha256(b'GGUF').hexdigest()[:16]}"
+    made.mkdir(parents=True)
+    assert gguf.folder_of_gguf(file, tmp_path) == made

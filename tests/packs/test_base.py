@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sweep.packs.base import load_base
+from sweep.packs.base import base_file, load_base, pretrained
 from sweep.rng import generator
 from sweep.tasks.mnist.task import mnist
-from tests.support.builders import NOWHERE, digits
+from tests.support.builders import NOWHERE, bits, digits, equal, text
 from tests.support.commands import records, sweep
 
 
@@ -55,3 +55,21 @@ def test_base_does_not_depend_on_the_number_of_cores(tmp_path: Path) -> None:
             os.sched_setaffinity(0, allowed)
         bases |= {record.environment["base"] for record in records(folder / "outputs" / "a").values()}
     assert len(bases) == 1
+
+
+def test_pretrained_trains_again_where_the_cached_base_is_damaged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "own.txt").write_text("In the beginning was the word. " * 20)
+    options = text(source_text=str(tmp_path / "own.txt"), target_text=str(tmp_path / "own.txt"))
+    task = options.build(tmp_path)
+
+    def base() -> dict[str, torch.Tensor]:
+        return bits(pretrained(options, "data", task, tmp_path, torch.device("cpu")))
+
+    first = base()
+    base_file(options, "data", tmp_path).write_bytes(b"torn")
+    assert equal(base(), first)
+    assert "cannot be read" in caplog.text
+    assert equal(base(), first)
+    assert caplog.text.count("cannot be read") == 1

@@ -30,3 +30,9 @@ def test_evaluate_saved_counts_the_rows_of_a_language_model_and_not_its_blocks(t
     assert found["target"].sums["test/loss"].min() > 0
     assert len(found["source"].example) == 3
     assert (scores.read(one.folder / EVALUATED_FILE)["target"].example == found["target"].example).all()
+
+
+def test_saved_keeps_the_test_examples_of_a_task_that_has_no_more(tmp_path: Path) -> None:
+    asked = config("task=mnist", "adapter=none", f"cache={tmp_path}")
+    record = SimpleNamespace(trial_id=resolve(asked).id)
+    assert saved(tmp_path, record, asked, 5000).trial.task == asked.task  # type: ignore[arg-type]

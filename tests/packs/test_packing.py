@@ -43,7 +43,7 @@ from tests.support.builders import (
 TASKS = {
     "regression": regression(hidden=(20,)),
     "linear": regression(),
-    "mnist": digits(),
+    "mnist": digits(validation=300),
     "transformer": text(),
 }
 
@@ -252,7 +252,7 @@ def test_packed_full_fine_tuning_does_the_same_twice() -> None:
 @pytest.mark.parametrize(
     ("name", "config", "batch_size"),
     [
-        ("mnist", digits(hidden=(1000, 2000)), 32),
+        ("mnist", digits(hidden=(1000, 2000), validation=300), 32),
         ("transformer", text(width=128, heads=4, hidden=344, context=64, eval_windows=8), 16),
     ],
 )

@@ -16,7 +16,13 @@ from tests.support.commands import ROOT, TOY, history, records, resolved, untime
 ALONE, TOGETHER = LaunchOptions(max_pack=1, workers=1), LaunchOptions(workers=1)
 RATES = ("1e-5", "1e-2", "1e-4", "2e-2", "1e-3")
 HOW = ("training.steps=40", "training.eval_every=10", "training.log_every=5")
-TINY = ("task=transformer_tiny", "tracker=none", "task.pretraining.steps=5", "task.eval_windows=16")
+TINY = (
+    "task=transformer_tiny",
+    "tracker=none",
+    "task.pretraining.steps=5",
+    "task.eval_windows=16",
+    "task.validation=12",
+)
 PRUNED = "pruning=2"
 
 

@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 import wandb
 
+from sweep import samples
 from sweep.packs.rows import PackRows, tracking_mode, wandb_sweep
 from sweep.record import Record
+from sweep.samples import Sample
 from sweep.store.store import Store
-from tests.support.commands import history, records, resolved
+from tests.support.commands import history, records, resolved, wandb_runs
 
 WANDB = ("task=toy_regression", "tracker=wandb")
 
@@ -70,3 +72,22 @@ def test_rows_are_on_disk_within_a_second(tmp_path: Path, monkeypatch: pytest.Mo
     now = 101.0
     sinks.flush()
     assert len(history(store.trial_folder(trial))) == 1
+
+
+@pytest.mark.usefixtures("clean_wandb")
+def test_rows_of_an_abandoned_pack_are_written_and_its_mirrors_closed_once(tmp_path: Path) -> None:
+    [trial] = resolved("", common=WANDB, cache=tmp_path)
+    store, written = Store(tmp_path / "sweep", None), [Sample("Who?", "God", "A man")]
+    sinks = PackRows([trial], store, wandb_sweep(trial, store, "offline"))
+    sinks.log(0, [{"eval/loss": 1.0}])
+    sinks.save_samples(0, written)
+    sinks.abandon()
+    [run] = wandb_runs(tmp_path / "sweep")
+    assert (run.history[0]["eval/loss"], run.exit_code) == (1.0, 1)
+    assert "samples" in run.history[1]
+    assert history(store.trial_folder(trial)) == [{"step": 0, "eval/loss": 1.0}]
+    assert (store.trial_folder(trial) / "trial.log").read_text().endswith(" interrupted\n")
+    sinks.save_samples(0, written)
+    sinks.abandon()
+    assert wandb_runs(tmp_path / "sweep") == [run]
+    assert samples.read(store.trial_folder(trial) / samples.SAMPLES_FILE) == written

@@ -1,6 +1,7 @@
 """Accounting from shapes, against Hugging Face's models on the meta device, PyTorch's FLOP counter and published counts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from transformers import (
 from sweep.adapters.fold import linear_layers
 from sweep.errors import ConfigError
 from sweep.models.mlp import MLP
-from sweep.params.__main__ import main
+from sweep.params.__main__ import main, report
 from sweep.params.account import full, lora
 from sweep.params.shapes import NAMED, shape_of
 from tests.support.builders import NOWHERE, randn
@@ -223,3 +224,14 @@ def test_params_of_a_config_need_transformers(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(ConfigError, match=r"lora-sweep\[hf\]"):
         shape_of(str(tmp_path))
+
+
+@pytest.mark.parametrize("ranks", ["0", ",", "4,-1"])
+def test_params_refuse_ranks_below_one(ranks: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--model", "Llama-2-7B", "--rank", ranks])
+    assert "ranks are whole numbers from 1" in capsys.readouterr().err
+
+
+def test_params_of_large_models_are_in_tera() -> None:
+    assert " 2.5 T |" in report([replace(full(shape_of("Llama-2-7B")), flops_per_token=2_500_000_000_000)])

@@ -12,6 +12,7 @@ from sweep.store.store import Store, UnwritableError, writing
 from sweep.text import failure
 from tests.store.left import DONE, ENVIRONMENT
 from tests.support.commands import resolved
+from tests.test_claim import holding
 
 
 def test_record_of_says_what_the_trial_was(store: Store, trial: ResolvedTrial) -> None:
@@ -89,3 +90,16 @@ def test_writing_promises_nothing_of_a_folder_that_was_deleted(store: Store) -> 
     says = "No such file or directory; files there have been deleted"
     with pytest.raises(UnwritableError, match=says), writing(store.folder):
         (store.folder / "gone" / "x").touch()
+
+
+def test_recover_records_leaves_those_of_a_pack_that_another_launch_trains(store: Store, trial: ResolvedTrial) -> None:
+    store.trial_folder(trial).mkdir(parents=True)
+    waiting = store.folder / f".records-{trial.id[:8]}.json"
+    values = record.plain(store.record_of(trial, ENVIRONMENT, "finished", **DONE))
+    waiting.write_text(json.dumps([values]))
+    with holding(store.folder, trial.id):
+        store.recover_records()
+        assert waiting.exists()
+    store.recover_records()
+    assert not waiting.exists()
+    assert record.read(store.trial_folder(trial)) is not None

@@ -91,7 +91,7 @@ def overflows(browser: Browser) -> list[str]:
 
 def barriers(browser: Browser) -> list[tuple[str, str, Any]]:
     """What axe-core calls serious or worse: rule, explanation, and where."""
-    found = Axe().run(browser)["violations"]
+    found = Axe().run(browser, options={"resultTypes": ["violations"]})["violations"]
     return [
         (one["id"], one["help"], [node["html"][:150] for node in one["nodes"][:3]])
         for one in found

@@ -8,7 +8,7 @@ from typing import Any
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 NOTICES_A_DEAD_NODE = {
     "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 1000,
+    "health_check_period_ms": 200,
     "health_check_failure_threshold": 5,
 }
 

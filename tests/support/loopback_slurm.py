@@ -7,12 +7,13 @@ It needs root and the programs of the packages slurmctld, slurmd and munge, and 
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sinfo", "sbatch")
@@ -69,7 +70,7 @@ def slurm() -> Iterator[dict[str, str]]:
     finally:
         _end_jobs(everything)
         for name in ("slurmd", "slurmctld", "munged"):
-            _stop(folder / f"{name}.pid")
+            _kill(folder / f"{name}.pid")
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -128,16 +129,9 @@ def _end_jobs(environment: dict[str, str]) -> None:
         time.sleep(0.1)
 
 
-def _stop(pid_file: Path) -> None:
-    try:
-        pid = int(pid_file.read_text())
-        os.kill(pid, 15)
-        for _ in range(100):
-            os.kill(pid, 0)
-            time.sleep(0.1)
-        os.kill(pid, 9)
-    except (FileNotFoundError, ProcessLookupError, ValueError):
-        pass
+def _kill(pid_file: Path) -> None:
+    with suppress(FileNotFoundError, ProcessLookupError, ValueError):
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -94,3 +94,10 @@ def start(
         text=True,
         start_new_session=True,
     )
+
+
+def sync(*arguments: object, environment: Mapping[str, str] = os.environ) -> None:
+    """Upload runs with wandb's own command."""
+    done = start("from wandb.cli.cli import cli; cli()", "sync", *arguments, environment=environment)
+    output, _ = done.communicate(timeout=60)
+    assert done.returncode == 0, output

@@ -57,7 +57,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def report(study: Path) -> dict[str, bytes]:

@@ -18,10 +18,13 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import import_module
 
+from sweep.engines.warm_up import IMPORTED_BY_A_RUN
+
 IMPORTED = (
     "sweep.cli.run",
     "sweep.launch.launch",
     "sweep.trackers.wandb",
+    *IMPORTED_BY_A_RUN,
     "analysis.report.report",
 )
 TIMEOUT_S = 300.0

@@ -21,7 +21,7 @@ from sweep.resolve import resolve
 from sweep.tasks.causal_lm.options import CausalLMOptions
 from sweep.tasks.causal_lm.task import causal_lm
 from tests.support import hugging_face as tiny
-from tests.support.builders import lora
+from tests.support.builders import bits, equal, lora
 from tests.support.commands import config
 from tests.support.hugging_face import CACHE
 
@@ -285,3 +285,13 @@ def test_causal_lm_without_transformers_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match=r"pip install 'transformers>=5'"):
         hugging_face.import_transformers()
+
+
+def test_causal_lm_new_model_is_the_architecture_with_the_numbers_of_its_generator(llama: CausalLMOptions) -> None:
+    task = causal_lm(llama, CACHE)
+    one, again, other = (task.new_model(torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert equal(bits(one), bits(again))
+    assert not equal(bits(one), bits(other))
+    assert {name: value.shape for name, value in bits(one).items()} == {
+        name: value.shape for name, value in bits(task.base()).items()
+    }

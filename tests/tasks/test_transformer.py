@@ -156,3 +156,7 @@ def test_llama_learns_one_batch_by_heart() -> None:
         loss.backward()
         update.step()
     assert loss.item() < 0.05
+
+
+def test_text_has_as_many_rows_an_epoch_as_windows_side_by_side() -> None:
+    assert Text.of(torch.arange(1000), context=10, eval_windows=4, validation=0).epoch_rows == 90

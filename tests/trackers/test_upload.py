@@ -70,15 +70,14 @@ def test_upload_sends_every_run_once(study: Path, server: LoopbackWandb) -> None
     assert {path.name for path in study.parents[1].iterdir()} <= {"outputs", ".config", ".cache", ".netrc"}
 
 
-@pytest.mark.parametrize("lost", [1, 11, 400])
-def test_upload_sends_the_rows_of_a_killed_process_once(lost: int, study: Path, server: LoopbackWandb) -> None:
-    file = uploadable(study)[0]
-    os.truncate(file, file.stat().st_size - lost)
-    [cut] = [run for run in wandb_runs(study) if run.truncated]
+def test_upload_sends_the_rows_of_killed_processes_once(study: Path, server: LoopbackWandb) -> None:
+    for file, lost in zip(uploadable(study), (1, 11, 400), strict=False):
+        os.truncate(file, file.stat().st_size - lost)
+    runs = {run.id: run for run in wandb_runs(study)}
+    assert [run.truncated for run in runs.values()] == [True, True, True, False]
     for _ in range(2):
         assert sync(study, server).returncode == 0
-        assert [run.history for run in server.runs.values() if run.id == cut.id] == [cut.history]
-        assert len(server.runs) == 4
+        assert {run.id: run.history for run in server.runs.values()} == {run.id: run.history for run in runs.values()}
 
 
 def test_upload_names_a_damaged_file_and_leaves_it_alone(study: Path, server: LoopbackWandb) -> None:

@@ -11,9 +11,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -36,18 +34,12 @@ from tests.support.mirror import (
     log_all,
     settings,
     start,
+    sync,
     tracker,
     written,
 )
 
 pytestmark = pytest.mark.usefixtures("clean_wandb")
-
-
-def sync(*arguments: object, extra: Mapping[str, str] = MappingProxyType({})) -> None:
-    done = start("from wandb.cli.cli import cli; cli()", "sync", *arguments, extra=extra)
-    output, _ = done.communicate(timeout=60)
-    assert done.returncode == 0, output
-
 
 # Offline
 
@@ -271,55 +263,6 @@ def test_wandb_offline_run_is_uploaded_whole_by_wandb_sync(tmp_path: Path, serve
     assert run.summary == SUMMARY
     assert run.config == {**CONFIG, "trial_id": "t", "ablation": "rank"}
     assert run.state == "finished"
-
-
-LOSES_ITS_SERVER = """
-import logging, sys
-from pathlib import Path
-from sweep.trackers import wandb as module
-from tests.support.mirror import CONFIG, METRICS, RECORD, ROWS, settings
-logging.basicConfig(format="%(message)s")
-module.LEAN.update(finish_timeout=2, init_timeout=3)
-sweep = module.WandbSweep(settings(Path(sys.argv[1]), module.choose_mode("online")))
-mirrors = [sweep.open(f"t{number}", f"n{number}", CONFIG, METRICS) for number in range(4)]
-for step, row in enumerate(ROWS):
-    if step == 20:
-        print("half", flush=True)
-        sys.stdin.readline()
-    for mirror in mirrors:
-        mirror.log(step, row)
-module.finish_all((mirror, RECORD) for mirror in mirrors)
-for number in range(4):
-    late = sweep.open(f"late{number}", "late", CONFIG, METRICS)
-    late.log(0, ROWS[0])
-    late.finish(RECORD)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", ["die", "hang", 500])
-def test_wandb_online_loses_nothing_when_its_server_dies(tmp_path: Path, fault: Any) -> None:
-    with LoopbackWandb() as server:
-        process = start(LOSES_ITS_SERVER, tmp_path, extra=server.environment())
-        assert process.stdout
-        assert process.stdout.readline() == "half\n"
-        if fault == "die":
-            server.die()
-        else:
-            server.fault = fault
-        output, _ = process.communicate("\n", timeout=60)
-    assert process.returncode == 0, output
-    warnings = output.splitlines()
-    assert len(warnings) == 4
-    assert all("could not finish" in line and "python -m sweep sync" in line for line in warnings)
-
-    with LoopbackWandb() as revived:
-        sync("--include-online", *tmp_path.glob("wandb/*run-*"), extra=revived.environment())
-        assert len(revived.runs) == 8
-        for number in range(4):
-            assert revived.run_of(f"t{number}").history == LOGGED
-            assert revived.run_of(f"t{number}").summary == SUMMARY
-            assert revived.run_of(f"late{number}").history == LOGGED[:1]
 
 
 def test_wandb_online_goes_offline_when_the_server_dies_between_trials(

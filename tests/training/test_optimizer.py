@@ -155,3 +155,14 @@ def test_optimizer_makes_parameters_views_of_their_trials_row() -> None:
     rows.values[1] += 1
     assert torch.equal(parameters["a"][0], before["a"][0])
     assert torch.equal(parameters["a"][1], before["a"][1] + 1)
+
+
+def test_sgd_without_momentum_narrows_to_the_rows_that_are_left() -> None:
+    settings = [optimizer(name="sgd", weight_decay=decay) for decay in (0.0, 0.1, 0.2)]
+    three = TrialRows({"a": nn.Parameter(randn(3, 4))}, 3)
+    two = TrialRows({"a": nn.Parameter(randn(2, 4, seed=1))}, 2)
+    before = two.values.clone()
+    narrowed = build(three, settings)
+    narrowed.narrow(two, [0, 2])
+    narrowed.step(torch.tensor([[1.0], [1.0]], dtype=torch.float64))
+    torch.testing.assert_close(two.values, before * torch.tensor([[1.0], [0.8]]))

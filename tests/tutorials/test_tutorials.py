@@ -24,6 +24,7 @@ SMALL = {
         "seed=0",
     ],
 }
+HERE = ("tracker=none", "hydra.launcher.workers=1", "hydra.launcher.speed=off")
 SAYS = {
     "toy": [
         "its code: 306 of 946, 32.35%",
@@ -59,7 +60,7 @@ SAYS = {
 def test_tutorial_shows_what_the_trials_show(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep(f"+ablation=tutorial_{name}", *SMALL[name], "tracker=none", cwd=tmp_path)
+    sweep(f"+ablation=tutorial_{name}", *SMALL[name], *HERE, cwd=tmp_path)
     monkeypatch.chdir(tmp_path)
     assert main([name]) == 0
     page = capsys.readouterr().out

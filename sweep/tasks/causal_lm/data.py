@@ -211,12 +211,13 @@ def _parts(split: Split, options: CausalLMOptions) -> dict[str, Rows]:
 
     Held out is the last tenth of the rows, where none are given for that, and for validation that of what is left.
     """
-    train, held_out = (split.train, split.held_out) if split.held_out else _last_tenth_apart(split.train, split.key)
+    train, held_out, validation = split.train, split.held_out, split.validation
+    if held_out is None:
+        train, held_out = _last_tenth_apart(train, split.key)
     if not options.validation:
         return {"train": train, "held_out": held_out}
-    if split.validation:
-        return {"train": train, "held_out": held_out, "validation": split.validation}
-    train, validation = _last_tenth_apart(train, f"{split.key} with task.validation={options.validation}")
+    if validation is None:
+        train, validation = _last_tenth_apart(train, f"{split.key} with task.validation={options.validation}")
     return {"train": train, "held_out": held_out, "validation": validation}
 
 

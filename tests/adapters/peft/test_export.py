@@ -5,13 +5,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sweep.adapters.fold import Folded
 from sweep.adapters.options import AdapterOptions
 from sweep.adapters.peft import export
+from sweep.adapters.peft.export import files
+from sweep.adapters.peft.placement import placement_note
 from sweep.registry import INITS
 from tests.support.builders import (
     FULL,
@@ -164,3 +167,12 @@ def test_files_say_what_the_base_is(tmp_path: Path) -> None:
     assert written["task_type"] == "CAUSAL_LM"
     assert written["base_model_name_or_path"] == "org/name"
     assert (written["r"], written["lora_alpha"], written["lora_dropout"]) == (2, 0.5, 0.25)
+
+
+def test_placement_note_says_what_keeps_peft_from_loading_the_adapter() -> None:
+    base = mlp(4, 3)
+    made = files(attach(base, lora(rank=2)), 0, lora(rank=2), {})
+    note = placement_note(made, nn.Sequential(nn.Linear(4, 3)))
+    assert note.startswith(f"PEFT {peft.__version__} cannot load adapter/: ")
+    assert "layers.0" in note
+    assert "\n" not in note

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 
-from sweep.adapters.fold import Folded, fold_lora, linear_layers
+from sweep.adapters.fold import Folded, fold_full, fold_lora, linear_layers
 from sweep.adapters.options import AdapterOptions
 from sweep.adapters.peft.export import files
-from sweep.adapters.peft.import_ import check_start, from_peft, resolved, start
+from sweep.adapters.peft.import_ import check_start, from_peft, resolved, restore_whole, start
 from sweep.adapters.targets import select
 from sweep.errors import ConfigError
 from tests.support.builders import (
@@ -259,3 +260,21 @@ def test_resolved_identifies_weights_and_not_their_place(tmp_path: Path) -> None
     assert found["here"].init is None
     assert found["here"].peft is not None
     assert len(found["here"].peft) == 16
+
+
+@pytest.mark.parametrize("init", ["corda", "loftq", "lora_ga", "pissa_niter_4"])
+def test_resolved_refuses_weights_whose_initialisation_moved_the_base(init: str, tmp_path: Path) -> None:
+    saved_by_peft(mlp(12, 20, 8), tmp_path, target_modules=["layers.0"])
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"init_lora_weights": init}))
+    with pytest.raises(ConfigError, match=f"init_lora_weights = '{init}': no trial can start from these weights"):
+        resolved(AdapterOptions(kind="lora", peft=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "content", [b"no weights", save({"x": torch.zeros(2)}), save({"layers.0.weight": torch.zeros(2)})]
+)
+def test_restore_whole_refuses_weights_that_this_trial_did_not_leave(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"model\.safetensors: was not left by this trial"):
+        restore_whole(fold_full(mlp(4, 3)), tmp_path)

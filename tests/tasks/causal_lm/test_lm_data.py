@@ -136,3 +136,13 @@ def test_cached_files_are_those_of_a_model_that_is_not_the_users_own(chats: Caus
     fetched = chats.model_copy(update={"model": SMOLLM2})
     assert fetched.cached_files(tmp_path) == [folder / "config.json", folder / "model.safetensors"]
     assert chats.cached_files(tmp_path) == []
+
+
+def test_parts_for_validation_are_the_rows_that_are_given_for_it(chats: CausalLMOptions) -> None:
+    train, held_out, validation = (
+        tuple(Chat((("user", name), ("assistant", "x"))) for _ in range(3)) for name in "abc"
+    )
+    split = data.Split("task.target_text", train, held_out, validation)
+    asked = chats.model_copy(update={"validation": 2})
+    assert data._parts(split, asked) == {"train": train, "held_out": held_out, "validation": validation}
+    assert data._parts(split, chats.model_copy(update={"validation": 0})) == {"train": train, "held_out": held_out}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,19 @@ def test_verses_for_validation_are_the_chapters_before_those_held_out() -> None:
     first = validation[0]
     assert isinstance(first, Chat)
     assert first.messages[1][1].startswith(chapter_nine)
+
+
+def test_read_of_a_folder_needs_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigError, match=r"a folder needs Hugging Face's datasets; install it with: pip install"):
+        read(str(tmp_path), "task.target_text")
+
+
+def test_read_refuses_a_folder_that_is_not_one_data_set(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    with pytest.raises(ConfigError, match="not a folder that save_to_disk of datasets has written"):
+        read(str(tmp_path), "task.target_text")
+    rows = datasets.Dataset(pa.Table.from_pylist(RECORDS["text"]), fingerprint="given")
+    datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(tmp_path / "both")
+    with pytest.raises(ConfigError, match=r"holds several data sets \(train, test\); give the folder of one"):
+        read(str(tmp_path / "both"), "task.target_text")

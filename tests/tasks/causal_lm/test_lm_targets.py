@@ -1,5 +1,6 @@
 """Which tokens are to be predicted: the mistakes that trainers of language models are known for, one test each."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -152,3 +153,16 @@ def test_chat_that_the_template_refuses_is_named() -> None:
 
 def test_example_is_small() -> None:
     assert one(chat("Who?", "God.")).tokens.dtype == np.int32
+
+
+def test_tokenise_needs_a_fast_tokenizer() -> None:
+    slow = SimpleNamespace(is_fast=False)
+    with pytest.raises(ConfigError, match=r"task\.target_text: finding the answers needs a fast tokenizer"):
+        tokenise([chat("Who?", "God.")], slow, 200, "completion", "task.target_text")
+
+
+def test_tokenise_says_why_no_chat_can_be_learnt_from() -> None:
+    counting = "{{ messages|length }}{% for one in messages %}{{ one.content }}{% endfor %}"
+    says = "none of 1 rows can be learnt from: 1 have a turn that the chat template writes in another way"
+    with pytest.raises(ConfigError, match=says):
+        tokenise([chat("Who?", "God.")], tokenizer(counting), 200, "completion", "task.target_text")

@@ -36,9 +36,9 @@ def test_smollm2_knows_the_capital_of_france(folder: Path) -> None:
     question = [{"role": "user", "content": "What is the capital of France?"}]
     text = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
     tokens = tokenizer(text)["input_ids"]
-    for _ in range(12):
+    for _ in range(6):
         tokens.append(int(model(torch.tensor([tokens]))[0, -1].argmax()))
-    assert "Paris" in tokenizer.decode(tokens)
+    assert tokenizer.decode(tokens).endswith("The capital of France is Paris")
 
 
 def test_verses_waste_less_than_a_tenth_in_blocks(examples: Examples) -> None:
@@ -51,7 +51,7 @@ def test_verses_waste_less_than_a_tenth_in_blocks(examples: Examples) -> None:
 
 def test_verses_have_the_losses_of_padded_rows_in_blocks(folder: Path, examples: Examples) -> None:
     model, some = hugging_face.load(folder), examples.examples[:8]
-    together, alone = in_blocks(some, CONTEXT), padded(some, CONTEXT)
+    together, alone = in_blocks(some, CONTEXT), padded(some, max(len(one.tokens) for one in some))
 
     def losses(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         values = target_values(
