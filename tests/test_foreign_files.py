@@ -15,11 +15,13 @@ from sweep.adapters import targets
 from sweep.adapters.options import AdapterOptions
 from sweep.adapters.targets import select
 from sweep.errors import ConfigError
+from sweep.resolve import resolve
+from tests.support.commands import config
 from tests.support.damage import a_device, a_folder, a_hole, a_pipe, without_privileges
 from tests.support.fuzz import plan
 
 GIB = 2**30
-TOY = ("task=toy_regression", "tracker=none", "--dry-run")
+PEFT = ("task=toy_regression", "adapter=peft")
 CONFIG = {"peft_type": "LORA", "r": 4, "lora_alpha": 4, "target_modules": ["0"]}
 LLAMA = {
     "model_type": "llama",
@@ -41,14 +43,28 @@ def bounded() -> Iterator[None]:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2 * 2**20  # KiB
 
 
+def refusal(*overrides: str) -> str:
+    """What is said against a trial, as the command says it after its name (which each kind of file shows once)."""
+    with pytest.raises(ConfigError) as refused:
+        resolve(config(*overrides))
+    return str(refused.value)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, in which nothing is."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 MAKERS = [a_pipe, a_device, a_hole, a_folder]
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_texts_refuse_what_is_no_text(make: Callable[[Path], None], tmp_path: Path) -> None:
-    make(tmp_path / "text")
-    said = plan(["task=transformer_tiny", "tracker=none", "--dry-run", "task.source_text=text"], tmp_path)
-    assert said.startswith("lora-sweep: task.source_text = 'text': ")
+def test_texts_refuse_what_is_no_text(make: Callable[[Path], None], here: Path) -> None:
+    make(here / "text")
+    said = refusal("task=transformer_tiny", "task.source_text=text")
+    assert said.startswith("task.source_text = 'text': ")
     assert "regular file" in said or "at most" in said
 
 
@@ -74,11 +90,11 @@ def test_file_that_may_not_be_read_is_named(name: str, arguments: tuple[str, ...
 
 @pytest.mark.parametrize("make", [a_pipe, a_device, a_hole])
 @pytest.mark.parametrize("ending", ["", ".gz"])
-def test_digits_refuse_what_is_no_file(make: Callable[[Path], None], ending: str, tmp_path: Path) -> None:
-    (tmp_path / "digits").mkdir()
-    make(tmp_path / "digits" / f"t10k-labels-idx1-ubyte{ending}")
-    said = plan(["task=mnist", "tracker=none", "--dry-run", "task.data=digits"], tmp_path)
-    assert said.startswith(f"lora-sweep: task.data: digits/t10k-labels-idx1-ubyte{ending} cannot be read (")
+def test_digits_refuse_what_is_no_file(make: Callable[[Path], None], ending: str, here: Path) -> None:
+    (here / "digits").mkdir()
+    make(here / "digits" / f"t10k-labels-idx1-ubyte{ending}")
+    said = refusal("task=mnist", "task.data=digits")
+    assert said.startswith(f"task.data: digits/t10k-labels-idx1-ubyte{ending} cannot be read (")
 
 
 def test_digits_are_unpacked_to_their_size_and_no_further(tmp_path: Path) -> None:
@@ -87,7 +103,9 @@ def test_digits_are_unpacked_to_their_size_and_no_further(tmp_path: Path) -> Non
     packed.write_bytes(64 * gzip.compress(bytes(64 * 2**20), 1))  # 4 GiB in 64 members
     assert packed.stat().st_size < 47_040_016
     said = plan(["task=mnist", "tracker=none", "--dry-run", "task.data=digits"], tmp_path)
-    assert "t10k-labels-idx1-ubyte in digits is corrupt: its SHA-256 is not that of the published file" in said
+    assert said.startswith(
+        "lora-sweep: task.data: t10k-labels-idx1-ubyte in digits is corrupt: its SHA-256 is not that of the published file"
+    )
 
 
 def adapter(folder: Path, config: Any = CONFIG) -> Path:
@@ -98,12 +116,12 @@ def adapter(folder: Path, config: Any = CONFIG) -> Path:
 
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
-def test_adapter_refuses_what_is_no_file(make: Callable[[Path], None], name: str, tmp_path: Path) -> None:
-    adapter(tmp_path / "own")
-    (tmp_path / "own" / name).unlink(missing_ok=True)
-    make(tmp_path / "own" / name)
-    said = plan([*TOY, "adapter=peft", "adapter.peft=own"], tmp_path)
-    assert said.startswith(f"lora-sweep: adapter.peft = 'own': {name}")
+def test_adapter_refuses_what_is_no_file(make: Callable[[Path], None], name: str, here: Path) -> None:
+    adapter(here / "own")
+    (here / "own" / name).unlink(missing_ok=True)
+    make(here / "own" / name)
+    said = refusal(*PEFT, "adapter.peft=own")
+    assert said.startswith(f"adapter.peft = 'own': {name}")
 
 
 @pytest.mark.parametrize(
@@ -125,20 +143,20 @@ def test_adapter_refuses_what_is_no_file(make: Callable[[Path], None], name: str
         ({"lora_alpha": 10**400}, "lora_alpha"),
     ],
 )
-def test_damaged_adapter_config_names_file_and_field(changes: dict[str, Any], field: str, tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text(json.dumps(CONFIG | changes))
-    said = plan([*TOY, "adapter=peft", "adapter.peft=adapter_config.json"], tmp_path)
-    assert said.startswith(f"lora-sweep: adapter.peft = 'adapter_config.json': {field}")
+def test_damaged_adapter_config_names_file_and_field(changes: dict[str, Any], field: str, here: Path) -> None:
+    (here / "adapter_config.json").write_text(json.dumps(CONFIG | changes))
+    said = refusal(*PEFT, "adapter.peft=adapter_config.json")
+    assert said.startswith(f"adapter.peft = 'adapter_config.json': {field}")
     assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", "[1]", "[" * 100_000, "1" + "0" * 5000, '{"r": ' + "1" * 5000 + "}", "\udcff"]
 )
-def test_adapter_config_that_is_no_json_is_named(text: str, tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    said = plan([*TOY, "adapter=peft", "adapter.peft=adapter_config.json"], tmp_path)
-    assert said.startswith("lora-sweep: adapter.peft = 'adapter_config.json': adapter_config.json is not the JSON of")
+def test_adapter_config_that_is_no_json_is_named(text: str, here: Path) -> None:
+    (here / "adapter_config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    said = refusal(*PEFT, "adapter.peft=adapter_config.json")
+    assert said.startswith("adapter.peft = 'adapter_config.json': adapter_config.json is not the JSON of")
 
 
 def test_adapter_weights_that_are_no_floating_point_numbers_are_refused(tmp_path: Path) -> None:
@@ -150,8 +168,18 @@ def test_adapter_weights_that_are_no_floating_point_numbers_are_refused(tmp_path
         f"{prefix}.lora_B.weight": np.ones((10, 4), np.int32),
     }
     save_file(tensors, adapter(tmp_path / "own") / "adapter_model.safetensors")
-    said = plan([*TOY, "adapter=peft", "adapter.peft=own"], tmp_path)
+    said = plan([*PEFT, "--dry-run", "tracker=none", "adapter.peft=own"], tmp_path)
+    assert said.startswith("lora-sweep: adapter.peft = 'own': ")
     assert "lora_A.weight is of type I32, not of floating-point numbers" in said
+
+
+def model(folder: Path, config: dict[str, Any] = LLAMA) -> Path:
+    """A model of somebody else with an empty file of weights."""
+    pytest.importorskip("transformers", reason="pip install 'lora-sweep[hf]'")
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").touch()
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -167,29 +195,29 @@ def test_adapter_weights_that_are_no_floating_point_numbers_are_refused(tmp_path
         ({"hidden_size": True}, "hidden_size = True"),
     ],
 )
-def test_damaged_model_config_names_file_and_field(changes: dict[str, Any], field: str, tmp_path: Path) -> None:
-    pytest.importorskip("transformers", reason="pip install 'lora-sweep[hf]'")
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "config.json").write_text(json.dumps(LLAMA | changes))
-    (model / "model.safetensors").touch()
-    said = plan(["task=causal_lm", "tracker=none", "--dry-run", "task.model=model"], tmp_path)
-    assert said.startswith(f"lora-sweep: task.model = 'model': config.json: {field}")
+def test_damaged_model_config_names_file_and_field(changes: dict[str, Any], field: str, here: Path) -> None:
+    model(here / "model", LLAMA | changes)
+    said = refusal("task=causal_lm", "task.model=model")
+    assert said.startswith(f"task.model = 'model': config.json: {field}")
     assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("make", [a_pipe, a_device, a_hole])
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
-def test_model_refuses_what_is_no_file(make: Callable[[Path], None], name: str, tmp_path: Path) -> None:
-    pytest.importorskip("transformers", reason="pip install 'lora-sweep[hf]'")
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "config.json").write_text(json.dumps(LLAMA))
-    (model / "model.safetensors").touch()
-    (model / name).unlink(missing_ok=True)
-    make(model / name)
+def test_model_refuses_what_is_no_file(make: Callable[[Path], None], name: str, here: Path) -> None:
+    model(here / "model")
+    (here / "model" / name).unlink(missing_ok=True)
+    make(here / "model" / name)
+    said = refusal("task=causal_lm", "task.model=model")
+    assert said.startswith(f"task.model = 'model': {name}: ")
+
+
+def test_model_whose_config_is_no_json_is_named(tmp_path: Path) -> None:
+    (model(tmp_path / "model") / "config.json").write_text("{")
     said = plan(["task=causal_lm", "tracker=none", "--dry-run", "task.model=model"], tmp_path)
-    assert said.startswith(f"lora-sweep: task.model = 'model': {name}: ")
+    assert said.startswith("lora-sweep: task.model = 'model': cannot be used as a causal language model: ")
+    assert "config.json' is not a valid JSON file" in said
+    assert len(said.splitlines()) == 1
 
 
 def options(**changes: Any) -> AdapterOptions:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.config_store import ConfigStore
 
 from sweep.cli.foreign import check_values
+from sweep.cli.plugin_tasks import offer_tasks, refusal
 from sweep.config import Config, parse
 from sweep.engines.parcel import parcel_of, train_parcel
 from sweep.errors import ConfigError
@@ -108,12 +110,6 @@ def edited(tmp_path: Path) -> Iterator[Callable[[str, str, str], Path]]:
         ),
         ("task.py", "return MLP", "return 3 or MLP", "its model is int, and must be a Model"),
         ("task.py", "return MLP", "return MLP.__base__() or MLP", "its model lacks presets and stages"),
-        (
-            "task.py",
-            "        return cls(source",
-            "        object.__setattr__(source, 'clusters', None)\n        return cls(source",
-            "on its source domain, clusters is not read; say division=Division(cluster=…) in its place",
-        ),
     ],
 )
 def test_task_of_a_hostile_plugin_is_refused_by_name(
@@ -282,3 +278,24 @@ def test_readme_shows_the_first_ten_lines_of_the_example() -> None:
     source = (EXAMPLE / "lora_sweep_example" / "init.py").read_text()
     assert code.splitlines() == source.splitlines()[:10]
     assert len(code.splitlines()) == 10
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({}, "its package is not found"),
+        ({"own_package/__init__.py": ""}, "its package has no conf/task/mine.yaml, which holds the task's defaults"),
+        (
+            {"own_package/__init__.py": "", "own_package/conf/task/mine.yaml": "a: &x 1\nb: *x\n"},
+            "line 2: aliases are not read here",
+        ),
+    ],
+)
+def test_offer_tasks_passes_over_what_cannot_be_read_and_refusal_says_why(
+    files: dict[str, str], says: str, tmp_path: Path
+) -> None:
+    points = {GROUPS["task"]: {"mine": "own_package:Options"}}
+    with on_path(install(tmp_path / "site", "hostile", points, files)):
+        offer_tasks()
+        assert "mine.yaml" not in ConfigStore.instance().repo.get("task", {})
+        assert says in str(refusal("mine"))

@@ -11,14 +11,18 @@ import pytest
 import torch
 
 import analysis
+from sweep.adapters.trained import TrainedLayers, load_metric
+from sweep.config import load_task
 from sweep.errors import ConfigError
-from sweep.guard import every_state, guarded
+from sweep.guard import blaming, every_state, guarded
 from sweep.launch.launch import run
 from sweep.packs import train_pack
 from sweep.record import Record
-from sweep.registry import GROUPS, Plugin, PluginError
+from sweep.registry import GROUPS, METRICS, Plugin, PluginError
 from sweep.store.store import Store
-from tests.support.commands import TOY, records, resolved, untimed
+from sweep.trackers.options import TrackerOptions
+from tests.support.builders import attach, lora, mlp
+from tests.support.commands import TOY, config, records, resolved, untimed
 from tests.support.plugins import (
     HERE,
     OURS,
@@ -369,3 +373,48 @@ def test_tracker_of_a_hostile_plugin_costs_a_warning_and_no_trial(
 def test_tracker_that_no_plugin_gives_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"tracker.also = .*'mine' is not a tracker"):
         resolved("seed=0", common=(*TOY, "tracker.also=[mine]"), cache=tmp_path)
+
+
+def test_blaming_leaves_our_errors_and_those_of_the_user_as_they_are() -> None:
+    plugin = Plugin("task", "mine", "no_such_package:mine", "hostile", "1.0")
+    for error in (ZeroDivisionError("ours"), ConfigError(["task.own = 5: is too small"])):
+        with pytest.raises(type(error)) as caught, blaming(plugin, "training"):
+            raise error
+        assert caught.value is error
+
+
+def test_load_metric_refuses_what_is_no_metric(tmp_path: Path) -> None:
+    with on_path(install(tmp_path, "measures", {GROUPS["metric"]: {"mine": "m:mine"}}, {"m.py": "mine = 5"})):
+        [plugin] = METRICS.plugins
+        with pytest.raises(PluginError, match=r"measures 1\.0 \(m:mine\): is int, and must be a LayerMetric"):
+            load_metric(plugin)
+
+
+def test_trained_layers_are_those_that_a_trial_adapts() -> None:
+    layers = TrainedLayers(attach(mlp(4, 3, 2), lora(targets=("layers.1",))), 0)
+    assert (len(layers), list(layers)) == (1, ["layers.1"])
+
+
+def test_tracker_that_two_plugins_give_is_refused(tmp_path: Path) -> None:
+    for package in ("first", "second"):
+        install(tmp_path / package, package, {GROUPS["tracker"]: {"mine": "m:mine"}}, {})
+    with (
+        on_path(tmp_path / "first", tmp_path / "second"),
+        pytest.raises(ValueError, match=r"'mine' is given by first 1\.0 and by second 1\.0; uninstall what you do not"),
+    ):
+        TrackerOptions(mode="none", project="p", also=("mine",))
+
+
+def test_load_task_refuses_options_that_cannot_be_read_and_keeps_the_others(tmp_path: Path) -> None:
+    code = """
+from typing import Literal
+from sweep.tasks.options import TaskOptions
+class Options(TaskOptions):
+    name: Literal["mine"]
+    size: "Unknown"
+"""
+    with on_path(install(tmp_path, "hostile", {GROUPS["task"]: {"mine": "t:Options"}}, {"t.py": code})):
+        for _ in range(2):
+            with pytest.raises(PluginError, match=r"hostile 1\.0 \(t:Options\): its options cannot be read"):
+                load_task("mine")
+        assert config(*TOY).task.name == "toy_regression"

@@ -201,9 +201,9 @@ def qualified_texts(comparisons: Sequence[Comparison]) -> list[str]:
         for item in comparisons
         if item.verdict in QUALIFIED
     ]
-    if hidden := len(texts) - MOST_TEXTS:
-        texts = texts[:MOST_TEXTS] + ([f"… and {hidden} more cells like these."] if hidden > 0 else [])
-    return [*texts, *ask_text(comparisons)]
+    hidden = len(texts) - MOST_TEXTS
+    more = [f"… and {hidden} more cells like these."] if hidden > 0 else []
+    return [*texts[:MOST_TEXTS], *more, *ask_text(comparisons)]
 
 
 def ask_text(comparisons: Sequence[Comparison]) -> list[str]:

@@ -10,6 +10,7 @@ from scored_sweeps import compared, noted, scored
 from simulate import grid, write_scores
 
 import analysis
+from analysis.sources.scores import read
 from analysis.statistics.cells import observe
 from analysis.statistics.effects import effects
 from analysis.statistics.examples import by_unit
@@ -147,3 +148,27 @@ def test_effects_are_of_the_values_that_a_table_has(tmp_path: Path):
     for path in folder.glob(f"*/{EVALUATED_FILE}"):
         path.unlink()
     assert effects(analysis.load(folder).trials, "test/loss").effects != found.effects
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ((2.0, 2.0), ["b weighs an example differently from a, so their scores are left out"]),
+        ((0.0, 1.0), []),  # nothing that both have counts
+    ],
+)
+def test_read_leaves_out_scores_whose_weights_do_not_fit(
+    weights: tuple[float, float], says: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shared, other = weights
+    for folder, weight, last in (("a", 1.0 if says else 0.0, 7), ("b", shared, 8)):
+        Path(folder).mkdir()
+        one = scores.Scores(
+            np.array([1, last], np.uint64),
+            np.arange(2, dtype=np.int32),
+            np.array([weight, other], np.float32),
+            {"test/loss": np.ones(2, np.float32)},
+        )
+        scores.write({"target": one}, Path(folder) / SCORES_FILE)
+    assert read(["a", "b"], "test/loss") == (None, says)

@@ -146,3 +146,12 @@ def test_live_shows_a_sweep_without_a_plan(tmp_path: Path) -> None:
     assert "loss is not finite" in told["trials"]["trial_00005"]["detail"]
     assert told["metric"] == "eval/loss"
     assert {len(rows["steps"]) for rows in told["rows"].values()} == {5}
+
+
+def test_look_reads_no_history_that_is_a_link(tmp_path: Path) -> None:
+    trial = tmp_path / "s" / "r1-01234567"
+    trial.mkdir(parents=True)
+    (tmp_path / "elsewhere").write_text('{"step": 1, "eval/loss": 0.5}\n')
+    (trial / "history.jsonl").symlink_to(tmp_path / "elsewhere")
+    [found] = Follower(tmp_path / "s").look().values()
+    assert (found.rows, found.steps, found.settings) == ([], None, {})

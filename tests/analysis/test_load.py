@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from simulate import grid, write_sweep
 import analysis
 from analysis.errors import BadRequestError
 from analysis.sources import cache
+from analysis.sources.sweep import Raw
 
 
 @pytest.fixture
@@ -138,3 +140,25 @@ def test_load_refuses_sources_without_a_finished_trial(tmp_path: Path):
         analysis.load(tmp_path / "outputs" / "full" / "trial_00000")
     with pytest.raises(BadRequestError, match="no source"):
         analysis.load([])
+
+
+def test_load_counts_a_trial_that_is_there_twice_once_and_misses_no_history(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "s", grid(range(2), (), rank=[1]), np.random.default_rng(0))
+    first = sweep / "trial_00000"
+    shutil.copytree(first, sweep / "trial_00009")
+    (first / "history.jsonl").unlink()
+    (sweep / "trial_00001" / "history.jsonl").write_text('{"step": -1}\n[]\n{"step": 1, "eval/loss": 0.5}\n')
+    found = analysis.load(sweep)
+    assert found.problems == (
+        "unreadable history lines were left out in trial_00001 (2)",
+        "1 trials appear more than once; one record of each is used: s-trial_00000",
+    )
+    assert len(found.trials) == 2
+
+
+def test_raw_leaves_out_a_trial_that_would_make_the_frames_too_wide() -> None:
+    raw = Raw()
+    raw.add({"trial_id": "a"} | {f"task.{number}": 0 for number in range(2000)}, [], "a/record.json")
+    raw.add({"trial_id": "b"}, [{"step": 0}], "b/record.json")
+    assert raw.problems == ["a/record.json is left out: with it, the trials would have more than 2,000 columns"]
+    assert raw.trials == [{"trial_id": "b"}]

@@ -239,3 +239,56 @@ def test_load_reads_samples_of_the_evaluation_harness(tmp_path: Path) -> None:
 )
 def test_settings_in_reads_what_folder_names_say(path: str, found: dict) -> None:
     assert settings_in(path) == found
+
+
+def test_load_reads_the_scores_of_single_examples_without_their_results(tmp_path: Path) -> None:
+    for r in (1, 8):
+        write_samples(tmp_path / f"r{r}", 0.5, np.random.default_rng(r))
+    [results] = (tmp_path / "r1").glob("results_*")
+    results.unlink()
+    for samples in tmp_path.glob("*/samples_*"):
+        lines = [
+            json.loads(line) | {"metrics": ["acc", "words"], "words": "a b"}
+            for line in samples.read_text().splitlines()
+        ]
+        samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "r9").mkdir()
+    empty = tmp_path / "r9" / samples.name
+    empty.write_text(json.dumps({"doc_id": 0, "metrics": ["words"], "words": "a b"}))
+    found = analysis.load(tmp_path)
+    assert len(found.trials) == 2
+    assert "metric/words" not in found.trials
+    assert f"{empty} is left out: none of its metrics is a number of a single example" in found.problems
+
+
+def test_scores_that_cannot_be_kept_leave_the_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_samples(tmp_path / "r1", 0.5, np.random.default_rng(0))
+    (tmp_path / "closed").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "closed"))
+    found = analysis.load(tmp_path)
+    assert found.trials["metric/acc"].notna().all()
+    assert any("the scores of the examples of r1/arc_easy are left out: " in problem for problem in found.problems)
+
+
+def test_load_of_a_file_needs_its_metric_and_of_runs_the_factors_that_they_have(
+    frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    frame.to_csv(tmp_path / "r.csv", index=False)
+    with pytest.raises(BadRequestError, match=r"a table needs the name of its metric: metric= \(--metric\)"):
+        analysis.load(tmp_path / "r.csv")
+    write_samples(tmp_path / "runs" / "r1", 0.5, np.random.default_rng(0))
+    with pytest.raises(BadRequestError, match="unknown factor 'rank'"):
+        analysis.load(tmp_path / "runs", factors=["rank"])
+
+
+def test_from_frame_counts_the_rows_without_a_setting(frame: pd.DataFrame) -> None:
+    frame["method"] = frame["method"].where(frame["method"] == "a")
+    assert "10 of 20 rows have no method; they are its level unset" in analysis.from_frame(frame, "loss").problems
+
+
+def test_from_frame_of_scores_says_that_a_column_is_no_setting(frame: pd.DataFrame) -> None:
+    rows = [(r, seed, n, n % 7, 0.1 * n) for r in (1, 4) for seed in range(2) for n in range(20)]
+    scores = pd.DataFrame(rows, columns=["r", "seed", "question", "topic", "loss"])
+    says = r"has scores of \d of 20 examples; is one of r, topic, seed no setting of a trial\? Name the settings"
+    with pytest.raises(BadRequestError, match=says):
+        analysis.from_frame(scores, "loss", factors=["r", "topic"], example="question")

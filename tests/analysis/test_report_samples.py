@@ -70,3 +70,18 @@ def test_samples_are_read_as_they_were_written(tmp_path: Path) -> None:
     answers = [Sample("Who?\n", "Þou\u2028", '"'), Sample("", "", "")]
     write(answers, tmp_path / SAMPLES_FILE)
     assert read(tmp_path / SAMPLES_FILE) == answers
+
+
+def test_samples_of_one_prompt_and_of_many_cells_are_shown_whole_and_few(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in sweep.iterdir():
+        write([Sample("system\nWho?", "God", "A man")], folder / SAMPLES_FILE)
+    [question], _ = questions(analysis.load(sweep))
+    listing, problems = samples(question)
+    assert listing is not None
+    assert (listing.rows[0][0], len(listing.heads), problems) == ("system\nWho?", 5, [])
+    monkeypatch.setattr("analysis.report.samples.MOST_CELLS", 2)
+    few, _ = samples(question)
+    assert few is not None
+    assert len(few.heads) == 4

@@ -57,3 +57,19 @@ def test_read_names_a_run_that_stopped_early_and_a_damaged_file(folder: Path, tm
     assert [row["run"] for row in raw.trials] == ["a-seed0"]
     assert any("a-seed0 ends at step 3 of 6" in problem for problem in raw.problems)
     assert sum("is left out" in problem for problem in raw.problems) == 2
+
+
+def test_read_leaves_out_what_is_no_configuration_and_takes_the_last_state(tmp_path: Path) -> None:
+    for run, config in (("r1", "{"), ("r2", "[]")):
+        for step in (4, 2):
+            place = tmp_path / run / f"checkpoint-{step}"
+            place.mkdir(parents=True)
+            rows = [{"step": step, "loss": step / 10}, {"train_runtime": 3.0}]
+            (place / "trainer_state.json").write_text(json.dumps({"global_step": step, "log_history": rows}))
+        (tmp_path / run / "adapter_config.json").write_text(config)
+    found = analysis.load(tmp_path)
+    assert list(found.trials["train/loss"]) == [0.4, 0.4]
+    assert list(found.history["step"]) == [4, 4]
+    first, second = (line for line in found.problems if "adapter_config.json" in line)
+    assert first.startswith(f"{tmp_path / 'r1' / 'adapter_config.json'} is left out: ")
+    assert second == f"{tmp_path / 'r2' / 'adapter_config.json'} is left out: not a configuration of PEFT"

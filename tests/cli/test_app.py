@@ -12,7 +12,7 @@ from sweep.cli import app, run
 from sweep.engines.choose import ENGINES
 from tests.support.commands import TOY, command
 
-SWEEP = ("-m", *TOY, "training.steps=2", "training.eval_every=null", "seed=range(8)")
+SWEEP = ("-m", *TOY, "training.steps=2", "training.eval_every=null", "seed=range(3)")
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +40,8 @@ def test_application_parses_and_resolves_each_trial_once(
     monkeypatch.setattr(sys, "argv", ["sweep", *SWEEP, f"hydra/launcher={launcher}"])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # as it is afterwards, too
     run.run()
-    assert len(list(tmp_path.glob("outputs/*/*/record.json"))) == 8
-    assert calls == {"parse": 8, "resolve": 8}
+    assert len(list(tmp_path.glob("outputs/*/*/record.json"))) == 3
+    assert calls == {"parse": 3, "resolve": 3}
 
 
 WITHOUT_SOCKETS = """

@@ -2,8 +2,8 @@
 
 import os
 import re
+import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,8 +11,8 @@ import pytest
 
 from sweep import __main__ as command_line
 from sweep.registry import INITS
-from tests.support.commands import PATH, ROOT, TOY, command, records, sweep, tree
-from tests.support.sweeps import wait_for
+from tests.support.commands import ROOT, TOY, command, records, sweep, tree
+from tests.support.sweeps import launched, wait_for
 
 PACKED = "hydra/launcher=packed"
 
@@ -136,16 +136,16 @@ def test_command_says_a_mistake_in_one_line_with_exit_code_1(
     assert tree(tmp_path) == set()
 
 
-def test_command_with_the_basic_launcher_leaves_nothing_of_a_refused_sweep(tmp_path: Path) -> None:
-    done = command("sweep", *TOY, "adapter.rnk=4,8", "-m", "name=bad", "hydra/launcher=basic", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (1, "lora-sweep: adapter.rnk: unknown key; did you mean adapter.rank?\n")
+def test_command_with_the_basic_launcher_leaves_nothing_of_a_refused_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (*TOY, "adapter.rnk=4,8", "-m", "name=bad", "hydra/launcher=basic")
+    said = run_here(arguments, tmp_path, monkeypatch)
+    assert said == "lora-sweep: adapter.rnk: unknown key; did you mean adapter.rank?"
     assert tree(tmp_path) == set()
 
 
 def test_command_packs_a_sweep_without_a_launcher(tmp_path: Path) -> None:
-    done = command("sweep", "-m", *TOY, "name=p", "seed=0,1", "adapter.rank=4,99", cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith("lora-sweep: nothing was started:\n")
     sweep("-m", *TOY, "name=p", "seed=0,1", cwd=tmp_path)
     assert [one.perf["pack_size"] for one in records(tmp_path / "outputs/p").values()] == [2, 2]
 
@@ -157,11 +157,9 @@ def test_command_takes_options_between_overrides(tmp_path: Path) -> None:
     assert "name: x" in done.stdout
 
 
-def test_command_tells_every_fault_of_every_trial_at_once(tmp_path: Path) -> None:
-    ranks = "adapter.rank=4,0,99,x"
-    done = command("sweep", "-m", *TOY, PACKED, "name=bad", ranks, "adapter.init=kaiming,zero", cwd=tmp_path)
-    assert done.returncode == 1
-    header, *faults = done.stderr.splitlines()
+def test_command_tells_every_fault_of_every_trial_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("-m", *TOY, "name=bad", "adapter.rank=4,0,99,x", "adapter.init=kaiming,zero")
+    header, *faults = str(run_here(arguments, tmp_path, monkeypatch)).splitlines()
     assert header == "lora-sweep: nothing was started:"
     unknown_init, *faults = faults
     assert unknown_init.startswith("adapter.init = 'zero': must be 'kaiming', 'gaussian', ")
@@ -195,18 +193,30 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     assert tree(tmp_path) == set()
 
 
-def test_dry_run_knows_what_is_finished(tmp_path: Path) -> None:
-    sweep(*TOY, "name=plan", "seed=1", cwd=tmp_path)
-    before = tree(tmp_path)
-    done = sweep(*TOY, "name=plan", "seed=0,1", "--dry-run", cwd=tmp_path)
-    assert "outputs/plan: 2 trials: 0 exact duplicates dropped, 1 already finished, 1 to train" in done.stdout
-    assert tree(tmp_path) == before
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``outputs/one``, which has one finished trial."""
+    here = tmp_path_factory.mktemp("trained")
+    sweep(*TOY, "name=one", cwd=here)
+    return here
 
 
-def test_dry_run_refuses_what_a_run_refuses(tmp_path: Path) -> None:
-    done = command("sweep", *TOY, "adapter.rank=0,1", "--dry-run", cwd=tmp_path)
-    assert done.returncode == 1
-    assert re.search(r"adapter\.rank = 0: .* \(in 1 of 2 trials\)", done.stderr)
+@pytest.fixture
+def finished(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(trained, tmp_path / "here")
+
+
+def test_dry_run_knows_what_is_finished(finished: Path) -> None:
+    before = tree(finished)
+    done = sweep(*TOY, "name=one", "seed=0,1", "--dry-run", cwd=finished)
+    assert "outputs/one: 2 trials: 0 exact duplicates dropped, 1 already finished, 1 to train" in done.stdout
+    assert tree(finished) == before
+
+
+def test_dry_run_refuses_what_a_run_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = str(run_here((*TOY, "adapter.rank=0,1", "--dry-run"), tmp_path, monkeypatch))
+    assert re.search(r"adapter\.rank = 0: .* \(in 1 of 2 trials\)", said)
     assert tree(tmp_path) == set()
 
 
@@ -221,55 +231,45 @@ def test_command_makes_a_sweep_of_each_swept_name(tmp_path: Path) -> None:
     assert "2 of 2 trials finished; see them with: python -m analysis outputs/b" in done.stdout
 
 
-def test_command_trains_again_when_an_adapter_is_asked_for_later(tmp_path: Path) -> None:
-    sweep(*TOY, "name=kept", cwd=tmp_path)
-    [label] = records(tmp_path / "outputs/kept")
-    adapter = tmp_path / "outputs/kept" / label / "adapter"
+def test_command_trains_again_when_an_adapter_is_asked_for_later(finished: Path) -> None:
+    [label] = records(finished / "outputs/one")
+    adapter = finished / "outputs/one" / label / "adapter"
     assert not adapter.exists()
-    sweep(*TOY, "name=kept", "save_adapter=true", cwd=tmp_path)
+    sweep(*TOY, "name=one", "save_adapter=true", cwd=finished)
     assert {path.name for path in adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
 
 
-def test_command_names_a_damaged_record_or_folder_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep(*TOY, "name=old", cwd=tmp_path)
-    [damaged] = tmp_path.glob("outputs/old/*/record.json")
+def test_command_names_a_damaged_record_or_folder_in_one_line(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [damaged] = finished.glob("outputs/one/*/record.json")
     damaged.write_text("{")
-    said = run_here((*TOY, "name=old"), tmp_path, monkeypatch)
+    said = run_here((*TOY, "name=one"), finished, monkeypatch)
     assert isinstance(said, str)
     assert re.fullmatch(r"lora-sweep: .*record\.json is not valid JSON .*", said)
-    (tmp_path / "outputs/file").touch()
-    said = run_here((*TOY, "name=file"), tmp_path, monkeypatch)
+    (finished / "outputs/file").touch()
+    said = run_here((*TOY, "name=file"), finished, monkeypatch)
     assert isinstance(said, str)
     assert re.fullmatch(r"lora-sweep: .*Not a directory: 'outputs/file/.*'", said)
 
 
 @pytest.mark.slow
 @pytest.mark.torture
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_command_leaves_no_process_behind_when_interrupted(how: signal.Signals, tmp_path: Path) -> None:
-    long = (
-        "task=toy_regression",
-        "tracker=none",
-        "training.steps=1000000",
-        "name=long",
-        "seed=0,1",
-        "hydra.launcher.workers=2",
-    )
-    line = [sys.executable, "-m", "sweep", "-m", *long, PACKED, "hydra.launcher.max_pack=1"]
-    env = os.environ | {"PYTHONPATH": PATH}
-    process = subprocess.Popen(line, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    wait_for(lambda: len(list(tmp_path.glob("outputs/long/*/trial.log"))) == 2)
-    assert len(group(process.pid)) >= 3
-    if how == signal.SIGINT:
-        os.killpg(process.pid, how)  # as a terminal does
-    else:
-        process.send_signal(how)
-    errors = process.communicate(timeout=60)[1]
-    wait_for(lambda: group(process.pid) == [])
-    if how == signal.SIGINT:
-        assert process.returncode == 130
-        assert errors == "lora-sweep: interrupted; the same command continues with what is not finished\n"
-    assert not list(tmp_path.glob("outputs/long/*/record.json"))
+def test_command_leaves_no_process_behind_when_interrupted_or_killed(tmp_path: Path) -> None:
+    long = ("task=toy_regression", "tracker=none", "training.steps=1000000", "seed=0,1", "hydra.launcher.workers=2")
+    arguments = ("-m", *long, PACKED, "hydra.launcher.max_pack=1", "name=long")
+    folders = [tmp_path / "interrupted", tmp_path / "killed"]
+    for folder in folders:
+        folder.mkdir()
+    with launched(folders[0], *arguments) as interrupted, launched(folders[1], *arguments) as killed:
+        wait_for(lambda: len(list(tmp_path.glob("*/outputs/long/*/trial.log"))) == 4)
+        assert len(group(interrupted.pid)) >= 3
+        assert len(group(killed.pid)) >= 3
+        os.killpg(interrupted.pid, signal.SIGINT)  # as a terminal does
+        killed.kill()
+        errors = interrupted.communicate(timeout=60)[1]
+        wait_for(lambda: group(interrupted.pid) == group(killed.pid) == [])
+    assert interrupted.returncode == 130
+    assert errors == "lora-sweep: interrupted; the same command continues with what is not finished\n"
+    assert not list(tmp_path.glob("*/outputs/long/*/record.json"))
 
 
 def group(leader: int) -> list[int]:

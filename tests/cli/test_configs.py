@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from hydra_plugins.lora_sweep.quick_loader import QuickLoader
 from sweep.cli.app import plain
+from sweep.cli.safety import CheckedLoader
 from sweep.config import parse
 from sweep.resolve import ResolvedTrial, resolve
 from tests.support.commands import config, hydra_loader, sweep
@@ -85,7 +86,8 @@ def test_conf_adapter_of_peft_leaves_every_other_setting_to_its_file() -> None:
 def expand(*arguments: str) -> Iterator[ResolvedTrial]:
     """Every job that Hydra's sweeper makes of these arguments, in its order."""
     parser = OverridesParser.create()
-    with hydra_loader() as loader:
+    with hydra_loader() as hydras:
+        loader = CheckedLoader(hydras.get_search_path(), [CONF])
         master = loader.load_configuration("config", list(arguments), RunMode.MULTIRUN)
         assert master.hydra.mode == RunMode.MULTIRUN
         assert master.hydra.launcher._target_.endswith("PackedLauncher")
@@ -129,6 +131,7 @@ def test_conf_ablation_has_the_trials_and_baselines_that_it_says(ablation: str, 
             "task.model": own.model,
             "task.context": 32,
             "task.generate.tokens": 8,
+            "task.source_text": own.source_text,
             "task.target_text": own.target_text,
         }
         here = [f"{key}={value}" for key, value in {**values, "cache": tmp_path}.items()]
@@ -142,9 +145,9 @@ def test_conf_ablation_has_the_trials_and_baselines_that_it_says(ablation: str, 
 
 
 def test_conf_ablation_asks_for_every_seed() -> None:
-    quickstart = list(expand("+ablation=quickstart"))
-    assert len(quickstart) == 90
-    assert len({job.id for job in quickstart}) == 30 + 5 + 5
+    merge = list(expand("+ablation=tutorial_merge"))
+    assert len(merge) == 3 * 2 * 3
+    assert len({job.id for job in merge}) == (2 + 2 + 1) * 3
 
 
 @pytest.mark.parametrize("ablation", sorted(GROUPS["ablation"]))

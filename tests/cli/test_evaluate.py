@@ -16,14 +16,16 @@ TINY = (
     "tracker=none",
     "task.pretraining.steps=5",
     "task.eval_windows=16",
+    "task.target_text=text.txt",
     "training.steps=10",
 )
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``outputs/s``: two LoRAs, a full fine-tuning and the base, saved."""
+    """A folder with ``outputs/s``: two LoRAs, a full fine-tuning and the base on a short text, saved."""
     here = tmp_path_factory.mktemp("evaluate")
+    (here / "text.txt").write_text("".join(map(chr, range(97, 123))) * 200)
     varied = ("adapter=lora,full,none", "adapter.init=kaiming,pissa", "save_adapter=true")
     sweep("-m", *TINY, "name=s", "training.eval_every=5", *varied, cwd=here)
     return here
@@ -52,14 +54,8 @@ def test_evaluate_scores_what_was_saved_as_training_did(study: Path, capsys: pyt
             np.testing.assert_allclose(now.sums[name], was.sums[name], rtol=1e-4)
 
 
-def test_evaluate_takes_all_examples_where_there_are_fewer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text("".join(map(chr, range(97, 123))) * 200)
-    sweep(*TINY, f"task.target_text={text.absolute()}", "name=t", "adapter=none", cwd=tmp_path)
-    monkeypatch.chdir(tmp_path)
-    assert main(["outputs/t", "--examples", "100000"]) == 0
+def test_evaluate_takes_all_examples_where_there_are_fewer(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(study), "--examples", "100000"]) == 0
     said = capsys.readouterr().out
     assert "scored on 16 test examples of the target and 16 of the source; there are no more" in said
 

@@ -2,13 +2,15 @@
 
 import re
 import sys
+from contextlib import chdir
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
 
-from sweep.cli.foreign import check_values
+from sweep.cli.foreign import check_values, read_config
+from sweep.cli.messages import readable
 from sweep.errors import ConfigError
 from tests.support.commands import command, sweep, tree
 from tests.support.fuzz import TOY, plan
@@ -97,31 +99,43 @@ def test_loader_takes_a_search_from_a_file(tmp_path: Path) -> None:
             "In 'ablation/mine': ConfigTypeError raised while composing config: Cannot merge DictConfig with ListConfig",
         ),
         (HEAD + "adapter: 3\n", "adapter = 3: must hold keys and values, as in adapter.NAME=VALUE"),
-        (
-            HEAD + "task:\n\tname: x\n",
-            "own/ablation/mine.yaml: while scanning for the next token found character that cannot start any token",
-        ),
-        (HEAD + "- seed\n", "own/ablation/mine.yaml: line 2: must hold keys and values, as in key: value"),
-        (b"name: \xff", "own/ablation/mine.yaml: not a UTF-8 text"),
-        (
-            HEAD + "name: &a [*a]\n",
-            "own/ablation/mine.yaml: line 2: aliases are not read here; write the value itself, or refer to it as ${key}",
-        ),
-        (HEAD + LAUGHS, "own/ablation/mine.yaml: line 3: aliases are not read here"),
-        (
-            HEAD + "name: !!python/name:os.system\n",
-            "own/ablation/mine.yaml: line 2: tags are not read here; leave out tag:yaml.org,2002:python/name:os.system",
-        ),
-        (HEAD + f"name: {'[' * 60}{']' * 60}\n", "own/ablation/mine.yaml: line 2: more than 50 levels deep"),
-        (HEAD + f"name: [{'1, ' * 6000}]\n", "own/ablation/mine.yaml: line 2: more than 5,000 values"),
-        (HEAD + "#" * 300_000, "own/ablation/mine.yaml: has 300,020 bytes; at most 262,144 are read"),
         (HEAD + f"name: {'x' * 5000}\n", f"name = '{'x' * 992}… (5,"),
     ],
 )
-def test_loader_refuses_what_is_more_or_less_than_plain_values(content: str, says: str, tmp_path: Path) -> None:
+def test_loader_refuses_what_is_no_ablation(content: str, says: str, tmp_path: Path) -> None:
     said = tried(content, tmp_path)
     assert said.startswith(f"lora-sweep: {says}")
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (
+            HEAD + "task:\n\tname: x\n",
+            "mine.yaml: while scanning for the next token found character that cannot start any token",
+        ),
+        (HEAD + "- seed\n", "mine.yaml: line 2: must hold keys and values, as in key: value"),
+        (b"name: \xff", "mine.yaml: not a UTF-8 text"),
+        (
+            HEAD + "name: &a [*a]\n",
+            "mine.yaml: line 2: aliases are not read here; write the value itself, or refer to it as ${key}",
+        ),
+        (HEAD + LAUGHS, "mine.yaml: line 3: aliases are not read here"),
+        (
+            HEAD + "name: !!python/name:os.system\n",
+            "mine.yaml: line 2: tags are not read here; leave out tag:yaml.org,2002:python/name:os.system",
+        ),
+        (HEAD + f"name: {'[' * 60}{']' * 60}\n", "mine.yaml: line 2: more than 50 levels deep"),
+        (HEAD + f"name: [{'1, ' * 6000}]\n", "mine.yaml: line 2: more than 5,000 values"),
+        (HEAD + "#" * 300_000, "mine.yaml: has 300,020 bytes; at most 262,144 are read"),
+    ],
+)
+def test_read_config_refuses_what_is_more_than_plain_values(content: str | bytes, says: str, tmp_path: Path) -> None:
+    write(content, tmp_path / "mine.yaml")
+    with chdir(tmp_path), pytest.raises(ConfigError) as refused:
+        read_config(tmp_path / "mine.yaml")
+    assert readable(refused.value).startswith(says)
 
 
 SLURM_WRITES = "{_target_: hydra_plugins.lora_sweep.quick_job.Path.write_text, self: {_target_: pathlib.Path, _args_: [hacked]}, data: x}"

@@ -1,10 +1,16 @@
 """A grid of too many trials, or of none, is refused before Hydra lists them."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 
-from tests.support.commands import tree
+from sweep.cli.sweep_size import check_sweep_size
+from sweep.errors import ConfigError
+from tests.support.commands import hydra_loader, tree
 from tests.support.fuzz import TOY, plan
 
 MOST = "at most 100,000 are launched at once, so sweep over fewer values"
@@ -20,11 +26,19 @@ GRIDS = [
 
 
 @pytest.mark.parametrize(("params", "says"), GRIDS, ids=[says.partition(";")[0] for _, says in GRIDS])
-def test_check_sweep_size_bounds_the_grid_of_a_file(params: dict[str, str], says: str, tmp_path: Path) -> None:
+def test_check_sweep_size_bounds_the_grid_of_a_file(params: dict[str, str], says: str) -> None:
+    with hydra_loader() as loader:
+        launch = loader.load_configuration("config", [], RunMode.MULTIRUN)
+        launch.hydra.sweeper.params = params
+        with pytest.raises(ConfigError, match=f"^{re.escape(says)}"):
+            check_sweep_size(launch, OverridesParser.create(config_loader=loader))
+
+
+def test_command_refuses_the_grid_of_a_file_before_anything_exists(tmp_path: Path) -> None:
     own = tmp_path / "own/ablation/mine.yaml"
     own.parent.mkdir(parents=True)
-    lines = "".join(f"      {key}: {value}\n" for key, value in params.items())
-    own.write_text(f"# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n{lines}")
+    params, says = GRIDS[0]
+    own.write_text(f"# @package _global_\nhydra: {{mode: MULTIRUN, sweeper: {{params: {json.dumps(params)}}}}}\n")
     said = plan([*TOY, "--dry-run", "--config-dir", "own", "+ablation=mine"], tmp_path)
     assert said.startswith(f"lora-sweep: {says}")
     assert tree(tmp_path) <= {"own", "own/ablation", "own/ablation/mine.yaml", "outputs", "outputs/.cache"}

@@ -67,21 +67,29 @@ def loader() -> Iterator[ConfigLoaderImpl]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def master(loader: ConfigLoaderImpl) -> DictConfig:
+    """What Hydra hands to a launcher."""
+    arguments = ["hydra/launcher=packed", "task=mnist,toy_regression", "seed=0,1"]
+    return loader.load_configuration("config", arguments, RunMode.MULTIRUN)
+
+
 ABLATION = "+ablation=rank"
 
 
-@pytest.fixture(scope="module", params=["plain", "ablation"])
-def master(loader: ConfigLoaderImpl, request: pytest.FixtureRequest) -> DictConfig:
-    arguments = {
-        "plain": ["hydra/launcher=packed", "task=mnist,toy_regression", "seed=0,1"],
-        "ablation": [ABLATION, "hydra.launcher.workers=2", "adapter.rank=1,2"],
-    }
-    return loader.load_configuration("config", arguments[request.param], RunMode.MULTIRUN)
+@pytest.fixture(scope="module")
+def ablation(loader: ConfigLoaderImpl) -> DictConfig:
+    """The same of an ablation, which Hydra's sweeper passes as the first override of each job."""
+    arguments = [ABLATION, "hydra.launcher.workers=2", "adapter.rank=1,2"]
+    return loader.load_configuration("config", arguments, RunMode.MULTIRUN)
 
 
-def job(master: DictConfig, overrides: Sequence[str]) -> list[str]:
-    """What Hydra's sweeper passes for one job: the command line's own choices come first."""
-    return [*([ABLATION] if "ablation" in master.hydra.runtime.choices else []), *overrides]
+@pytest.fixture(scope="module")
+def quick(loader: ConfigLoaderImpl, master: DictConfig) -> QuickLoader:
+    """A quick loader for all jobs of ``master``: none sees anything of those before it."""
+    warm = QuickLoader(loader)
+    assert warm.load_sweep_config(master, ["task=toy_regression", "seed=99", "+warm=up"]).seed == 99
+    return warm
 
 
 def content(config: DictConfig) -> dict[str, Any]:
@@ -96,53 +104,48 @@ def content(config: DictConfig) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_quick_loader_composes_the_same_configuration(kind: str, loader: ConfigLoaderImpl, master: DictConfig) -> None:
-    overrides = job(master, KINDS[kind])
-    if sum(override.startswith("+ablation") for override in overrides) > 1:
-        pytest.skip("one ablation at a time")
-    quick = QuickLoader(loader)
-    warm_up = quick.load_sweep_config(master, job(master, ["task=toy_regression", "seed=99", "+warm=up"]))
-    assert warm_up.seed == 99
-    assert content(quick.load_sweep_config(master, overrides)) == content(
-        loader.load_sweep_config(master, list(overrides))
-    )
+def test_quick_loader_composes_the_same_configuration(
+    kind: str, quick: QuickLoader, loader: ConfigLoaderImpl, master: DictConfig
+) -> None:
+    expected = loader.load_sweep_config(master, list(KINDS[kind]))
+    assert content(quick.load_sweep_config(master, KINDS[kind])) == content(expected)
 
 
-def test_quick_loader_takes_any_mixture_in_any_order(loader: ConfigLoaderImpl, master: DictConfig) -> None:
+def test_quick_loader_takes_any_mixture_in_any_order_on_an_ablation(
+    loader: ConfigLoaderImpl, ablation: DictConfig
+) -> None:
     quick, rng = QuickLoader(loader), random.Random(0)
     some = ["values", "groups and values", "lists", "special characters", "interpolations", "a group"]
     pool = [override for kind in some for override in KINDS[kind]]
     for _ in range(8):
-        overrides = job(master, rng.sample(pool, 5))
-        assert content(quick.load_sweep_config(master, overrides)) == content(
-            loader.load_sweep_config(master, list(overrides))
-        )
+        overrides = [ABLATION, *rng.sample(pool, 5)]
+        expected = loader.load_sweep_config(ablation, list(overrides))
+        assert content(quick.load_sweep_config(ablation, overrides)) == content(expected)
 
 
 @pytest.mark.parametrize(
     "wrong", ["adapter.rnk=1", "task=nothing", "seed", "adapter.rank={", "hydra.nothing=1", "a/b=1"]
 )
-def test_quick_loader_refuses_the_same(wrong: str, loader: ConfigLoaderImpl, master: DictConfig) -> None:
+def test_quick_loader_refuses_the_same(
+    wrong: str, quick: QuickLoader, loader: ConfigLoaderImpl, master: DictConfig
+) -> None:
     with pytest.raises((HydraException, OmegaConfBaseException)) as expected:
-        loader.load_sweep_config(master, job(master, [wrong]))
+        loader.load_sweep_config(master, [wrong])
     with pytest.raises(type(expected.value)) as found:
-        QuickLoader(loader).load_sweep_config(master, job(master, [wrong]))
+        quick.load_sweep_config(master, [wrong])
     assert str(found.value) == str(expected.value)
 
 
-def test_quick_loader_jobs_do_not_share_what_they_change(loader: ConfigLoaderImpl, master: DictConfig) -> None:
-    quick = QuickLoader(loader)
-    first, second = (
-        quick.load_sweep_config(master, job(master, [f"seed={seed}", "task.hidden=[5]"])) for seed in (1, 2)
-    )
+def test_quick_loader_jobs_do_not_share_what_they_change(quick: QuickLoader, master: DictConfig) -> None:
+    first, second = (quick.load_sweep_config(master, [f"seed={seed}", "task.hidden=[5]"]) for seed in (1, 2))
     first.task.hidden.append(7)
     first.adapter.rank = 1
     assert (second.seed, second.task.hidden, second.adapter.rank) == (2, [5], 8)
-    assert quick.load_sweep_config(master, job(master, ["seed=3"])).adapter.rank == 8
+    assert quick.load_sweep_config(master, ["seed=3"]).adapter.rank == 8
 
 
 def test_quick_loader_composes_groups_once(
-    loader: ConfigLoaderImpl, master: DictConfig, monkeypatch: pytest.MonkeyPatch
+    loader: ConfigLoaderImpl, ablation: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     composed = []
     own = loader.load_sweep_config
@@ -156,5 +159,5 @@ def test_quick_loader_composes_groups_once(
     for adapter in ("lora", "full"):
         for seed in range(5):
             for _ in range(2):  # the sweeper's check and the launcher's own request
-                quick.load_sweep_config(master, job(master, [f"adapter={adapter}", f"seed={seed}"]))
-    assert composed == [job(master, ["adapter=lora"]), job(master, ["adapter=full"])]
+                quick.load_sweep_config(ablation, [ABLATION, f"adapter={adapter}", f"seed={seed}"])
+    assert composed == [[ABLATION, "adapter=lora"], [ABLATION, "adapter=full"]]

@@ -26,7 +26,7 @@ from sweep.cli.run import CONF
 from sweep.config import Config, parse
 from sweep.record import Record
 from sweep.resolve import ResolvedTrial, resolve
-from tests.support.warm import forked
+from tests.support.warm import Request, forked
 
 ROOT = Path(__file__).parents[2]
 PATH = os.pathsep.join(map(str, (ROOT, ROOT / "sweep" / "_plugin")))
@@ -36,19 +36,21 @@ TOY = ("task=toy_regression", "training.steps=20", "training.eval_every=10", "tr
 
 
 def command(
-    module: str, *arguments: str, cwd: Path, fresh: bool = False, **environment: str
+    module: str, *arguments: str, cwd: Path, fresh: bool = False, umask: int = -1, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run ``python -m module`` in ``cwd`` and wait for its end, in a process that is spared its imports.
 
-    A ``fresh`` one, or one with a PYTHONPATH of its own, imports everything itself; it also inherits what the test has
-    changed in its own process, such as the umask.
+    A ``fresh`` one imports everything itself; it also inherits what the test has changed in its own process, such as
+    its limits. A negative ``umask`` is that of the tests.
     """
     everything = _environment(environment)
     cwd.mkdir(exist_ok=True)
-    if not fresh and "PYTHONPATH" not in environment:
-        return forked(module, arguments, cwd, everything)
+    if not fresh:
+        return forked(Request(module, arguments, str(cwd), everything, umask), PATH)
     line = _line(module, arguments)
-    return subprocess.run(line, cwd=cwd, env=everything, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        line, cwd=cwd, env=everything, umask=umask, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def start(module: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:

@@ -1,7 +1,7 @@
 """Commands in processes that are forked from one that has imported torch, Hydra and the analysis already.
 
 Importing is most of what a small command costs. A forked command has its own folder, environment, output and exit code,
-as one that is started; but it does not inherit what the test has changed in its own process, such as the umask.
+as one that is started; but it does not inherit what the test has changed in its own process, such as its limits.
 """
 
 import atexit
@@ -14,9 +14,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 
 from sweep.engines.warm_up import IMPORTED_BY_A_RUN
 
@@ -31,14 +31,25 @@ TIMEOUT_S = 300.0
 LARGEST_REQUEST = 2**20
 
 
-def forked(
-    module: str, arguments: Sequence[str], cwd: Path, environment: Mapping[str, str]
-) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m module`` with exactly this environment, and wait for its end."""
-    connection = _server(environment["PYTHONPATH"])
-    request = {"module": module, "arguments": arguments, "cwd": str(cwd), "environment": dict(environment)}
+@dataclass(frozen=True)
+class Request:
+    """``python -m module`` with exactly this environment and, unless it is negative, this umask."""
+
+    module: str
+    arguments: Sequence[str]
+    cwd: str
+    environment: Mapping[str, str]
+    umask: int
+
+
+def forked(request: Request, path: str) -> subprocess.CompletedProcess[str]:
+    """Run a command and wait for its end.
+
+    ``path`` is the PYTHONPATH of the process that it is forked from; its own may have more folders.
+    """
+    connection = _server(path)
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        socket.send_fds(connection, [json.dumps(request).encode()], [output.fileno(), errors.fileno()])
+        socket.send_fds(connection, [json.dumps(asdict(request)).encode()], [output.fileno(), errors.fileno()])
         process = int(connection.recv(LARGEST_REQUEST))
         try:
             code = int(connection.recv(LARGEST_REQUEST))
@@ -50,7 +61,7 @@ def forked(
         for file in (output, errors):
             file.seek(0)
             said.append(file.read().decode())
-    return subprocess.CompletedProcess([module, *arguments], code, *said)
+    return subprocess.CompletedProcess([request.module, *request.arguments], code, *said)
 
 
 @cache
@@ -82,7 +93,7 @@ def _serve(connection: socket.socket) -> str:
         message, files, _, _ = socket.recv_fds(connection, LARGEST_REQUEST, 2)
         if not message:
             sys.exit()
-        request = json.loads(message)
+        request = Request(**json.loads(message))
         if child := os.fork():
             for file in files:
                 os.close(file)
@@ -95,11 +106,15 @@ def _serve(connection: socket.socket) -> str:
             os.dup2(file, standard)
             os.close(file)
         os.environ.clear()
-        os.environ.update(made | request["environment"])
-        os.chdir(request["cwd"])
-        sys.path[0] = request["cwd"]
-        sys.argv[1:] = request["arguments"]
-        return str(request["module"])
+        os.environ.update(made | request.environment)
+        os.chdir(request.cwd)
+        if request.umask >= 0:
+            os.umask(request.umask)
+        own_path = request.environment["PYTHONPATH"].split(os.pathsep)
+        sys.path[:1] = [request.cwd, *(folder for folder in own_path if folder not in sys.path)]
+        import_module("sweep.registry").installed.cache_clear()  # which has seen the plug-ins of one path only
+        sys.argv[1:] = request.arguments
+        return request.module
 
 
 if __name__ == "__main__":
