@@ -92,7 +92,6 @@ def test_upload_names_a_damaged_file_and_leaves_it_alone(study: Path, server: Lo
     assert len(server.runs) == 3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("received", [True, False])
 def test_upload_that_broke_off_is_made_again_without_a_duplicate(
     received: bool, study: Path, server: LoopbackWandb
@@ -119,7 +118,6 @@ def test_upload_that_broke_off_is_made_again_without_a_duplicate(
     assert_all_rows_once(study, server)
 
 
-@pytest.mark.slow
 def test_upload_sends_rows_that_the_server_refused_during_training(tmp_path: Path, server: LoopbackWandb) -> None:
     answer = server.answer
 
