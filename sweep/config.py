@@ -130,7 +130,9 @@ def _fault(detail: Any, values: dict[str, Any]) -> str:
             return unknown_key(path)
         case "missing":
             return f"{key}: missing; give it with {key}=…"
-        case "model_type" | "dict_type" | "model_attributes_type":
+        case "dict_type":
+            return f"{key} = {detail['input']!r}: must hold keys and values, as in '{key}={{NAME: VALUE}}'"
+        case "model_type" | "model_attributes_type":
             return f"{key} = {detail['input']!r}: must hold keys and values, as in {key}.NAME=VALUE"
         case "union_tag_not_found":
             return "task.name: missing; give it with task=…"
@@ -168,6 +170,9 @@ def unknown_key(path: Sequence[str]) -> str:
         hint = f"in a file this is {path[-1].replace('.', ': {', 1)}: …}}"
     elif elsewhere:
         hint = f"did you mean {' or '.join(elsewhere)}?"
+    elif not known:
+        parent = ".".join(path[:-1])
+        hint = f"{parent} is one value; give it whole, as in {parent}=…"
     else:
         hint = f"did you mean {'.'.join([*path[:-1], close[0]])}?" if close else f"known here: {', '.join(known)}"
     return f"{wanted or repr('')}: unknown key; {hint}"

@@ -35,6 +35,10 @@ def fault(*overrides: str) -> str:
             "+adapter.qqq=4",
             "adapter.qqq: unknown key; known here: kind, peft, rank, alpha, init, dora, targets, layers, exclude, save, rank_pattern, alpha_pattern, scaling, dropout, bias",
         ),
+        (
+            "adapter.rank_pattern=3",
+            "adapter.rank_pattern = 3: must hold keys and values, as in 'adapter.rank_pattern={NAME: VALUE}'",
+        ),
         ("+sed=4", "sed: unknown key; did you mean seed?"),
         ("+task.nosie=1", "task.nosie: unknown key; did you mean task.noise?"),
         ("~optimizer.lr", "optimizer.lr: missing; give it with optimizer.lr=…"),

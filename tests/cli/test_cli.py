@@ -310,6 +310,10 @@ def group(leader: int) -> list[int]:
         ),
         (("adapter.alpha=${times:2,x}",), "${times:2,x}: must be numbers, as in ${times:2,${adapter.rank}}"),
         (
+            (*TOY, "adapter.rank_pattern.q_proj=4"),
+            "adapter.rank_pattern.q_proj: unknown key; adapter.rank_pattern is one value; give it whole, as in adapter.rank_pattern=…",
+        ),
+        (
             ("--example",),
             "--example: unknown option; a setting has no dashes: example=…, or +example=… for a group that has no default",
         ),
