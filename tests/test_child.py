@@ -31,6 +31,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_run_does_what_its_docstring_shows(here: Path) -> None:
     finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
     [example] = [found for found in finder.find(child.run, "run", globs={"run": sweep.run}) if found.examples]
@@ -39,6 +40,7 @@ def test_run_does_what_its_docstring_shows(here: Path) -> None:
     assert (here / "outputs" / "example" / "multirun.yaml").exists()
 
 
+@pytest.mark.slow
 def test_run_gives_the_trials_that_diverged_too(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     results = sweep.run(*TOY, "optimizer=sgd", name="apart", **{"optimizer.lr": [0.01, 1e6]})
     assert (results.counts["finished"], results.counts["diverged"]) == (1, 1)
@@ -52,6 +54,7 @@ def test_run_raises_what_the_command_says(here: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.torture
 def test_run_interrupted_leaves_what_is_finished_and_needs_no_guard(here: Path) -> None:
     (here / "script.py").write_text(SCRIPT)
     environment = os.environ | {"PYTHONPATH": PATH}

@@ -93,6 +93,7 @@ run(resolved(*sys.argv[2:], cache=folder), Store(folder / "sweep", None), Launch
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dies", [False, True])
 def test_launch_awaits_or_takes_over_what_another_trains(dies: bool, tmp_path: Path) -> None:
     store = Store(tmp_path / "sweep", None)

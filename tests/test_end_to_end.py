@@ -82,7 +82,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return launch(tmp_path_factory.mktemp("packed"), "hydra/launcher=packed")
 
 
-@pytest.mark.parametrize("launcher", ["basic", "packed"])
+@pytest.mark.parametrize("launcher", [pytest.param("basic", marks=pytest.mark.slow), "packed"])
 def test_study_has_a_trial_with_all_its_files_for_every_combination(
     launcher: str, request: pytest.FixtureRequest
 ) -> None:

@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 
 from sweep.cli.foreign import check_values
 from sweep.cli.plugin_tasks import offer_tasks, refusal
-from sweep.config import Config, parse
+from sweep.config import Config, load_task, parse
 from sweep.engines.parcel import parcel_of, train_parcel
 from sweep.errors import ConfigError
 from sweep.launch.launch import run
@@ -299,3 +299,18 @@ def test_offer_tasks_passes_over_what_cannot_be_read_and_refusal_says_why(
         offer_tasks()
         assert "mine.yaml" not in ConfigStore.instance().repo.get("task", {})
         assert says in str(refusal("mine"))
+
+
+def test_load_task_refuses_options_that_cannot_be_read_and_keeps_the_others(tmp_path: Path) -> None:
+    code = """
+from typing import Literal
+from sweep.tasks.options import TaskOptions
+class Options(TaskOptions):
+    name: Literal["mine"]
+    size: "Unknown"
+"""
+    with on_path(install(tmp_path, "hostile", {GROUPS["task"]: {"mine": "t:Options"}}, {"t.py": code})):
+        for _ in range(2):
+            with pytest.raises(PluginError, match=r"hostile 1\.0 \(t:Options\): its options cannot be read"):
+                load_task("mine")
+        assert config(*TOY).task.name == "toy_regression"

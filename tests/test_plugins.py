@@ -1,6 +1,5 @@
 """Plug-ins: what they bring works as ours does, and whatever is wrong with one is named and stays its own."""
 
-import logging
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -11,26 +10,19 @@ import pytest
 import torch
 
 import analysis
-from sweep.adapters.trained import TrainedLayers, load_metric
-from sweep.config import load_task
 from sweep.errors import ConfigError
 from sweep.guard import blaming, every_state, guarded
 from sweep.launch.launch import run
-from sweep.packs import train_pack
 from sweep.record import Record
-from sweep.registry import GROUPS, METRICS, Plugin, PluginError
+from sweep.registry import Plugin, PluginError
 from sweep.store.store import Store
-from sweep.trackers.options import TrackerOptions
-from tests.support.builders import attach, lora, mlp
-from tests.support.commands import TOY, config, records, resolved, untimed
+from tests.support.commands import resolved, untimed
 from tests.support.plugins import (
     HERE,
     OURS,
-    install,
     install_init,
     on_path,
     ours_alone,
-    without_metrics,
 )
 
 ZEROS = "torch.zeros(base.out_features, rank)"
@@ -236,185 +228,9 @@ def test_table_needs_no_plugin(tmp_path: Path) -> None:
     assert trials["eval/loss"].notna().all()
 
 
-METRIC = """
-from sweep.adapters.trained import LayerMetric
-from sweep.metrics import Metric
-def measure(layers):
-    {}
-mine = LayerMetric(Metric("{}", "mine", kind="{}"), measure, {})
-"""
-
-
-def install_metric(
-    folder: Path, code: str, name: str = "eval/mine", kind: str = "end", tasks: object = None, package: str = "measures"
-) -> Path:
-    module = f"{package}_module"
-    files = {f"{module}.py": METRIC.format(code, name, kind, tasks)}
-    return install(folder, package, {GROUPS["metric"]: {"mine": f"{module}:mine"}}, files)
-
-
-@pytest.mark.parametrize(
-    ("code", "more", "says"),
-    [
-        ("raise ZeroDivisionError('boom')", {}, "measuring failed: ZeroDivisionError: boom"),
-        ("return float('nan')", {}, "gave nan"),
-        ("import torch; return torch.zeros(2)", {}, "measuring failed"),
-        ("import torch; return float(torch.rand(1))", {}, "measuring uses or changes torch's global generator"),
-        ("return 1.0", {"kind": "mean"}, "eval/mine is of kind mean, and must be of kind end"),
-        ("return 1.0", {"name": "eval/loss"}, "eval/loss is given by lora-sweep or the task too"),
-        ("return 1.0\nimport nothing_of_this_name", {}, "cannot be imported: ModuleNotFoundError"),
-        (
-            "[x.weight.zero_() for x in layers.values()]; [x.lora_A.zero_() for x in layers.values()]; return 1.0",
-            {},
-            "",
-        ),
-    ],
-)
-def test_metric_of_a_hostile_plugin_is_named_in_a_note_and_changes_no_trial(
-    tmp_path: Path, alone: dict[str, dict[str, Any]], code: str, more: dict[str, Any], says: str
-) -> None:
-    with on_path(install_metric(tmp_path / "site", code, **more)):
-        found = run(resolved(*OURS, cache=tmp_path), Store(tmp_path / "s", None), HERE)
-    assert {one.trial_id: without_metrics(one) for one in found} == alone
-    for one in found:
-        if says:
-            [note] = one.notes
-            assert note.startswith("left out: metric mine of the plug-in measures 1.0 (measures_module")
-            assert says in note
-        else:
-            assert (one.result["eval/mine"], one.notes) == (1.0, ())
-
-
-def test_metric_is_measured_of_the_trained_layers_and_is_in_the_record(tmp_path: Path) -> None:
-    code = (
-        "layer = layers['layers.0']; assert (layer.delta() == layer.change).all(); return layer.delta().norm().item()"
-    )
-    with on_path(install_metric(tmp_path / "site", code)):
-        [trial] = resolved("adapter.init=kaiming", cache=tmp_path)
-        folder = tmp_path / "s"
-        [one] = run([trial], Store(folder, None), HERE)
-    assert one.result["eval/mine"] > 0
-    assert one.metrics["eval/mine"] == {"label": "mine", "kind": "end"}
-    assert one.environment["metric_plugins"]["mine"].startswith("measures 1.0 ")
-
-
-def test_metric_is_measured_where_it_fits_and_of_a_lora(tmp_path: Path) -> None:
-    asked = resolved("adapter.init=kaiming", "adapter=full", cache=tmp_path)
-    with on_path(install_metric(tmp_path / "site", "return 1.0", tasks=("mnist",))):
-        assert ["eval/mine" in one.result for one in run(asked, Store(tmp_path / "a", None), HERE)] == [False, False]
-    with on_path(install_metric(tmp_path / "other", "return 1.0", tasks=("toy_regression",), package="fits")):
-        assert ["eval/mine" in one.result for one in run(asked, Store(tmp_path / "b", None), HERE)] == [True, False]
-
-
-def test_metric_that_is_new_or_changed_has_trials_trained_again_and_one_that_is_gone_has_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trained: list[str] = []
-    train = train_pack.run_pack
-    monkeypatch.setattr(train_pack, "run_pack", lambda *given: trained.append("") or train(*given))
-    store, asked = Store(tmp_path / "s", None), resolved("adapter.init=kaiming", cache=tmp_path)
-    run(asked, store, HERE)
-    for name, code in (("a", "return 1.0"), ("b", "return 1.0"), ("c", "return 2.0")):
-        with on_path(install_metric(tmp_path / name, code)):
-            [one] = run(asked, store, HERE)
-        assert one.result["eval/mine"] == (2.0 if name == "c" else 1.0)
-    run(asked, store, HERE)
-    assert len(trained) == 3
-    assert len(records(tmp_path / "s")) == 1
-
-
-TRACKER = """
-class Mine:
-    def __init__(self, folder, name, config, metrics):
-        self.file = folder / "mine.txt"
-        assert config["adapter.rank"] == 8 and name.startswith("r8-")
-    def write(self, text):
-        with self.file.open("a") as file:
-            print(text, file=file)
-    def log(self, step, row):
-        {}
-        if "eval/loss" in row:
-            self.write((step, row["eval/loss"]))
-    def finish(self, record):
-        self.write((20, record.status))
-        record.result.clear()
-"""
-
-
-def install_tracker(folder: Path, code: str = "pass") -> Path:
-    files = {"tracks_module.py": TRACKER.format(code)}
-    return install(folder, "tracks", {GROUPS["tracker"]: {"mine": "tracks_module:Mine"}}, files)
-
-
-def test_tracker_gets_every_row_and_the_record_and_changes_neither(
-    tmp_path: Path, alone: dict[str, dict[str, Any]]
-) -> None:
-    with on_path(install_tracker(tmp_path / "site")):
-        asked = resolved(*OURS, common=(*TOY, "tracker.also=[mine]"), cache=tmp_path)
-        found = run(asked, Store(tmp_path / "s", None), HERE)
-    assert {one.trial_id: untimed(one) for one in found} == alone
-    for trial, one in zip(asked, found, strict=True):
-        lines = (tmp_path / "s" / trial.label / "mine.txt").read_text().splitlines()
-        assert [line.split(",")[0] for line in lines] == ["(0", "(10", "(20", "(20"]
-        assert lines[2:] == [str((20, one.result["eval/loss"])), "(20, 'finished')"]
-
-
-@pytest.mark.parametrize("code", ["raise OSError('full')", "row.clear(); import random; random.seed(0)"])
-def test_tracker_of_a_hostile_plugin_costs_a_warning_and_no_trial(
-    tmp_path: Path, alone: dict[str, dict[str, Any]], caplog: pytest.LogCaptureFixture, code: str
-) -> None:
-    with on_path(install_tracker(tmp_path / "site", code)), caplog.at_level(logging.WARNING):
-        asked = resolved(*OURS, common=(*TOY, "tracker.also=[mine]"), cache=tmp_path)
-        found = run(asked, Store(tmp_path / "s", None), HERE)
-    assert {one.trial_id: untimed(one) for one in found} == alone
-    assert caplog.text.count("tracker mine of the plug-in tracks 1.0 (tracks_module") == len(OURS)
-
-
-def test_tracker_that_no_plugin_gives_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"tracker.also = .*'mine' is not a tracker"):
-        resolved("seed=0", common=(*TOY, "tracker.also=[mine]"), cache=tmp_path)
-
-
 def test_blaming_leaves_our_errors_and_those_of_the_user_as_they_are() -> None:
     plugin = Plugin("task", "mine", "no_such_package:mine", "hostile", "1.0")
     for error in (ZeroDivisionError("ours"), ConfigError(["task.own = 5: is too small"])):
         with pytest.raises(type(error)) as caught, blaming(plugin, "training"):
             raise error
         assert caught.value is error
-
-
-def test_load_metric_refuses_what_is_no_metric(tmp_path: Path) -> None:
-    with on_path(install(tmp_path, "measures", {GROUPS["metric"]: {"mine": "m:mine"}}, {"m.py": "mine = 5"})):
-        [plugin] = METRICS.plugins
-        with pytest.raises(PluginError, match=r"measures 1\.0 \(m:mine\): is int, and must be a LayerMetric"):
-            load_metric(plugin)
-
-
-def test_trained_layers_are_those_that_a_trial_adapts() -> None:
-    layers = TrainedLayers(attach(mlp(4, 3, 2), lora(targets=("layers.1",))), 0)
-    assert (len(layers), list(layers)) == (1, ["layers.1"])
-
-
-def test_tracker_that_two_plugins_give_is_refused(tmp_path: Path) -> None:
-    for package in ("first", "second"):
-        install(tmp_path / package, package, {GROUPS["tracker"]: {"mine": "m:mine"}}, {})
-    with (
-        on_path(tmp_path / "first", tmp_path / "second"),
-        pytest.raises(ValueError, match=r"'mine' is given by first 1\.0 and by second 1\.0; uninstall what you do not"),
-    ):
-        TrackerOptions(mode="none", project="p", also=("mine",))
-
-
-def test_load_task_refuses_options_that_cannot_be_read_and_keeps_the_others(tmp_path: Path) -> None:
-    code = """
-from typing import Literal
-from sweep.tasks.options import TaskOptions
-class Options(TaskOptions):
-    name: Literal["mine"]
-    size: "Unknown"
-"""
-    with on_path(install(tmp_path, "hostile", {GROUPS["task"]: {"mine": "t:Options"}}, {"t.py": code})):
-        for _ in range(2):
-            with pytest.raises(PluginError, match=r"hostile 1\.0 \(t:Options\): its options cannot be read"):
-                load_task("mine")
-        assert config(*TOY).task.name == "toy_regression"

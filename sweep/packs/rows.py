@@ -95,7 +95,7 @@ class PackRows:
             self._flushed = time.monotonic()
 
     def finish(self, records: Sequence[Record]) -> None:
-        """Close the mirrors, then write the records: a record means that nothing else is outstanding."""
+        """Close the mirrors, then write the records: W&B has been given all rows before a trial counts as finished."""
         if self._mirrors:
             from sweep.trackers.wandb import finish_all
 

@@ -40,6 +40,7 @@ def check(results: analysis.Results) -> None:
     assert sorted(last) == pytest.approx(sorted(results.trials["metric/eval_loss"]))
 
 
+@pytest.mark.slow
 def test_load_reads_the_configuration_and_metrics_of_offline_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,6 +50,7 @@ def test_load_reads_the_configuration_and_metrics_of_offline_runs(
     assert "better" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_load_reads_the_same_from_a_server(tmp_path: Path, server: LoopbackWandb) -> None:
     plain_script(tmp_path, "online")
     check(analysis.load("wandb:local/theirs"))

@@ -62,7 +62,7 @@ def overlapping(figure: Figure) -> list[tuple[str, str]]:
     "factors",
     [
         {"rank": [1, 2, 4, 8, 16], "targets": ["all_linear", "attention"]},
-        {"rank": list(range(1, 41)), "init": ["kaiming", "pissa"]},
+        pytest.param({"rank": list(range(1, 41)), "init": ["kaiming", "pissa"]}, marks=pytest.mark.slow),
         {
             "targets": ["q_proj+k_proj+v_proj+o_proj", "gate_proj+up_proj+down_proj", "all_linear", "$x_1$"],
             "rank": [2, 4],

@@ -60,6 +60,7 @@ def without_figures(folder: Path) -> str:
     return render(sweep, report.answer_all(sweep), "")
 
 
+@pytest.mark.slow
 def test_report_of_the_same_records_has_the_same_bytes(folder: Path, tmp_path: Path):
     copy = copied(folder, tmp_path)
     report.write(analysis.load(copy))

@@ -126,6 +126,7 @@ def last_steps(study: Path) -> dict[str, int]:
 
 
 @pytest.mark.slow
+@pytest.mark.torture
 def test_dashboard_watches_a_sweep_that_is_killed_and_started_again(
     browser: Browser, address: str, place: Path
 ) -> None:

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 
+from analysis.statistics.best import best_of
 from tests.analysis import crossed_study, keep_study
 from tests.analysis.simulation_study import (
+    cells,
     detectable_honesty,
     family_errors,
     interactions,
     interval_coverage,
+    observed,
     power,
     survivors,
     tuning_errors,
@@ -79,6 +82,7 @@ def test_verdicts_for_new_examples_keep_their_promise_where_those_over_seeds_do_
     assert found["seeds"][3] > 0.05 + margin(0.05, 200)
 
 
+@pytest.mark.slow
 def test_dependences_of_the_examples_at_hand_are_not_found():
     equal = crossed_study.dependences(np.random.default_rng(9), 5, 64, 0.0, 150)
     depends, plain, depends_over_seeds, _ = equal
@@ -103,3 +107,25 @@ def test_last_state_decides_against_the_better_cell_that_overfits():
     assert last_worse > 0.3 > last_better
     assert better > 0.7 > worse
     assert max(found["last"][2], found["best of 64"][2]) <= 0.05 + margin(0.05, 100)
+
+
+def test_best_of_many_equal_cells_is_reported_without_selection_bias():
+    rng = np.random.default_rng(0)
+    own, ours, truth = [], [], []
+    for _ in range(200):
+        observations = observed(cells(rng, np.zeros(36), 5))
+        best = best_of(observations, observations.filled)
+        truth.append(observations.values.groupby("seed")["value"].mean().mean())
+        own.append(observations.summary(best.cell).mean)
+        ours.append(best.summary.mean)
+    bias = np.mean(np.subtract(ours, truth)) / (0.006 / 5**0.5)
+    assert np.mean(np.subtract(own, truth)) / (0.006 / 5**0.5) < -1.5
+    assert abs(bias) < 0.3  # three standard errors of 200 sweeps: 3 · 1.3 / √200
+
+
+def test_best_by_hand():
+    # seeds 0, 2 | 1, 3: cell 0 is best on the first half (1 < 2), cell 1 on the second (1 < 5)
+    best = best_of(observed(np.array([[1.0, 5.0, 1.0, 5.0], [2.0, 1.0, 2.0, 1.0]])), [("0",), ("1",)])
+    assert best.chosen == (("0",), ("1",))
+    assert best.summary.mean == (2.0 + 5.0 + 2.0 + 5.0) / 4
+    assert not best.peeked

@@ -14,11 +14,9 @@ import analysis
 from analysis.errors import BadRequestError
 from analysis.report import paragraphs
 from analysis.report.answer import Answer, add_comparison
-from analysis.statistics.best import best_of
 from analysis.statistics.cells import observe
 from analysis.statistics.compare import Comparison, against, compare, first, ranking
 from analysis.statistics.effects import effects
-from analysis.statistics.observations import Observations
 from analysis.statistics.questions import questions
 from analysis.tables.numbers import mean_and_half
 from analysis.tables.render import render
@@ -365,36 +363,6 @@ def test_shares_of_variance_add_up_where_trials_were_lost(tmp_path: Path):
     explained = effects(lost.trials, "eval/loss")
     assert sum(effect.share for effect in explained.effects) <= 1
     assert [note.kind for note in explained.notes] == ["effects without a value", "unbalanced"]
-
-
-def equal_cells(rng: np.random.Generator, count: int, seeds: int) -> Observations:
-    from tests.analysis.simulation_study import cells, observed
-
-    return observed(cells(rng, np.zeros(count), seeds))
-
-
-def test_best_of_many_equal_cells_is_reported_without_selection_bias():
-    rng = np.random.default_rng(0)
-    own, ours, truth = [], [], []
-    for _ in range(200):
-        observations = equal_cells(rng, 36, 5)
-        best = best_of(observations, observations.filled)
-        truth.append(observations.values.groupby("seed")["value"].mean().mean())
-        own.append(observations.summary(best.cell).mean)
-        ours.append(best.summary.mean)
-    bias = np.mean(np.subtract(ours, truth)) / (0.006 / 5**0.5)
-    assert np.mean(np.subtract(own, truth)) / (0.006 / 5**0.5) < -1.5
-    assert abs(bias) < 0.3  # three standard errors of 200 sweeps: 3 · 1.3 / √200
-
-
-def test_best_by_hand():
-    from tests.analysis.simulation_study import observed
-
-    # seeds 0, 2 | 1, 3: cell 0 is best on the first half (1 < 2), cell 1 on the second (1 < 5)
-    best = best_of(observed(np.array([[1.0, 5.0, 1.0, 5.0], [2.0, 1.0, 2.0, 1.0]])), [("0",), ("1",)])
-    assert best.chosen == (("0",), ("1",))
-    assert best.summary.mean == (2.0 + 5.0 + 2.0 + 5.0) / 4
-    assert not best.peeked
 
 
 def test_bold_needs_a_plain_verdict_against_every_cell(tmp_path: Path):

@@ -70,6 +70,7 @@ def test_wandb_files_equal_the_records(folder: Path):
     assert analysis.load(folder / "wandb").counts == analysis.load(folder).counts
 
 
+@pytest.mark.slow
 def test_wandb_api_equals_the_records(folder: Path, tmp_path: Path, server: LoopbackWandb):
     mirror(folder, tmp_path / "elsewhere", "online")
     assert_same(analysis.load(folder), analysis.load("wandb:local/lora-sweep/ranks"))

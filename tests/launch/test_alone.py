@@ -207,6 +207,7 @@ def test_packs_on_another_machine_have_no_speed_alone(
     assert [of_alone(one) for one in swept(tmp_path / "sweep", measured[0])] == [{}] * 9
 
 
+@pytest.mark.slow
 def test_speed_alone_of_too_short_a_training_is_not_measured_and_the_log_says_so(
     measured: tuple[Path, list[Record]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -213,7 +213,9 @@ def test_packed_is_alone_under_sgd_with_accumulation(name: str) -> None:
     assert_packed_is_alone(name, grid(name, 4, "none", 0.0, "sgd"), how)
 
 
-@pytest.mark.parametrize(("dropout", "dora"), [(0.0, False), (0.2, False), (0.2, True)])
+@pytest.mark.parametrize(
+    ("dropout", "dora"), [(0.0, False), (0.2, False), pytest.param(0.2, True, marks=pytest.mark.slow)]
+)
 def test_packed_is_alone_with_and_without_checkpointing(dropout: float, dora: bool) -> None:
     trials = grid("transformer", 4, "none", dropout, "adamw", dora)
     plain, checkpointed = HOW, HOW.model_copy(update={"checkpointing": True})

@@ -137,6 +137,7 @@ run(resolved(*each, common=tuple(common), cache=folder), Store(folder / "killed"
 """
 
 
+@pytest.mark.slow
 def test_pruning_of_a_pack_killed_between_two_records_stays_as_decided(tmp_path: Path) -> None:
     common = (*TOY, *HOW, PRUNED)
     each = [

@@ -198,6 +198,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_wandb_run_of_a_killed_process_has_its_rows(tmp_path: Path) -> None:
     process = start(KILLED, tmp_path)
     assert process.stdout
@@ -295,6 +296,7 @@ mirror.finish(RECORD)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["offline", "online"])
 def test_wandb_sends_nothing_of_the_machine(tmp_path: Path, server: LoopbackWandb, mode: str) -> None:
     checkout = tmp_path / "CANARY-path"

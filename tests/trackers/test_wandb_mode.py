@@ -70,6 +70,7 @@ def preflights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, t
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("obstacle", OBSTACLES)
 def test_choose_mode_is_offline_with_one_line_where_something_is_in_the_way(
     obstacle: str, preflights: dict[str, tuple[Path, str, str]]
