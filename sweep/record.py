@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from sweep.files import open_foreign, read_foreign, replace_file
 from sweep.metrics import of_plain
+from sweep.text import counted
 
 FORMAT = 1
 RECORD_FILE = "record.json"
@@ -277,7 +278,8 @@ def mixtures(records: Iterable[Record]) -> list[str]:
             values["base", task][str(record.environment.get("base"))] += 1
     mixed = {key: counts for (key, _), counts in values.items() if len(counts) > 1}
     return [
-        f"{key}: " + ", ".join(f"{value} ({n} trials)" for value, n in counts.items()) for key, counts in mixed.items()
+        f"{key}: " + ", ".join(f"{value} ({counted(n, 'trial')})" for value, n in counts.items())
+        for key, counts in mixed.items()
     ]
 
 

@@ -44,6 +44,11 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 trial``, ``3 trials``."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def named(items: Sequence[str], limit: int = 5) -> str:
     """The first few of ``items`` and how many more there are."""
     shown = ", ".join(map(str, items[:limit]))

@@ -254,7 +254,7 @@ def test_study_with_a_diverged_trial_says_so_by_its_exit_code_and_keeps_the_othe
     assert "Traceback" not in done.stderr
     assert [row["step"] for row in history(tmp_path / "outputs/d" / label)] == [0, 1]
     if launcher == "packed":
-        assert "4 trials: 1 exact duplicates dropped, 0 already finished, 3 to train" in done.stdout
+        assert "4 trials: 1 exact duplicate dropped, 0 already finished, 3 to train" in done.stdout
         assert "2 of 3 trials finished" in done.stdout
         healthy = [untimed(one) for _, one in found.values() if one.finished]
         sweep(*TOY, "-m", "name=d", "optimizer.lr=1e-2,2e-2", "training.log_every=1", cwd=(tmp_path / "outputs"))

@@ -197,6 +197,6 @@ def test_mixtures_name_what_differs_between_the_trials_of_a_sweep() -> None:
     assert record.mixtures([one(0), one(1)]) == []
     assert record.mixtures([one(0), replace(one(1, base="other"), trial={"task": {"name": "toy of another"}})]) == []
     assert record.mixtures([one(0), one(1), one(2, torch="2.12", base="other")]) == [
-        "torch: 2.13 (2 trials), 2.12 (1 trials)",
-        "base: b (2 trials), other (1 trials)",
+        "torch: 2.13 (2 trials), 2.12 (1 trial)",
+        "base: b (2 trials), other (1 trial)",
     ]

@@ -58,6 +58,7 @@ def test_search_packs_and_prunes_its_proposals_and_goes_on_where_it_was(place: P
     assert yaml.safe_load((folder / "optimization_results.yaml").read_text()) == best
 
 
+@pytest.mark.slow
 def test_search_goes_on_after_proposals_that_diverge_or_come_again(tmp_path: Path) -> None:
     sweep(*SEARCH, "optimizer.lr=choice(1e30,1e-2)", "adapter.rank=choice(1)", cwd=tmp_path)
     status = [one.status for one in records(tmp_path / "outputs" / "s").values()]
@@ -66,6 +67,7 @@ def test_search_goes_on_after_proposals_that_diverge_or_come_again(tmp_path: Pat
     assert len(status) < 8  # there are only four distinct ones
 
 
+@pytest.mark.slow
 def test_search_whose_every_proposal_diverges_names_the_rates(tmp_path: Path) -> None:
     lost = command("sweep", *SEARCH, "optimizer.lr=choice(1e30,1e31)", "pruning=null", cwd=tmp_path)
     assert lost.returncode == 1

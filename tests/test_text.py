@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sweep.text import PrintableRecord, failure, masked, reason, run_command, say, without_home
+from sweep.text import PrintableRecord, counted, failure, masked, reason, run_command, say, without_home
 from tests.support.commands import PATH, TOY, records, sweep, tree
 
 SECRET = "hf_canary-5ecret"
@@ -129,6 +129,7 @@ def test_run_command_exits_as_other_tools_do(
     assert shell(line, finished, PYTHONIOENCODING=encoding).stderr.splitlines() == [*says, codes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pipe", "codes"), [("| true", "141 0"), ("> /dev/full", "1")])
 def test_run_command_lets_a_sweep_finish_when_nobody_reads_its_log(pipe: str, codes: str, tmp_path: Path) -> None:
     done = shell(f"$SWEEP {' '.join(TOY)} name=piped {pipe}", tmp_path, PYTHONIOENCODING="latin-1")
@@ -174,3 +175,7 @@ def test_run_command_raises_what_concerns_a_file_and_not_the_output(
             run_command(lambda: len((tmp_path / "missing").read_bytes()), "lora-sweep")
     finally:
         logging.setLogRecordFactory(before)
+
+
+def test_counted_is_plural_of_all_but_one() -> None:
+    assert [counted(number, "trial") for number in (0, 1, 2)] == ["0 trials", "1 trial", "2 trials"]

@@ -31,7 +31,7 @@ def assemble(name: str, raw: Raw, folder: Path | None) -> Sweep:
     trials, repeated = _distinct(trials)
     problems = [printable(line) for line in raw.problems]
     if repeated:
-        problems.append(f"{len(repeated)} trials appear more than once; one record of each is used: {named(repeated)}")
+        problems.append(f"trials with several records, of which one is used: {named(repeated)}")
     steps = raw.history
     if not all(name.isprintable() for name in raw.columns):
         steps = [{printable(key): value for key, value in row.items()} for row in steps]

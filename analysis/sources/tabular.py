@@ -14,7 +14,7 @@ from analysis.sources.foreign import Roles, Run, add_runs, outcome, own_values
 from analysis.sources.frames import flat_row
 from analysis.sources.sweep import Raw
 from sweep.files import read_foreign
-from sweep.text import named, reason
+from sweep.text import counted, named, reason
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +136,7 @@ def _distinct(frame: pd.DataFrame, keys: list[str], metric: str, raw: Raw) -> pd
     """One row a trial (and example). Raises BadRequestError where two say different things of the same."""
     same = frame.duplicated([*keys, metric])
     if same.any():
-        raw.problems.append(f"{int(same.sum())} rows repeat an earlier one and count once")
+        raw.problems.append(f"{counted(int(same.sum()), 'row')} equal to an earlier one, counted once")
     frame = frame[~same]
     twice = frame.duplicated(keys, keep=False)
     if twice.any():

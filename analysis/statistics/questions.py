@@ -16,6 +16,7 @@ from analysis.statistics.confidence import Generalise
 from analysis.statistics.levels import REFERENCES, labels, ordered, swept
 from analysis.statistics.observations import Observations
 from sweep.metrics import LOSS, Metric, validation_name
+from sweep.text import counted
 
 OF_BASE = ("eval/base_", "test/base_")
 """Prefixes of the untouched base's metrics, which no setting of a trial changes."""
@@ -110,7 +111,9 @@ def questions(sweep: Sweep) -> tuple[list[Question], list[str]]:
 def _question(task: str, trials: pd.DataFrame, metrics: Mapping[str, Metric]) -> Question:
     names = measured(trials[trials["status"] == "finished"], metrics)
     if not any(not name.startswith((COST, SIZE)) for name in names):
-        raise BadRequestError(f"no finished trial of {task} has a metric; {len(trials)} trials did not finish")
+        raise BadRequestError(
+            f"no finished trial of {task} has a metric; {counted(len(trials), 'trial')} did not finish"
+        )
     decides = deciding(trials, metrics)
     costs = [name for name in names if name.startswith(COST) and describe(name, metrics).better]
     varied = swept(trials)

@@ -15,6 +15,7 @@ from analysis.tables.listing import Listing
 from analysis.tables.numbers import mean_text, number, p_text
 from analysis.tables.sentences import note_text
 from analysis.tables.wording import how_texts, sentence
+from sweep.text import counted
 
 MARKS: Mapping[Verdict, str] = {
     "better": "better",
@@ -66,7 +67,7 @@ def effects_listing(effects: Effects) -> Listing:
         name=f"variance_{file_stem(effects.metric)}",
         caption=(
             f"Variance of {effects.metric} between LoRA trials: type II analysis of variance with the seed as block "
-            f"({effects.n} trials, {effects.residual_freedom} residual degrees of freedom)."
+            f"({counted(effects.n, 'trial')}, {effects.residual_freedom} residual degrees of freedom)."
         ),
         heads=("source", "df", "share of variance (η²)", "partial η²", "F", "p (Holm)"),
         rows=tuple(

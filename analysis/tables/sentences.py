@@ -9,7 +9,7 @@ from analysis.statistics.confidence import Generalise
 from analysis.statistics.notes import Kind, Note
 from analysis.tables.numbers import listed, number, short_number, together_text
 from sweep.metrics import instead_of_pack
-from sweep.text import named
+from sweep.text import counted, named
 
 
 def note_text(note: Note) -> str:
@@ -35,7 +35,7 @@ def _unequal_budgets(rates: Mapping[str, int]) -> str:
     for cell, tried in rates.items():
         by_number.setdefault(tried, []).append(cell)
     parts = [
-        f"{named(cells, 4)} {'was' if len(cells) == 1 else 'were'} tried at {tried} learning rate{'s' * (tried > 1)}"
+        f"{named(cells, 4)} {'was' if len(cells) == 1 else 'were'} tried at {counted(tried, 'learning rate')}"
         for tried, cells in sorted(by_number.items())
     ]
     return f"tuning budgets are unequal: {'; '.join(parts)}. More rates favour a cell."
@@ -98,13 +98,12 @@ def _not_tuned(rates: Sequence[str]) -> str:
 
 
 def _averaged(over: Sequence[tuple[str, int]]) -> str:
-    sizes = ", ".join(f"{name} ({levels} level{'s' * (levels != 1)})" for name, levels in over)
+    sizes = ", ".join(f"{name} ({counted(levels, 'level')})" for name, levels in over)
     return f"Each value is the mean over {sizes} at one seed."
 
 
 def _few_seeds(seeds: int, enough: int) -> str:
-    few = f"{seeds} seed" + ("s" if seeds > 1 else "")
-    return f"{few} in the smallest cell; with fewer than {enough} nothing can be concluded."
+    return f"{counted(seeds, 'seed')} in the smallest cell; with fewer than {enough} nothing can be concluded."
 
 
 def _of_packs(metric: str, sizes: Sequence[str]) -> str:
@@ -137,32 +136,36 @@ def _better_earlier(metric: str, cells: Sequence[tuple[str, int, int, float, int
 
 _SENTENCES: Mapping[Kind, Callable[..., str]] = {
     "references left out": lambda trials, kinds: (
-        f"{trials} trials of kind {', '.join(kinds)} are left out: no factor here distinguishes them."
+        f"Left out: {counted(trials, 'trial')} of kind {', '.join(kinds)}, which no factor here distinguishes."
     ),
     "tuned": _tuned,
     "tuned on itself": lambda cells: (
-        f"{cells} cells have one seed, so their rate was chosen on the reported trial itself."
+        f"the rate was chosen on the reported trial itself in {counted(cells, 'cell')} with one seed."
     ),
     "edge of the grid": _edge_of_the_grid,
     "not tuned": _not_tuned,
     "averaged": _averaged,
     "combinations left out": lambda values, factors: (
-        f"{values} values are left out: not every cell has their {', '.join(factors)}."
+        f"Left out: {counted(values, 'value')} at {', '.join(factors)} that not every cell has."
     ),
-    "seeds left out": lambda seeds: f"{seeds} seeds are left out of their cell: some of their trials have no value.",
+    "seeds left out": lambda seeds: (
+        f"Left out of their cell: {counted(seeds, 'seed')}, for which some trial has no value."
+    ),
     "few seeds": _few_seeds,
     "lost": lambda diverged, failed, trials: (
         f"{diverged} diverged and {failed} failed trials of {trials} have no value; the mean is over the rest."
     ),
     "pruned": lambda trials: (
-        f"{trials} trials were pruned early, in comparison with others of their pack; they and their replicates have no value."
+        f"Pruned early, in comparison with others of their pack: {counted(trials, 'trial')}; pruned trials and their replicates have no value."
     ),
-    "without a value": lambda trials, metric: f"{trials} finished trials have no {metric} and are left out.",
+    "without a value": lambda trials, metric: f"Left out: {counted(trials, 'finished trial')} without {metric}.",
     "of packs": _of_packs,
     "no direction": lambda metric: (
         f"Whether a low or a high {metric} is better is not known: no cell is in bold, and no learning rate is tuned."
     ),
-    "effects without a value": lambda trials, metric: f"{trials} trials without a value of {metric} are left out.",
+    "effects without a value": lambda trials, metric: (
+        f"Left out: {counted(trials, 'trial')} without a value of {metric}."
+    ),
     "unbalanced": lambda: (
         "Trials were lost, so the effects overlap: shares are of the total of all sums of squares, not of the variance."
     ),

@@ -14,7 +14,7 @@ from analysis.statistics.observations import Cell, Observations
 from analysis.statistics.settings import Difference
 from analysis.tables.numbers import listed, mean_text, number, p_text, rounded_up, together_text
 from analysis.tables.sentences import note_text
-from sweep.text import named
+from sweep.text import counted, named
 
 MOST_LEVELS = 4
 MOST_TEXTS = 6
@@ -63,7 +63,7 @@ def _verdict_words(item: Comparison, unit: str) -> str:
             )
         case "too few seeds":
             shared = item.difference.n
-            return f"nothing can be concluded from {shared} shared seed" + ("s" if shared != 1 else "")
+            return f"nothing can be concluded from {counted(shared, 'shared seed')}"
         case "no variation":
             same = item.difference.mean == 0
             return "identical at every seed" if same else "the same difference at every seed: seeds have no effect"
@@ -123,7 +123,7 @@ def how_texts(observations: Observations, comparisons: Sequence[Comparison]) -> 
     tested = sum(item.verdict not in UNTESTED for item in comparisons)
     texts = [
         f"Paired differences at equal seeds with {INTERVAL_NAME}s; d: in standard deviations of the differences.",
-        f"{tested_text(comparisons)}, Holm-corrected over {tested} comparison{'s' if tested != 1 else ''}.",
+        f"{tested_text(comparisons)}, Holm-corrected over {counted(tested, 'comparison')}.",
         bottleneck_text(observations, comparisons),
     ]
     if n >= ENOUGH_SEEDS and smallest_rank_p(n) >= ALPHA:
@@ -159,7 +159,7 @@ def bottleneck_text(observations: Observations, comparisons: Sequence[Comparison
     clustered = observations.scored is not None and observations.scored.sheet.clustered
     unit = "clusters of examples" if clustered else "examples"
     examples = f"{rounded_up(found.examples):,} {unit}" if found.examples else ""
-    seeds = f"{found.seeds} seeds" if found.seeds else ""
+    seeds = counted(found.seeds, "seed") if found.seeds else ""
     if examples and seeds:
         text = f"{seeds} or {examples} would halve the interval of a typical difference"
     elif examples:
@@ -186,7 +186,7 @@ def marks_text(baseline: Sequence[str], comparisons: Sequence[Comparison]) -> st
     tested = [item for item in comparisons if item.verdict not in UNTESTED]
     if not tested:
         return f"No cell can be compared with {base}."
-    how = f"{HOW[generalised(tested)]} at equal seeds, Holm-corrected over {len(tested)} comparisons"
+    how = f"{HOW[generalised(tested)]} at equal seeds, Holm-corrected over {counted(len(tested), 'comparison')}"
     if any(item.significant for item in comparisons):
         return f"* differs from {base} ({how}, p < {ALPHA})."
     if any(item.verdict in QUALIFIED for item in tested):
@@ -244,4 +244,4 @@ def caption(metric: Column, sweep: str, where: Mapping[str, Sequence[str]]) -> s
 def unfinished_text(missing: Sequence[str]) -> str:
     """Which trials are not in a table because they have no record."""
     shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-    return f"{len(missing)} unfinished trials are not in the table: {shown}"
+    return f"{counted(len(missing), 'unfinished trial')} not in the table: {shown}"

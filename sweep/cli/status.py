@@ -8,7 +8,7 @@ from typing import get_args
 
 from sweep import record
 from sweep.state import Found, State, find
-from sweep.text import printable, say
+from sweep.text import counted, printable, say
 
 STATES = get_args(State)
 
@@ -33,7 +33,7 @@ def describe(folder: Path, trials: Sequence[Found]) -> str:
     """The state of a sweep in words: numbers first, then every trial that is not finished."""
     by_state = {state: [trial for trial in trials if trial.state == state] for state in STATES}
     counts = ", ".join(f"{len(some)} {state}" for state, some in by_state.items() if some)
-    lines = [f"{folder}: {len(trials)} trials: {counts}"]
+    lines = [f"{folder}: {counted(len(trials), 'trial')}: {counts}"]
     for state in STATES:
         for trial in (one for one in by_state[state] if one.phase != "done"):
             detail = " ".join(trial.detail.split())[:200]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweep.claim import claimed
-from sweep.text import say
+from sweep.text import counted, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def _upload(folder: Path, entity: str | None, project: str | None) -> int:
             say(f"lora-sweep: {obstacle}; nothing was uploaded, and nothing is lost", sys.stderr)
             return 1
         goal = upload.destination(entity, project)
-        say(f"uploading {len(wanted)} runs to {goal.entity}/{goal.project} on {wandb.server()}", sys.stderr)
+        say(f"uploading {counted(len(wanted), 'run')} to {goal.entity}/{goal.project} on {wandb.server()}", sys.stderr)
         said = upload.upload(wanted, goal)
     there = sum(upload.marker(file).exists() for file in files)
     say(
@@ -51,5 +51,5 @@ def _upload(folder: Path, entity: str | None, project: str | None) -> int:
     )
     if left := [file for file in wanted if not upload.marker(file).exists()]:
         say(said, sys.stderr)
-        say(f"lora-sweep: {len(left)} runs are not uploaded; the same command tries them again", sys.stderr)
+        say(f"lora-sweep: {counted(len(left), 'run')} not uploaded; the same command tries again", sys.stderr)
     return 0 if there == len(files) else 1

@@ -17,6 +17,7 @@ from sweep.record import Record, mixtures
 from sweep.resolve import ResolvedTrial
 from sweep.store.store import Store, writing
 from sweep.tasks.options import TaskOptions
+from sweep.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def _execute(plan: Plan, store: Store, options: LaunchOptions) -> dict[str, Reco
     if options.speed == "alone" and plan.engine.is_here:
         packs = with_speeds(packs, plan)
     with (
-        progress_bar(f"training {len(plan.trials)} trials", steps) as bar,
+        progress_bar(f"training {counted(len(plan.trials), 'trial')}", steps) as bar,
         closing(plan.engine.run(packs, store, mode, plan.workers, bar.advance)) as batches,
     ):
         for batch in batches:
@@ -97,7 +98,7 @@ def _execute(plan: Plan, store: Store, options: LaunchOptions) -> dict[str, Reco
             bar.say(f"{len(records)} done" + (f", {len(errors)} of them failed" if errors else ""))
             if options.max_failures is not None and len(errors) > options.max_failures:
                 raise TooManyFailuresError(
-                    f"stopped: {len(errors)} trials failed, and max_failures={options.max_failures}; "
+                    f"stopped: {counted(len(errors), 'trial')} failed, and max_failures={options.max_failures}; "
                     f"the last error was: {errors[-1]}"
                 )
     return records

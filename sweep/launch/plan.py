@@ -16,6 +16,7 @@ from sweep.record import Record
 from sweep.resolve import ResolvedTrial
 from sweep.store.skip import Skip, decide
 from sweep.store.store import Store
+from sweep.text import counted
 
 NAMED = 3
 """Trials that the log names for each reason; a dry run names all."""
@@ -108,7 +109,7 @@ def summary(plan: Plan, trials: Sequence[ResolvedTrial]) -> str:
     why = Counter(skip.why for skip in plan.skips)
     left = why["failed before"] + why["already pruned"]
     return (
-        f"{len(trials)} trials: {why['exact duplicate']} exact duplicates dropped, "
+        f"{counted(len(trials), 'trial')}: {counted(why['exact duplicate'], 'exact duplicate')} dropped, "
         f"{why['already finished']} already finished, "
         + (f"{left} that failed left alone, " if left else "")
         + f"{len(plan.trials)} to train"
@@ -141,7 +142,9 @@ def describe(plan: Plan, trials: Sequence[ResolvedTrial]) -> str:
     lines += [f"  {count:3d} × {words}" for words, count in packs.items()]
     if plan.packs:
         total = f"about {plan.seconds:.0f} s" if math.isfinite(plan.seconds) else "an unmeasured time"
-        lines.append(f"{len(plan.packs)} packs, {plan.workers} at once: {total} of training, without evaluations")
+        lines.append(
+            f"{counted(len(plan.packs), 'pack')}, {plan.workers} at once: {total} of training, without evaluations"
+        )
         lines.append(f"scores of each test example: {sum(map(scores_bytes, plan.trials)) / 1e6:,.1f} MB at most")
     lines += [f"  not measured: {fault}" for fault in plan.unmeasured]
     lines += [f"  {note}" for note in about_data(trials)]
@@ -152,8 +155,8 @@ def _in_words(pack: Pack) -> str:
     first = pack.trials[0]
     sizes = sorted({trainable_of(trial) for trial in pack.trials})
     return (
-        f"{len(pack.trials):3d} trials of {first.task.name} ({first.adapter.kind}), "
-        f"{pack.steps} steps, training {' or '.join(f'{size:,}' for size in sizes)} "
+        f"{counted(len(pack.trials), 'trial'):>10} of {first.task.name} ({first.adapter.kind}), "
+        f"{counted(pack.steps, 'step')}, training {' or '.join(f'{size:,}' for size in sizes)} "
         f"numbers each, about {pack.memory_bytes / 1e6:,.0f} MB"
         + (f" and {pack.seconds:.1f} s" if math.isfinite(pack.seconds) else "")
     )

@@ -325,7 +325,7 @@ def load_changed(several: Sequence[list[Change]]) -> None:
             assert name in read or f"{folder / name}" in problems, changes
         assert untouched in read
         sweep = assemble("s", raw, folder)
-        assert len(sweep.trials) == len(read) or "appear more than once" in sweep.problems[-1]
+        assert len(sweep.trials) == len(read) or "trials with several records" in sweep.problems[-1]
 
 
 def try_wandb_files(examples: int) -> None:

@@ -36,7 +36,7 @@ def test_examples_leave_a_verdict_that_holds_for_new_ones(tmp_path: Path):
     folder = scored(tmp_path, truth=lambda trial: 1 + 0.2 / trial["adapter"]["rank"])
     assert compared(folder).verdict == "better"
     assert noted(folder, "* differs").startswith(
-        "* differs from 1 (paired tests over seeds and examples at equal seeds, Holm-corrected over 1 comparisons"
+        "* differs from 1 (paired tests over seeds and examples at equal seeds, Holm-corrected over 1 comparison"
     )
     assert noted(folder, "Bold") == (
         "Bold: better than every other trained cell (paired tests over seeds and examples, Holm-corrected)."

@@ -151,7 +151,7 @@ def test_load_counts_a_trial_that_is_there_twice_once_and_misses_no_history(tmp_
     found = analysis.load(sweep)
     assert found.problems == (
         "unreadable history lines were left out in trial_00001 (2)",
-        "1 trials appear more than once; one record of each is used: s-trial_00000",
+        "trials with several records, of which one is used: s-trial_00000",
     )
     assert len(found.trials) == 2
 

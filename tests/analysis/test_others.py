@@ -84,7 +84,7 @@ def test_from_frame_calls_an_infinite_value_diverged_and_counts_a_missing_one(fr
     frame.loc[0, "loss"], frame.loc[1, "loss"] = np.inf, np.nan
     results = analysis.from_frame(frame, metric="loss")
     assert results.counts["diverged"] == 1
-    assert "1 finished trials have no metric/loss" in str(results.table("r"))
+    assert "Left out: 1 finished trial without metric/loss." in str(results.table("r"))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_table_frame_keeps_a_column_of_theirs_apart_from_ours(frame: pd.DataFram
 def test_from_frame_counts_repeated_rows_once(frame: pd.DataFrame) -> None:
     results = analysis.from_frame(pd.concat([frame, frame]), metric="loss")
     assert len(results.trials) == len(frame)
-    assert "20 rows repeat an earlier one and count once" in results.problems
+    assert "20 rows equal to an earlier one, counted once" in results.problems
 
 
 def test_from_frame_takes_whatever_a_cell_may_hold(frame: pd.DataFrame) -> None:

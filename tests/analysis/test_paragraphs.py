@@ -38,7 +38,7 @@ def test_findings_of_one_seed_are_chosen_and_measured_on_it(tmp_path: Path) -> N
     said = findings(question_of(results), {}, None)
     assert "which both halves of the seeds chose" not in said
     assert said.endswith("; so few seeds give no ranking.")
-    assert "2 cells have one seed, so their rate was chosen on the reported trial itself" in str(
+    assert "the rate was chosen on the reported trial itself in 2 cells with one seed" in str(
         results.table("adapter.rank")
     )
 

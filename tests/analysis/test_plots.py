@@ -58,11 +58,12 @@ def overlapping(figure: Figure) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "factors",
     [
         {"rank": [1, 2, 4, 8, 16], "targets": ["all_linear", "attention"]},
-        pytest.param({"rank": list(range(1, 41)), "init": ["kaiming", "pissa"]}, marks=pytest.mark.slow),
+        {"rank": list(range(1, 41)), "init": ["kaiming", "pissa"]},
         {
             "targets": ["q_proj+k_proj+v_proj+o_proj", "gate_proj+up_proj+down_proj", "all_linear", "$x_1$"],
             "rank": [2, 4],

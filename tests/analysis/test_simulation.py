@@ -17,6 +17,8 @@ from tests.analysis.simulation_study import (
     tuning_errors,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def margin(rate: float, repeats: int) -> float:
     return 3 * (rate * (1 - rate) / repeats) ** 0.5
@@ -82,7 +84,6 @@ def test_verdicts_for_new_examples_keep_their_promise_where_those_over_seeds_do_
     assert found["seeds"][3] > 0.05 + margin(0.05, 200)
 
 
-@pytest.mark.slow
 def test_dependences_of_the_examples_at_hand_are_not_found():
     equal = crossed_study.dependences(np.random.default_rng(9), 5, 64, 0.0, 150)
     depends, plain, depends_over_seeds, _ = equal

@@ -140,7 +140,7 @@ def test_table_counts_trials_that_lack_the_metric(rank_sweep: Path):
     trials = sweep.trials.copy()
     trials.loc[trials["adapter.rank"] == 1, "eval/loss"] = np.nan
     table = build(replace(sweep, trials=trials), "adapter.rank", None, "eval/loss")
-    assert any("20 finished trials have no eval/loss" in note for note in table.notes)
+    assert any("Left out: 20 finished trials without eval/loss" in note for note in table.notes)
     assert table.entries[("1", "")].summary.n == 0
     with pytest.raises(BadRequestError, match="unknown metric"):
         build(replace(sweep, trials=trials.assign(**{"eval/loss": np.nan})), "adapter.rank", None, "eval/loss")

@@ -8,7 +8,7 @@ import pytest
 import analysis
 from analysis.sources import trainer
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers and PEFT
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # those of transformers and PEFT
 
 RANKS, SEEDS = (1, 4), range(3)
 

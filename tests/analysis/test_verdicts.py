@@ -314,7 +314,7 @@ def test_averages_are_not_over_a_factor_with_one_level_left(tmp_path: Path):
     table, _ = printed(simulated(tmp_path, trials), "adapter.rank", "1")
     assert "levels)" not in table
     assert "(1 level)" not in table
-    assert "3 values are left out: not every cell has their adapter.init" in table
+    assert "Left out: 3 values at adapter.init that not every cell has" in table
 
 
 def timed(record: dict) -> dict:

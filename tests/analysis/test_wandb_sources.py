@@ -62,6 +62,7 @@ def assert_same(ours: analysis.Sweep, theirs: analysis.Sweep) -> None:
     pd.testing.assert_frame_equal(left, right, check_dtype=False)
 
 
+@pytest.mark.slow
 def test_wandb_files_equal_the_records(folder: Path):
     mirror(folder, folder, "offline")
     wandb.teardown()

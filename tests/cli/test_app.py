@@ -65,5 +65,5 @@ def test_dry_run_opens_no_socket_and_needs_no_cluster(engine: str, tmp_path: Pat
     done = command("dry", *arguments, cwd=tmp_path, RAY_ADDRESS="127.0.0.1:1", PATH="/nonexistent")
     assert done.returncode == 0, done.stderr
     assert "2 to train" in done.stdout
-    assert "1 packs, 1 at once" in done.stdout
+    assert "1 pack, 1 at once" in done.stdout
     assert not (tmp_path / "outputs").exists()

@@ -180,12 +180,12 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     assert skipped.count(", ") == 5  # the second seed 1 of six cells; full and none have no rank, so each twice more
     assert first == "outputs/plan: 18 trials: 10 exact duplicates dropped, 0 already finished, 8 to train"
     assert sorted(" ".join(line.split(", about")[0].split()) for line in packs) == sorted(
-        f"{count} × {size} trials of toy_regression ({kind}), {steps} steps, training {numbers} numbers each"
+        f"{count} × {size} of toy_regression ({kind}), {steps} steps, training {numbers} numbers each"
         for count, size, kind, steps, numbers in (
-            (1, 2, "lora", 20, "148"),  # rank × (64 + 10)
-            (1, 2, "lora", 20, "296"),
-            (2, 1, "full", 20, "650"),  # 64 × 10 + 10
-            (1, 2, "none", 0, "0"),
+            (1, "2 trials", "lora", 20, "148"),  # rank × (64 + 10)
+            (1, "2 trials", "lora", 20, "296"),
+            (2, "1 trial", "full", 20, "650"),  # 64 × 10 + 10
+            (1, "2 trials", "none", 0, "0"),
         )
     )
     assert last.startswith("5 packs, 1 at once: ")

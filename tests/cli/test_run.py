@@ -40,7 +40,7 @@ def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]
 
 def test_run_stops_a_sweep_of_which_too_many_trials_fail(ended: Callable[..., str]) -> None:
     assert ended("-m", *TOY, "optimizer.lr=1e30", "hydra.launcher.max_failures=0") == (
-        "lora-sweep: stopped: 1 trials failed, and max_failures=0; the last error was: "
+        "lora-sweep: stopped: 1 trial failed, and max_failures=0; the last error was: "
         "the loss was NaN or infinite at step 2"
     )
 

@@ -356,9 +356,7 @@ def test_launch_warns_of_trials_that_another_version_has_trained(
     there = replace(earlier, environment=earlier.environment | {"torch": "0.1"})
     record.write(there, store.trial_folder(wanted[0]))
     run(wanted, store, ALONE)
-    assert (
-        f"trials of this sweep differ in their environment: torch: 0.1 (1 trials), {torch.__version__}" in caplog.text
-    )
+    assert f"trials of this sweep differ in their environment: torch: 0.1 (1 trial), {torch.__version__}" in caplog.text
 
 
 def test_launch_trains_one_by_one_what_the_planner_cannot_measure_and_says_so(

@@ -180,7 +180,7 @@ def test_plan_leaves_out_what_is_finished_and_what_is_twice(tmp_path: Path) -> N
     assert list(whole.records) == [two.id]
     assert {trial.id for pack in whole.packs for trial in pack.trials} == {one.id, three.id}
     first, *rest = describe(whole, [one, two, again, three]).splitlines()
-    assert first == "4 trials: 1 exact duplicates dropped, 1 already finished, 2 to train"
+    assert first == "4 trials: 1 exact duplicate dropped, 1 already finished, 2 to train"
     assert rest[0].startswith("    1 ×   2 trials of toy_regression (lora), 20 steps, training 592 numbers each")
 
 

@@ -202,7 +202,7 @@ def test_packed_is_alone_with_dropout(name: str) -> None:
 
 
 @pytest.mark.parametrize(("rank", "bias", "dropout"), [(1, "none", 0.0), (4, "all", 0.0), (4, "none", 0.2)])
-@pytest.mark.parametrize("name", ["regression", "mnist", "transformer"])
+@pytest.mark.parametrize("name", ["regression", "mnist", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_packed_is_alone_with_dora(name: str, rank: int, bias: str, dropout: float) -> None:
     assert_packed_is_alone(name, grid(name, rank, bias, dropout, "adamw", dora=True), HOW)
 
@@ -213,9 +213,8 @@ def test_packed_is_alone_under_sgd_with_accumulation(name: str) -> None:
     assert_packed_is_alone(name, grid(name, 4, "none", 0.0, "sgd"), how)
 
 
-@pytest.mark.parametrize(
-    ("dropout", "dora"), [(0.0, False), (0.2, False), pytest.param(0.2, True, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("dropout", "dora"), [(0.0, False), (0.2, False), (0.2, True)])
 def test_packed_is_alone_with_and_without_checkpointing(dropout: float, dora: bool) -> None:
     trials = grid("transformer", 4, "none", dropout, "adamw", dora)
     plain, checkpointed = HOW, HOW.model_copy(update={"checkpointing": True})
@@ -269,6 +268,7 @@ def test_packed_is_alone_at_the_sizes_of_the_default_tasks(name: str, config: An
     assert_packed_is_alone(name, trials, how, (task, model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
 def test_packed_is_alone_on_hugging_face_models(family: str, tmp_path: Path) -> None:
     hugging_face = pytest.importorskip("tests.support.hugging_face")

@@ -117,6 +117,7 @@ def test_wandb_summary_holds_the_best_value_by_the_direction_of_the_metric(tmp_p
     }
 
 
+@pytest.mark.slow
 def test_wandb_has_64_runs_open_at_once(tmp_path: Path) -> None:
     names = [f"trial{number}" for number in range(64)]
     mirrors = [tracker(tmp_path, trial_id=name) for name in names]

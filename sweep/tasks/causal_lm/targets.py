@@ -14,6 +14,7 @@ import numpy as np
 from sweep.errors import ConfigError
 from sweep.models.hugging_face import TEMPLATE
 from sweep.tasks.causal_lm.rows import Answer, Chat
+from sweep.text import counted
 
 LossOn = Literal["completion", "all"]
 
@@ -99,7 +100,9 @@ def tokenise(rows: Sequence[Answer | Chat], tokenizer: Any, context: int, loss_o
             cut += len(example.tokens) < len(one.before) + len(tokens) + len(one.after)
     if not examples:
         reasons = "; ".join(f"{count} have {reason}" for reason, count in left_out.items())
-        raise ConfigError([f"{key}: none of {len(rows)} rows can be learnt from: {reasons}; task.context = {context}"])
+        raise ConfigError(
+            [f"{key}: none of {counted(len(rows), 'row')} can be learnt from: {reasons}; task.context = {context}"]
+        )
     return Examples(tuple(examples.values()), tuple(examples), len(rows), cut, left_out)
 
 

@@ -163,6 +163,6 @@ def test_tokenise_needs_a_fast_tokenizer() -> None:
 
 def test_tokenise_says_why_no_chat_can_be_learnt_from() -> None:
     counting = "{{ messages|length }}{% for one in messages %}{{ one.content }}{% endfor %}"
-    says = "none of 1 rows can be learnt from: 1 have a turn that the chat template writes in another way"
+    says = "none of 1 row can be learnt from: 1 have a turn that the chat template writes in another way"
     with pytest.raises(ConfigError, match=says):
         tokenise([chat("Who?", "God.")], tokenizer(counting), 200, "completion", "task.target_text")
