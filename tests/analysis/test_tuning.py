@@ -1,8 +1,9 @@
 import math
 
+import numpy as np
 import pandas as pd
 
-from analysis.statistics.tuning import choose
+from analysis.statistics.tuning import choose, tune
 
 
 def group(scores: dict[float, list[float]], values: dict[float, list[float]] | None = None) -> pd.DataFrame:
@@ -50,3 +51,12 @@ def test_choose_flags_a_single_seed_and_gives_no_value_where_all_diverged():
     gone = choose(group({0.1: [math.inf, math.inf], 0.2: [math.inf, math.inf]}))
     assert math.isnan(gone.values["0"])
     assert math.isnan(gone.usual)
+
+
+def test_tune_hands_on_a_cell_without_a_rate_as_it_is():
+    rows = [("a", str(seed), rate, 1.0 + rate) for seed in range(4) for rate in (0.1, 0.2)]
+    rows += [("none", str(seed), np.nan, 9.0) for seed in range(4)]
+    frame = pd.DataFrame(rows, columns=["cell", "seed", "rate", "value"])
+    found, choices = tune(frame.assign(trial=frame.index, score=frame["value"]), ["cell"])
+    assert list(choices) == [("a",)]
+    assert found.groupby("cell")["value"].agg(list).to_dict() == {"a": [1.1] * 4, "none": [9.0] * 4}
