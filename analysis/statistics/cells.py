@@ -227,7 +227,8 @@ def _average(
     if not rest:
         return mean_within_seed(frame, keys), frame, []
     combination = pd.Series(list(zip(*(frame[name] for name in rest), strict=True)), index=frame.index)
-    reference = frame[[*filter(is_adapter, keys), *rest]].isin(REFERENCES).any(axis=1)
+    borrowing = [name for name in (*filter(is_adapter, keys), *rest) if name != KIND]
+    reference = frame[borrowing].isin(REFERENCES).any(axis=1)
     kept = frame[_in_every_cell(frame, keys, rest, combination, reference)]
     averaged = mean_within_seed(kept, keys)
     have = kept.groupby([*keys, SEED], sort=False)["value"].count().to_numpy()
@@ -250,7 +251,8 @@ def _in_every_cell(
 ) -> pd.Series:
     """Which rows have a ``combination`` of the factors ``rest`` that every cell of ``keys`` has.
 
-    A ``reference`` row has no value of its own in some factors, of the adapter or the optimizer, and agrees there with any.
+    A ``reference`` row has its kind for a level where it has no setting, of the adapter or the optimizer, and agrees
+    there with any.
     Raises BadRequestError where the cells share no combination.
     """
     sets = combination[~reference].groupby([frame.loc[~reference, key] for key in keys]).agg(set)
@@ -262,13 +264,10 @@ def _in_every_cell(
         )
 
     def agrees(own: tuple[str, ...]) -> bool:
-        return any(all(map(_same, own, other)) for other in shared)
+        asked = [place for place, name in enumerate(rest) if name == KIND or own[place] not in REFERENCES]
+        return any(all(own[place] == other[place] for place in asked) for other in shared)
 
     return combination.isin([own for own in combination.unique() if agrees(own)])
-
-
-def _same(level: str, other: str) -> bool:
-    return level == other or level in REFERENCES
 
 
 def _count_notes(counts: pd.DataFrame, enough: int) -> list[Note]:

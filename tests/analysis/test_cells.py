@@ -64,6 +64,16 @@ def test_observe_averages_over_shared_combinations_only(tmp_path: Path):
     assert info("combinations left out", values=3, factors=["adapter.init"]) in seen.notes
 
 
+def test_observe_averages_no_kind_with_another_that_some_cell_lacks(tmp_path: Path):
+    trials = [make_trial(s, kind=kind) for kind in ("full", "full", "none") for s in range(3)]
+    for place, trial in enumerate(trials):
+        trial["task"] = trial["task"] | {"context": 16 if 3 <= place < 6 else 8}  # the untouched base at 8 alone
+    sweep = load(tmp_path, trials)
+    seen = observe(sweep.trials, ("task.context",), "eval/loss")
+    full = sweep.trials[(sweep.trials["adapter.kind"] == "full") & (sweep.trials["task.context"] == 8)]
+    assert sorted(seen.cell(("8",))) == pytest.approx(sorted(full["eval/loss"]))
+
+
 def test_observe_refuses_cells_that_share_nothing(tmp_path: Path):
     trials = [make_trial(s, rank=1, init=i) for s in range(2) for i in ("kaiming", "pissa")]
     trials += [make_trial(s, rank=2, init=i) for s in range(2) for i in ("olora", "gaussian")]
