@@ -1,12 +1,9 @@
 """Check configuration files: only the command line and trusted files reach code, an environment or an upload."""
 
 import io
-import pickle
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +55,11 @@ class CheckedFiles(FileConfigSource):
     def load_config(self, config_path: str) -> FileResult:
         """Read one file. Raises ConfigError unless it is plain YAML, or where it sets a search path that it may not."""
         path = Path(self.path, self._normalize_file_name(config_path))
-        result = _result(read_config(path), self)
+        text = read_config(path)
+        config, header = OmegaConf.load(io.StringIO(text)), self._get_header_dict(text[:512])
+        result = FileResult(self.provider, self.full_path(), config, header)
         if not any(path.resolve().is_relative_to(folder) for folder in self._trusted):
             result.foreign = path
-            config = result.config
             if OmegaConf.is_dict(config) and "hydra" in config:  # Hydra looks for a search path here before it goes on
                 own: Any = OmegaConf.to_container(config, resolve=False)
                 check_values({"hydra": own["hydra"]}, path, Path(self.path))
@@ -70,11 +68,6 @@ class CheckedFiles(FileConfigSource):
 
 class CheckedPackage(ImportlibResourcesConfigSource):
     """A package of configuration files; a path that would lead out of it names nothing in it."""
-
-    def load_config(self, config_path: str) -> FileResult:
-        """Read one file."""
-        file = resources.files(self.path) / self._normalize_file_name(config_path)
-        return _result(file.read_text(encoding="utf-8"), self)
 
     def is_config(self, config_path: str) -> bool:
         """Whether the package has such a file."""
@@ -148,19 +141,6 @@ class CheckedLoader(ConfigLoaderImpl):
             check_values(placed, result.foreign, Path(result.path.removeprefix("file://")))
             self._foreign.append(result.foreign)
         return super()._load_single_config(default, repo)
-
-
-def _result(text: str, source: ConfigSource) -> FileResult:
-    """The content of a file of ``source``, which Hydra changes while it composes."""
-    return FileResult(
-        source.provider, source.full_path(), pickle.loads(_parsed(text)), source._get_header_dict(text[:512])
-    )
-
-
-@cache
-def _parsed(text: str) -> bytes:
-    """The pickle of a YAML text's content: parsing is a third of what composing costs, and each launch composes often."""
-    return pickle.dumps(OmegaConf.load(io.StringIO(text)))
 
 
 def _stays_inside(config_path: str) -> bool:
